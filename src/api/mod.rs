@@ -1,0 +1,1 @@
+//! The object model: meta, selectors, quantities, schema, patches, tables and the resource table.

@@ -1,0 +1,1 @@
+//! Clients of the API server, built from certificates, tokens or the router itself.

@@ -1,0 +1,1 @@
+//! A cluster on Docker: specification -> plan (pure) -> steps. `docker.rs` alone names bollard.

@@ -1,0 +1,5 @@
+//! Configuration that travels: what a node is told when its container is made.
+
+mod node;
+
+pub use node::{NodeConfig, Role};

@@ -1,0 +1,54 @@
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// What a node container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The control plane, and the agent beside it.
+    Server,
+    /// The agent alone.
+    Agent,
+}
+
+/// Everything a node knows before it has spoken to anybody. It travels as JSON in the environment variable
+/// [`NodeConfig::ENV`] of the container, so it survives restarts without a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeConfig {
+    pub cluster: String,
+    /// Node name, container name and host name at once.
+    pub node: String,
+    pub role: Role,
+    /// This node's address on the cluster's Docker network; fixed for the node's life.
+    pub node_ip: Ipv4Addr,
+    /// Where the API server is.
+    pub server_ip: Ipv4Addr,
+    pub server_port: u16,
+    /// Bootstrap token, `<6 characters>.<16 characters>`, as kubeadm writes them.
+    pub token: String,
+    /// `sha256:<hex>` of the cluster authority's public key (SubjectPublicKeyInfo), as kubeadm pins it.
+    pub ca_hash: String,
+    /// All Pod addresses; every node gets a /24 of it.
+    pub pod_cidr: Ipv4Net,
+    pub service_cidr: Ipv4Net,
+    /// ClusterIP of the service `kube-dns`.
+    pub dns_ip: Ipv4Addr,
+    pub cluster_domain: String,
+    /// Addresses for LoadBalancer Services: first and last, inside the Docker subnet, outside Docker's own range.
+    pub lb_first: Ipv4Addr,
+    pub lb_last: Ipv4Addr,
+    /// Names and addresses, beside the node's own, under which clients reach the API server.
+    pub api_sans: Vec<String>,
+}
+
+impl NodeConfig {
+    /// The environment variable that carries the configuration.
+    pub const ENV: &'static str = "MINIK_NODE";
+    /// Where a node keeps what must survive a restart; a volume.
+    pub const STATE_DIR: &'static str = "/var/lib/minik";
+    /// The cluster authority and the administrator's identity: put here before the server node first starts.
+    pub const PKI_DIR: &'static str = "/var/lib/minik/pki";
+}

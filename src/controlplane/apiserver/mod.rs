@@ -1,0 +1,1 @@
+//! One generic REST engine over the resource table.

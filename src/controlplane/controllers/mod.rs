@@ -1,0 +1,1 @@
+//! One file per controller, and the list of all of them.

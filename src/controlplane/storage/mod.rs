@@ -1,0 +1,121 @@
+//! Revisioned keys with watch: the trait every engine keeps, and the engines.
+//!
+//! It knows bytes, keys and revisions, and no Kubernetes kind. Keys are `/`-separated paths. Every
+//! write gets the next revision, a `u64` that starts at 1 and never repeats or goes back, across restarts
+//! too. A write that was acknowledged is durable. Readers see only durable state.
+//!
+//! ```text
+//! propose --batched by one writer--> durable (one transaction, one fsync) --> visible to get and list --> watchers
+//! ```
+
+mod record;
+
+pub use record::{Attrs, Entry, Event, EventKind, Payload};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+/// Why a storage call did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageError {
+    /// `create` met an existing key.
+    #[error("key {0} already exists")]
+    Exists(String),
+    /// `update_if` or `delete_if` met another revision than expected; the entry that stands is included,
+    /// `None` if the key is absent.
+    #[error("key was changed by somebody else")]
+    Conflict(Option<Arc<Entry>>),
+    /// The revision asked for lies before the compacted one: start again from a fresh list (HTTP 410).
+    #[error("revision {asked} is compacted; the oldest is {oldest}")]
+    Compacted { asked: u64, oldest: u64 },
+    /// The revision asked for has not been reached (HTTP 504 "Too large resource version").
+    #[error("revision {asked} is in the future; the current one is {current}")]
+    Future { asked: u64, current: u64 },
+    /// The engine has stopped, or its disk failed; nothing was acknowledged.
+    #[error("storage is unavailable: {0}")]
+    Unavailable(Arc<str>),
+}
+
+/// Tells which entries a list wants, from key and attributes alone.
+pub type Filter = Arc<dyn Fn(&Entry) -> bool + Send + Sync>;
+
+/// What a list asks for.
+#[derive(Clone, Default)]
+pub struct ListQuery {
+    /// Keys that start with this.
+    pub prefix: String,
+    /// Start strictly behind this key (a continue token's position).
+    pub after: Option<String>,
+    /// The state at exactly this revision; `None`: the current one.
+    pub at: Option<u64>,
+    /// At most so many entries; 0: all.
+    pub limit: usize,
+    pub filter: Option<Filter>,
+}
+
+/// What a list answers, in key order.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub entries: Vec<Arc<Entry>>,
+    /// The revision of the snapshot, not of the newest entry in it.
+    pub revision: u64,
+    /// More keys follow behind the last entry.
+    pub more: bool,
+    /// How many follow; `None` if not known (a filter is in use).
+    pub remaining: Option<u64>,
+}
+
+/// Some events of one watch, in revision order.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// May be empty: then only `revision` has moved.
+    pub events: Vec<Arc<Event>>,
+    /// Everything up to here has been delivered: what a bookmark may say.
+    pub revision: u64,
+}
+
+/// A position in the history of one prefix. Never drops an event silently: a reader that falls behind the
+/// history gets `Compacted`.
+pub trait Watch: Send {
+    /// Waits until something under the prefix happened, and answers all of it, up to a bound per batch.
+    fn next(&mut self) -> BoxFuture<'_, Result<Batch, StorageError>>;
+    /// The revision up to which the store has moved on without an event for this prefix; does not wait.
+    fn progress(&mut self) -> Result<Batch, StorageError>;
+}
+
+/// A storage engine.
+pub trait Store: Send + Sync + 'static {
+    /// The entry at `key`, if any.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Arc<Entry>>, StorageError>>;
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>>;
+    /// Writes a key that must not exist.
+    fn create(&self, key: String, payload: Payload) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
+    /// Replaces a key that must stand at revision `expected`.
+    fn update_if(
+        &self,
+        key: String,
+        expected: u64,
+        payload: Payload,
+    ) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
+    /// Removes a key that must stand at revision `expected`; answers the last state, stamped with the revision of the delete.
+    fn delete_if(&self, key: String, expected: u64) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
+    /// Events under `prefix` with a revision greater than `from`.
+    fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError>;
+    /// Forgets history up to and including `revision`.
+    fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>>;
+    /// The newest durable revision.
+    fn revision(&self) -> u64;
+}
+
+/// What a `guaranteed_update` step decides to do with the current state.
+pub enum Change {
+    Put(Payload),
+    Delete,
+    /// Leave it as it is: no write, no new revision.
+    Keep,
+}
+
+/// Time to live of an entry, counted from its last write; kept across restarts.
+pub type Ttl = Option<Duration>;

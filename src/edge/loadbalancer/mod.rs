@@ -1,0 +1,1 @@
+//! LoadBalancer addresses: which node answers for which external IP.

@@ -1,0 +1,3 @@
+//! What stands between the cluster and the host: load balancer addresses and mapped ports.
+
+pub mod loadbalancer;

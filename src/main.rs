@@ -1,0 +1,5 @@
+//! Parse, dispatch, exit code; nothing else.
+
+fn main() -> std::process::ExitCode {
+    minik::cli::main()
+}

@@ -1,0 +1,1 @@
+//! The container runtime's edge: containerd over the CRI socket.

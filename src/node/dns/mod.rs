@@ -1,0 +1,1 @@
+//! Cluster DNS, answered on every node for its own Pods.

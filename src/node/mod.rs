@@ -1,0 +1,7 @@
+//! What every node runs: kubelet, the runtime's and the network plugin's edges, service proxy, DNS.
+
+pub mod cni;
+pub mod cri;
+pub mod dns;
+pub mod kubelet;
+pub mod proxy;

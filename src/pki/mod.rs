@@ -1,0 +1,1 @@
+//! Certificates: the cluster authority, what it signs, and checking it by hash.

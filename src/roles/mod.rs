@@ -1,0 +1,1 @@
+//! What runs inside a container: the composition roots, one file per role.

@@ -1,0 +1,1 @@
+//! The kernel seam: processes, mounts, cgroups, netlink, iptables; one recording fake for tests.
