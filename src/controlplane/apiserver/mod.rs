@@ -6,6 +6,9 @@
 //!
 //! No resource has a handler of its own: the verbs read its descriptor from the table.
 
+pub mod admission;
+pub mod auth;
+pub mod authz;
 pub mod request;
 
 pub use request::RequestInfo;
