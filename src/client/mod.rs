@@ -1,1 +1,6 @@
 //! Clients of the API server, built from certificates, tokens or the router itself.
+
+pub mod events;
+pub mod informer;
+pub mod queue;
+pub mod typed;

@@ -1,1 +1,55 @@
 //! One file per controller, and the list of all of them.
+//!
+//! Every controller is a pure function from what it observes to what is to be done, and a loop that
+//! does it: `watch event -> key in a queue -> plan(observed) -> operations`. A loop only ever gets
+//! keys, so a restart and the steady state are one path.
+
+mod certificates;
+mod context;
+mod expectations;
+mod node_ipam;
+mod root_ca;
+mod service_account;
+mod views;
+
+use std::sync::Arc;
+
+pub use certificates::{CertificateUse, Signer};
+pub use context::{Context, Error, Settings};
+use kube::Client;
+
+use crate::client::informer::Informers;
+use crate::rt::Tasks;
+
+/// A control loop: its name, as logs and Events say it, and how it starts.
+pub struct Controller {
+    pub name: &'static str,
+    start: fn(&Context),
+}
+
+/// Every controller, by name.
+pub const ALL: &[Controller] = &[
+    Controller { name: "certificate-controller", start: certificates::start },
+    Controller { name: "node-ipam-controller", start: node_ipam::start },
+    Controller { name: "root-ca-publisher", start: root_ca::start },
+    Controller { name: "service-account-controller", start: service_account::start },
+];
+
+/// Starts every controller. They read through `informers`, which may be shared with the scheduler,
+/// write through `client`, and end when `tasks` stop.
+pub fn run(client: Client, informers: &Informers, settings: Settings, tasks: &Tasks) {
+    let context = Context::new(client, informers.clone(), Arc::new(settings), tasks.clone());
+    for controller in ALL {
+        (controller.start)(&context.named(controller.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_stand_by_name_once() {
+        assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
+    }
+}

@@ -1,0 +1,12 @@
+//! Shared views of the API: one watch per type feeds one indexed store, and everybody who asks for
+//! that type reads the same objects.
+//!
+//! ```text
+//! empty --first list complete--> synced --watch events, relists--> synced
+//! ```
+
+mod cache;
+mod shared;
+
+pub use cache::{Cache, Change, Key, Object};
+pub use shared::Informers;

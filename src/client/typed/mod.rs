@@ -1,0 +1,13 @@
+//! Questions that many clients ask about typed objects: does it match, is it ready, who owns it.
+
+mod labels;
+mod nodes;
+mod owner;
+mod pods;
+mod taints;
+
+pub use labels::{Labels, selects, selects_map};
+pub use nodes::{node_condition, node_is_ready};
+pub use owner::{controller_of, is_controlled_by, owner_ref};
+pub use pods::{available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition};
+pub use taints::{first_untolerated, tolerates, tolerates_any};

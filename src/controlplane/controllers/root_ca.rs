@@ -1,0 +1,112 @@
+//! Publishes the cluster authority's certificate in every namespace: ConfigMap `kube-root-ca.crt`,
+//! from where Pods mount it beside their token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::ResourceExt;
+use kube::api::{ObjectMeta, PostParams};
+
+use super::context::{Context, Error, ignore_exists};
+use super::service_account::wants_content;
+use crate::client::informer::Key;
+use crate::client::queue::Queue;
+
+const NAME: &str = "kube-root-ca.crt";
+const ENTRY: &str = "ca.crt";
+const NOTE: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+                    endpoints such as the internal service IP or kubernetes.default.svc. No other usage is \
+                    guaranteed across distributions of Kubernetes clusters.";
+
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Nothing,
+    Create,
+    Restore(Box<ConfigMap>),
+}
+
+fn plan(namespace: Option<&Namespace>, found: Option<&ConfigMap>, data: &BTreeMap<String, String>) -> Plan {
+    match found {
+        _ if !wants_content(namespace) => Plan::Nothing,
+        None => Plan::Create,
+        Some(map) if map.data.as_ref() == Some(data) => Plan::Nothing,
+        Some(map) => Plan::Restore(Box::new(ConfigMap { data: Some(data.clone()), ..map.clone() })),
+    }
+}
+
+pub(super) fn start(context: &Context) {
+    let queue = Queue::<String>::default();
+    let namespaces = context.cache::<Namespace>();
+    let maps = context.informers.selected::<ConfigMap>(&format!("metadata.name={NAME}"));
+    let changed = queue.clone();
+    namespaces.on_change(move |change| {
+        if let Some(namespace) = change.new {
+            changed.add(namespace.name_any());
+        }
+    });
+    let touched = queue.clone();
+    maps.on_change(move |change| {
+        if let (Some(map), Some(_)) = (change.latest(), change.old) {
+            touched.add(map.namespace().unwrap_or_default());
+        }
+    });
+    let ready = {
+        let (namespaces, maps) = (namespaces.clone(), maps.clone());
+        async move {
+            namespaces.synced().await;
+            maps.synced().await;
+        }
+    };
+    let data: Arc<BTreeMap<_, _>> = Arc::new([(ENTRY.to_owned(), context.settings.ca_pem.clone())].into());
+    let context = context.clone();
+    context.clone().work(&queue, 2, ready, move |name| {
+        let namespace = namespaces.get(&Key::cluster(&name));
+        let plan = plan(namespace.as_deref(), maps.named(&name, NAME).as_deref(), &data);
+        act(context.api(&name), plan, BTreeMap::clone(&data))
+    });
+}
+
+async fn act(
+    api: kube::Api<ConfigMap>,
+    plan: Plan,
+    data: BTreeMap<String, String>,
+) -> Result<(), Error> {
+    match plan {
+        Plan::Nothing => {}
+        Plan::Create => {
+            let metadata = ObjectMeta {
+                name: Some(NAME.to_owned()),
+                annotations: Some([("kubernetes.io/description".to_owned(), NOTE.to_owned())].into()),
+                ..ObjectMeta::default()
+            };
+            let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+            ignore_exists(api.create(&PostParams::default(), &map).await)?;
+        }
+        Plan::Restore(map) => {
+            api.replace(NAME, &PostParams::default(), &map).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_is_created_and_restored_while_the_namespace_lives() {
+        let data: BTreeMap<_, _> = [(ENTRY.to_owned(), "pem".to_owned())].into();
+        let live = Namespace::default();
+        let mut dying = Namespace::default();
+        dying.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        let good = ConfigMap { data: Some(data.clone()), ..ConfigMap::default() };
+        let changed = ConfigMap::default();
+        assert_eq!(plan(None, None, &data), Plan::Nothing);
+        assert_eq!(plan(Some(&dying), None, &data), Plan::Nothing);
+        assert_eq!(plan(Some(&live), None, &data), Plan::Create);
+        assert_eq!(plan(Some(&live), Some(&good), &data), Plan::Nothing);
+        assert_eq!(plan(Some(&live), Some(&changed), &data), Plan::Restore(Box::new(good)));
+    }
+}
