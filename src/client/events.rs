@@ -147,8 +147,10 @@ impl Memory {
     /// Decides how a note is written; may change its message.
     fn plan(&mut self, note: &mut Note, now: Timestamp) -> Step {
         let group = Group::of(note);
-        let similar =
-            self.similar.entry(group.clone()).or_insert_with(|| Similar { messages: HashSet::new(), last: now });
+        let similar = self
+            .similar
+            .entry(group.clone())
+            .or_insert_with(|| Similar { messages: HashSet::new(), last: now });
         if now.duration_since(similar.last) > SIMILAR_WINDOW {
             similar.messages.clear();
         }
@@ -197,8 +199,7 @@ async fn write_one(client: &Client, note: Note, step: Step, now: Timestamp) -> R
     let event = match step {
         Step::Create { name } => event(note, &namespace, name, 1, now, now),
         Step::Count { name, count, first } => {
-            let patch =
-                json!({"count": count, "lastTimestamp": Time(now), "message": note.message, "type": note.severity.name()});
+            let patch = json!({"count": count, "lastTimestamp": Time(now), "message": note.message, "type": note.severity.name()});
             match events.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 other => return other.map(|_| ()),
@@ -211,7 +212,11 @@ async fn write_one(client: &Client, note: Note, step: Step, now: Timestamp) -> R
 
 fn event(note: Note, namespace: &str, name: String, count: i32, first: Timestamp, last: Timestamp) -> Event {
     Event {
-        metadata: ObjectMeta { name: Some(name), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
         involved_object: note.about,
         reason: Some(note.reason),
         message: Some(note.message),

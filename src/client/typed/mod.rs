@@ -9,5 +9,7 @@ mod taints;
 pub use labels::{Labels, selects, selects_map};
 pub use nodes::{node_condition, node_is_ready};
 pub use owner::{controller_of, is_controlled_by, owner_ref};
-pub use pods::{available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition};
+pub use pods::{
+    available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition,
+};
 pub use taints::{first_untolerated, tolerates, tolerates_any};

@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn tolerations_cover_taints_as_the_api_defines() {
-        let taint = Taint { key: "k".into(), value: Some("5".into()), effect: "NoSchedule".into(), time_added: None };
+        let taint =
+            Taint { key: "k".into(), value: Some("5".into()), effect: "NoSchedule".into(), time_added: None };
         let check = |toleration: Value, expect: bool| {
             let parsed: Toleration = serde_json::from_value(toleration.clone()).unwrap();
             assert_eq!(tolerates(&parsed, &taint), expect, "{toleration}");

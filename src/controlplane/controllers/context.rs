@@ -9,10 +9,10 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use kube::{Api, Client};
 
-use super::certificates::Signer;
 use crate::client::events::Recorder;
 use crate::client::informer::{Cache, Informers, Object};
 use crate::client::queue::Queue;
+use crate::pki::Authority;
 use crate::rt::{Clock, Tasks};
 
 /// What the controllers are told about the cluster.
@@ -22,10 +22,8 @@ pub struct Settings {
     /// Addresses for LoadBalancer Services, first and last.
     pub lb_first: Ipv4Addr,
     pub lb_last: Ipv4Addr,
-    /// The cluster authority's certificate, PEM: what Pods trust.
-    pub ca_pem: String,
-    /// Signs approved certificate requests with the cluster authority.
-    pub signer: Arc<dyn Signer>,
+    /// Signs approved certificate requests; its certificate is what Pods trust.
+    pub authority: Arc<Authority>,
     /// How long a node may be silent before it counts as unreachable.
     pub node_monitor_grace: Duration,
     /// Ended Pods above this number are deleted, oldest first; 0 keeps all.

@@ -14,7 +14,6 @@ mod views;
 
 use std::sync::Arc;
 
-pub use certificates::{CertificateUse, Signer};
 pub use context::{Context, Error, Settings};
 use kube::Client;
 

@@ -58,7 +58,8 @@ pub(super) fn start(context: &Context) {
             maps.synced().await;
         }
     };
-    let data: Arc<BTreeMap<_, _>> = Arc::new([(ENTRY.to_owned(), context.settings.ca_pem.clone())].into());
+    let data: Arc<BTreeMap<_, _>> =
+        Arc::new([(ENTRY.to_owned(), context.settings.authority.certificate_pem().to_owned())].into());
     let context = context.clone();
     context.clone().work(&queue, 2, ready, move |name| {
         let namespace = namespaces.get(&Key::cluster(&name));
@@ -67,11 +68,7 @@ pub(super) fn start(context: &Context) {
     });
 }
 
-async fn act(
-    api: kube::Api<ConfigMap>,
-    plan: Plan,
-    data: BTreeMap<String, String>,
-) -> Result<(), Error> {
+async fn act(api: kube::Api<ConfigMap>, plan: Plan, data: BTreeMap<String, String>) -> Result<(), Error> {
     match plan {
         Plan::Nothing => {}
         Plan::Create => {
