@@ -1,1 +1,8 @@
 //! The kernel seam: processes, mounts, cgroups, netlink, iptables; one recording fake for tests.
+
+pub mod cgroups;
+pub mod exec;
+pub mod identity;
+pub mod init;
+pub mod inotify;
+pub mod mounts;

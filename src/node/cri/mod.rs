@@ -1,1 +1,13 @@
-//! The container runtime's edge: containerd over the CRI socket.
+//! The container runtime's edge: containerd as a supervised child, and its CRI socket as typed calls.
+
+pub mod containerd;
+mod runtime;
+pub use runtime::labels;
+
+/// Messages and clients generated from the trimmed interface definition.
+#[allow(clippy::all, missing_docs)]
+pub mod api {
+    tonic::include_proto!("runtime.v1");
+}
+
+pub use runtime::{Runtime, RuntimeError};

@@ -1,0 +1,242 @@
+//! containerd as a child of the agent: its configuration, its start, and its restart with back-off when it dies.
+//!
+//! ```text
+//! configure -> start -> answering --dies--> back-off -> start
+//!                           \--stop token--> SIGTERM, bounded wait
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Runtime;
+use crate::rt::{Backoff, Tasks};
+use crate::sys::exec::{Daemon, ExecError, Invocation};
+use crate::sys::inotify::{WatchError, Watcher};
+
+/// Where things are on a node.
+#[derive(Clone, Debug)]
+pub struct ContainerdOptions {
+    pub program: PathBuf,
+    /// Its persistent state: must be on a volume, never on an overlay.
+    pub root: PathBuf,
+    pub socket: PathBuf,
+    pub config: PathBuf,
+    pub log: PathBuf,
+    /// The image every sandbox is made of; it must be in the store already.
+    pub pause_image: String,
+}
+
+impl Default for ContainerdOptions {
+    fn default() -> Self {
+        Self {
+            program: "/usr/bin/containerd".into(),
+            root: "/var/lib/containerd".into(),
+            socket: "/run/containerd/containerd.sock".into(),
+            config: "/etc/containerd/config.toml".into(),
+            log: "/var/log/containerd.log".into(),
+            pause_image: PAUSE_IMAGE.into(),
+        }
+    }
+}
+
+/// The sandbox image's name, the one kubeadm's release for this API level uses.
+pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
+
+/// Why there is no runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerdError {
+    #[error("cannot write {path}: {source}")]
+    Write { path: String, source: io::Error },
+    #[error(transparent)]
+    Start(#[from] ExecError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error("containerd did not answer on {socket} within {bound:?}; its log ends with:\n{log}")]
+    Silent { socket: String, bound: Duration, log: String },
+}
+
+const TEMPLATE: &str = include_str!("../../../templates/containerd.toml");
+const RESTART: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(30) };
+/// Time to the first answer; it boots in well under a second, a cold and busy disk may need more.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// The configuration file for this machine.
+pub fn render(options: &ContainerdOptions, snapshotter: &str, restrict_oom: bool) -> String {
+    TEMPLATE
+        .replace("@ROOT@", &options.root.display().to_string())
+        .replace("@SOCKET@", &options.socket.display().to_string())
+        .replace("@PAUSE@", &options.pause_image)
+        .replace("@SNAPSHOTTER@", snapshotter)
+        .replace("@RESTRICT_OOM@", if restrict_oom { "true" } else { "false" })
+}
+
+/// Starts containerd and keeps it running until the tasks stop. Returns when its socket answers.
+/// The receiver tells whether it is up at the moment.
+pub async fn supervise(
+    options: ContainerdOptions,
+    tasks: &Tasks,
+) -> Result<(Runtime, watch::Receiver<bool>), ContainerdError> {
+    configure(&options)?;
+    let _ = fs::remove_file(&options.socket);
+    let runtime = Runtime::new(&options.socket);
+    let daemon = start(&options)?;
+    answer(&options, &runtime).await?;
+    let (up, watch_up) = watch::channel(true);
+    let keeper = Keeper { options, runtime: runtime.clone(), up };
+    let stop = tasks.stop();
+    tasks.spawn(async move { keeper.keep(daemon, stop).await });
+    Ok((runtime, watch_up))
+}
+
+fn configure(options: &ContainerdOptions) -> Result<(), ContainerdError> {
+    let write = |path: &Path, source| ContainerdError::Write { path: path.display().to_string(), source };
+    for dir in [&options.config, &options.socket, &options.log].into_iter().filter_map(|file| file.parent()) {
+        fs::create_dir_all(dir).map_err(|source| write(dir, source))?;
+    }
+    for dir in [options.root.as_path(), Path::new("/etc/containerd/certs.d"), Path::new("/etc/cni/net.d")] {
+        fs::create_dir_all(dir).map_err(|source| write(dir, source))?;
+    }
+    let text = render(options, snapshotter(&options.root), !may_raise_priority());
+    fs::write(&options.config, text).map_err(|source| write(&options.config, source))
+}
+
+fn start(options: &ContainerdOptions) -> Result<Daemon, ContainerdError> {
+    let program = options.program.display().to_string();
+    let config = options.config.display().to_string();
+    let invocation = Invocation::new(&program, ["--config", &config, "--log-level", "warn"]);
+    Ok(Daemon::start(&invocation, &options.log)?)
+}
+
+/// Waits for the socket to appear (by event, not by looking again) and for an answer on it.
+async fn answer(options: &ContainerdOptions, runtime: &Runtime) -> Result<(), ContainerdError> {
+    let watcher = Watcher::new()?;
+    if let Some(dir) = options.socket.parent() {
+        watcher.add(dir)?;
+    }
+    let answered = async {
+        while runtime.version().await.is_err() {
+            // The socket file appears before it is listened on; a short timer covers that gap.
+            let _ = tokio::time::timeout(Duration::from_millis(20), watcher.changed()).await;
+        }
+    };
+    tokio::time::timeout(BOOT, answered).await.map_err(|_| ContainerdError::Silent {
+        socket: options.socket.display().to_string(),
+        bound: BOOT,
+        log: tail(&options.log, 10),
+    })
+}
+
+fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+struct Keeper {
+    options: ContainerdOptions,
+    runtime: Runtime,
+    up: watch::Sender<bool>,
+}
+
+impl Keeper {
+    async fn keep(self, mut daemon: Daemon, stop: crate::rt::Stop) {
+        let mut failures = 0;
+        loop {
+            let started = tokio::time::Instant::now();
+            tokio::select! {
+                () = stop.cancelled() => return daemon.stop(Duration::from_secs(10)).await,
+                status = daemon.wait() => {
+                    tracing::error!(?status, log = tail(&self.options.log, 5), "containerd ended; starting it again");
+                }
+            }
+            self.up.send_replace(false);
+            failures = if started.elapsed() > RESTART.max { 1 } else { failures + 1 };
+            daemon = loop {
+                if stop.run_until_cancelled(tokio::time::sleep(RESTART.delay(failures))).await.is_none() {
+                    return;
+                }
+                match self.restart().await {
+                    Ok(daemon) => break daemon,
+                    Err(error) => {
+                        tracing::error!(%error, "containerd does not start");
+                        failures += 1;
+                    }
+                }
+            };
+            self.up.send_replace(true);
+        }
+    }
+
+    async fn restart(&self) -> Result<Daemon, ContainerdError> {
+        let daemon = start(&self.options)?;
+        answer(&self.options, &self.runtime).await?;
+        Ok(daemon)
+    }
+}
+
+/// Overlay where the state's file system allows it, plain copies where it does not (overlay itself, some network
+/// and fuse file systems).
+fn snapshotter(root: &Path) -> &'static str {
+    if overlay_works(root) {
+        return "overlayfs";
+    }
+    tracing::warn!(root = %root.display(), "overlay mounts do not work here; images are copied instead");
+    "native"
+}
+
+fn overlay_works(root: &Path) -> bool {
+    let base = root.join(".overlay-check");
+    let result = (|| {
+        for dir in ["lower", "upper", "work", "merged"] {
+            fs::create_dir_all(base.join(dir))?;
+        }
+        let path = |dir: &str| base.join(dir).display().to_string();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", path("lower"), path("upper"), path("work"));
+        nix::mount::mount(
+            Some("overlay"),
+            &base.join("merged"),
+            Some("overlay"),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
+        nix::mount::umount(&base.join("merged"))?;
+        io::Result::Ok(())
+    })();
+    let _ = fs::remove_dir_all(&base);
+    result.is_ok()
+}
+
+/// CAP_SYS_RESOURCE: without it nobody may lower an oom_score_adj.
+fn may_raise_priority() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_some_and(|mask| mask & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_complete() {
+        let text = render(&ContainerdOptions::default(), "overlayfs", true);
+        assert!(!text.contains('@'), "every placeholder is filled: {text}");
+        assert!(text.contains("restrict_oom_score_adj = true"));
+        assert!(text.contains("sandbox_image = \"registry.k8s.io/pause:3.10\""));
+    }
+
+    #[test]
+    fn reads_effective_capabilities() {
+        assert_eq!(effective("Name:\tx\nCapEff:\t000001fffeffffff\n"), Some(0x1ff_feff_ffff));
+    }
+}
