@@ -4,4 +4,6 @@ pub mod cni;
 pub mod cri;
 pub mod dns;
 pub mod kubelet;
+pub mod network;
 pub mod proxy;
+pub mod routes;

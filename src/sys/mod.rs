@@ -5,4 +5,7 @@ pub mod exec;
 pub mod identity;
 pub mod init;
 pub mod inotify;
+pub mod iptables;
 pub mod mounts;
+pub mod netlink;
+pub mod sysctl;

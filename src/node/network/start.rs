@@ -1,0 +1,152 @@
+//! Starts the node's network, in the order in which its parts need each other.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::watch;
+
+use super::informers::{Feed, feed};
+use super::model::Kind;
+use super::prove::prove;
+use super::view::View;
+use crate::config::NodeConfig;
+use crate::node::{dns, proxy, routes};
+use crate::rt::Tasks;
+use crate::sys::netlink::{self, Netlink};
+use crate::sys::{iptables, netlink::Link};
+
+/// The interface that has the DNS address. Loopback rather than a dummy interface: the dummy module is missing on some
+/// kernels, and every node has this one.
+const DNS_INTERFACE: &str = "lo";
+const DNS_PORT: u16 = 53;
+
+/// The node's network could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    #[error(transparent)]
+    Dns(#[from] dns::Error),
+    #[error(transparent)]
+    PacketFilter(#[from] iptables::Error),
+}
+
+/// What the node's network works with.
+#[derive(Clone)]
+pub struct Options {
+    /// Speaks to the API as this node: it lists and watches Services, EndpointSlices and Nodes.
+    pub client: Client,
+    pub config: NodeConfig,
+}
+
+/// What others on the node take from its network.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    pub feed: Feed,
+    /// The generation of the feed whose rules are in the kernel; 0 before the first.
+    pub applied: watch::Receiver<u64>,
+    /// True once a name and a Service have been reached from this node: a condition of Ready.
+    pub proven: watch::Receiver<bool>,
+    /// The LoadBalancer addresses that this node answers for; None until Services have been listed.
+    pub announced: watch::Receiver<Option<BTreeSet<Ipv4Addr>>>,
+    /// For what else has to be set on this node's interfaces.
+    pub netlink: Netlink,
+}
+
+/// Sets the node up for Pods' traffic and starts what keeps it so: DNS, Service rules, routes to peers. DNS listens when
+/// this returns; its answers, and the rules, follow the first lists from the API.
+pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
+    let Options { client, config } = options;
+    routes::apply_settings();
+    let netlink = Netlink::open(tasks)?;
+    let lo: Link = netlink.link(DNS_INTERFACE).await?;
+    netlink.add_address(&lo, config.dns_ip).await?;
+    let address = SocketAddr::new(IpAddr::V4(config.dns_ip), DNS_PORT);
+    let listeners = dns::Listeners::bind(address).await?;
+    let filter: Arc<dyn iptables::PacketFilter> = Arc::new(iptables::Tools::detect().await?);
+
+    let feed = feed(&client, tasks);
+    let upstream = dns::Upstream::of_node(IpAddr::V4(config.dns_ip)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "names outside the cluster will not resolve");
+        dns::Upstream::none()
+    });
+    let dns_options = dns::Options {
+        cluster_domain: config.cluster_domain.clone(),
+        dns_ip: config.dns_ip,
+        networks: vec![config.service_cidr, config.pod_cidr],
+    };
+    dns::run(listeners, &dns_options, feed.clone(), upstream, tasks)?;
+    routes::run(feed.clone(), config.node.clone(), netlink.clone(), tasks);
+    let applied = proxy::run(
+        proxy::Proxy {
+            feed: feed.clone(),
+            settings: settings(&config),
+            backend: proxy::open(proxy::BackendKind::default(), filter.clone()),
+            filter,
+        },
+        tasks,
+    );
+    let announced = follow_announced(feed.clone(), config.node.clone(), tasks);
+    let proven = follow_proof(&config, applied.clone(), tasks);
+    Ok(Handles { feed, applied, proven, announced, netlink })
+}
+
+fn settings(config: &NodeConfig) -> proxy::Settings {
+    proxy::Settings {
+        node: config.node.clone(),
+        node_ip: config.node_ip,
+        pod_cidr: config.pod_cidr,
+        answered_here: BTreeSet::from([config.dns_ip]),
+    }
+}
+
+fn follow_proof(
+    config: &NodeConfig,
+    mut applied: watch::Receiver<u64>,
+    tasks: &Tasks,
+) -> watch::Receiver<bool> {
+    let (proven, seen) = watch::channel(false);
+    let (dns_ip, domain) = (config.dns_ip, config.cluster_domain.clone());
+    tasks.spawn_until_stop(async move {
+        if applied.wait_for(|generation| *generation > 0).await.is_ok() {
+            prove(dns_ip, &domain, applied).await;
+            tracing::info!("network proven: a name and a Service have been reached");
+            proven.send_replace(true);
+        }
+        // Kept open: what is proven stays so.
+        std::future::pending::<()>().await;
+    });
+    seen
+}
+
+/// The LoadBalancer addresses that the view says `node` answers for.
+fn announced_at(view: &View, node: &str) -> BTreeSet<Ipv4Addr> {
+    view.services()
+        .filter(|service| service.kind == Kind::LoadBalancer)
+        .filter(|service| service.announced_by.as_deref() == Some(node))
+        .flat_map(|service| service.ingress_ips.iter().copied())
+        .collect()
+}
+
+fn follow_announced(feed: Feed, node: String, tasks: &Tasks) -> watch::Receiver<Option<BTreeSet<Ipv4Addr>>> {
+    let (announced, seen) = watch::channel(None);
+    tasks.spawn_until_stop(async move {
+        let mut changes = feed.services();
+        while changes.wait_for(|generation| *generation > 0).await.is_ok() {
+            changes.borrow_and_update();
+            let now = Some(announced_at(&feed.read(), &node));
+            announced.send_if_modified(|known| {
+                let changed = *known != now;
+                *known = now;
+                changed
+            });
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    seen
+}

@@ -1,0 +1,134 @@
+//! The observed Services, endpoints and nodes, in memory, shared by everything on the node that reads them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::model::{Node, Service, ServiceKey, Slice};
+
+/// What an observation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Nothing,
+    /// Services or their endpoints.
+    Services,
+    Nodes,
+}
+
+/// Everything observed. Objects are shared, so that a copy for planning costs references only.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    services: BTreeMap<ServiceKey, Arc<Service>>,
+    slices: BTreeMap<ServiceKey, BTreeMap<String, Arc<Slice>>>,
+    nodes: BTreeMap<String, Arc<Node>>,
+}
+
+impl View {
+    /// All Services, by key.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(Arc::as_ref)
+    }
+
+    /// One Service.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key).map(Arc::as_ref)
+    }
+
+    /// The slices of one Service, by name.
+    pub fn slices(&self, key: &ServiceKey) -> impl Iterator<Item = &Slice> {
+        self.slices.get(key).into_iter().flat_map(|slices| slices.values().map(Arc::as_ref))
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(Arc::as_ref)
+    }
+
+    /// The Service that owns a ClusterIP.
+    pub fn service_at(&self, ip: Ipv4Addr) -> Option<&Service> {
+        self.services().find(|service| service.cluster_ip == Some(ip))
+    }
+
+    /// Whether any Service lives in a namespace: then its name exists in DNS.
+    pub fn has_namespace(&self, namespace: &str) -> bool {
+        let from = ServiceKey::new(namespace, "");
+        self.services.range(from..).next().is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
+    /// Takes in a Service as it is now.
+    pub fn put_service(&mut self, service: Service) -> Change {
+        put(&mut self.services, service.key.clone(), service, Change::Services)
+    }
+
+    /// Forgets a Service.
+    pub fn remove_service(&mut self, key: &ServiceKey) -> Change {
+        self.services.remove(key).map_or(Change::Nothing, |_| Change::Services)
+    }
+
+    /// Takes in a slice as it is now. It may have moved from another Service: labels can be edited.
+    pub fn put_slice(&mut self, slice: Slice) -> Change {
+        let moved = self.take_slice(&slice.service.namespace, &slice.name, Some(&slice.service));
+        let slices = self.slices.entry(slice.service.clone()).or_default();
+        match put(slices, slice.name.clone(), slice, Change::Services) {
+            Change::Nothing if moved => Change::Services,
+            change => change,
+        }
+    }
+
+    /// Forgets the slice of this namespace and name.
+    pub fn remove_slice(&mut self, namespace: &str, name: &str) -> Change {
+        if self.take_slice(namespace, name, None) { Change::Services } else { Change::Nothing }
+    }
+
+    fn take_slice(&mut self, namespace: &str, name: &str, except: Option<&ServiceKey>) -> bool {
+        let owners = self.slices.range(ServiceKey::new(namespace, "")..);
+        let owner = owners
+            .take_while(|(key, _)| key.namespace == namespace)
+            .find(|(key, slices)| Some(*key) != except && slices.contains_key(name))
+            .map(|(key, _)| key.clone());
+        let Some(owner) = owner else { return false };
+        if let Some(slices) = self.slices.get_mut(&owner) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices.remove(&owner);
+            }
+        }
+        true
+    }
+
+    /// Takes in a node as it is now.
+    pub fn put_node(&mut self, node: Node) -> Change {
+        put(&mut self.nodes, node.name.clone(), node, Change::Nodes)
+    }
+
+    /// Forgets a node.
+    pub fn remove_node(&mut self, name: &str) -> Change {
+        self.nodes.remove(name).map_or(Change::Nothing, |_| Change::Nodes)
+    }
+
+    /// Replaces all Services: what a new list says.
+    pub fn replace_services(&mut self, services: Vec<Service>) {
+        self.services = services.into_iter().map(|s| (s.key.clone(), Arc::new(s))).collect();
+    }
+
+    /// Replaces all slices: what a new list says.
+    pub fn replace_slices(&mut self, slices: Vec<Slice>) {
+        self.slices.clear();
+        for slice in slices {
+            self.put_slice(slice);
+        }
+    }
+
+    /// Replaces all nodes: what a new list says.
+    pub fn replace_nodes(&mut self, nodes: Vec<Node>) {
+        self.nodes = nodes.into_iter().map(|n| (n.name.clone(), Arc::new(n))).collect();
+    }
+}
+
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V, change: Change) -> Change {
+    if map.get(&key).is_some_and(|old| **old == value) {
+        return Change::Nothing;
+    }
+    map.insert(key, Arc::new(value));
+    change
+}

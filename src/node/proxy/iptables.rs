@@ -1,0 +1,258 @@
+//! Rules through `iptables-restore`: one run per sync, only the chains that changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::backend::Backend;
+use super::rules::{Rules, Table};
+use crate::sys::iptables::{Error, PacketFilter};
+
+/// Chains that come and go with Services: found without a plan for them, they are left over.
+const PER_SERVICE: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];
+
+/// A rule in one of the kernel's own chains that leads to ours.
+struct Jump {
+    table: Table,
+    from: &'static str,
+    matching: &'static str,
+    to: &'static str,
+}
+
+const fn jump(table: Table, from: &'static str, matching: &'static str, to: &'static str) -> Jump {
+    Jump { table, from, matching, to }
+}
+
+const NEW_PORTALS: &str = r#"-m conntrack --ctstate NEW -m comment --comment "kubernetes service portals""#;
+const PORTALS: &str = r#"-m comment --comment "kubernetes service portals""#;
+const VISIBLE: &str =
+    r#"-m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals""#;
+const LOAD_BALANCERS: &str =
+    r#"-m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall""#;
+
+/// In the order in which they must stand; they are put before what others have put there.
+const JUMPS: &[Jump] = &[
+    jump(Table::Filter, "INPUT", LOAD_BALANCERS, "KUBE-PROXY-FIREWALL"),
+    jump(
+        Table::Filter,
+        "INPUT",
+        r#"-m comment --comment "kubernetes health check service ports""#,
+        "KUBE-NODEPORTS",
+    ),
+    jump(Table::Filter, "INPUT", VISIBLE, "KUBE-EXTERNAL-SERVICES"),
+    jump(Table::Filter, "INPUT", "", "KUBE-FIREWALL"),
+    jump(Table::Filter, "FORWARD", LOAD_BALANCERS, "KUBE-PROXY-FIREWALL"),
+    jump(Table::Filter, "FORWARD", r#"-m comment --comment "kubernetes forwarding rules""#, "KUBE-FORWARD"),
+    jump(Table::Filter, "FORWARD", NEW_PORTALS, "KUBE-SERVICES"),
+    jump(Table::Filter, "FORWARD", VISIBLE, "KUBE-EXTERNAL-SERVICES"),
+    jump(Table::Filter, "OUTPUT", LOAD_BALANCERS, "KUBE-PROXY-FIREWALL"),
+    jump(Table::Filter, "OUTPUT", NEW_PORTALS, "KUBE-SERVICES"),
+    jump(Table::Filter, "OUTPUT", VISIBLE, "KUBE-EXTERNAL-SERVICES"),
+    jump(Table::Filter, "OUTPUT", "", "KUBE-FIREWALL"),
+    jump(Table::Nat, "PREROUTING", PORTALS, "KUBE-SERVICES"),
+    jump(Table::Nat, "OUTPUT", PORTALS, "KUBE-SERVICES"),
+    jump(
+        Table::Nat,
+        "POSTROUTING",
+        r#"-m comment --comment "kubernetes postrouting rules""#,
+        "KUBE-POSTROUTING",
+    ),
+    jump(
+        Table::Nat,
+        "POSTROUTING",
+        r#"-m comment --comment "pods to the world beyond the cluster""#,
+        "MINIK-MASQ",
+    ),
+];
+
+/// What the kernel is known to hold.
+#[derive(Debug, Default)]
+struct Known {
+    /// Chains and a hash of their rules; None where the chain is there with rules nobody knows.
+    chains: BTreeMap<(Table, String), Option<u64>>,
+    /// The jumps that are in place, as positions in `JUMPS`.
+    jumps: BTreeSet<usize>,
+}
+
+/// The backend over iptables-restore.
+pub struct Iptables {
+    filter: Arc<dyn PacketFilter>,
+    known: Option<Known>,
+}
+
+impl Iptables {
+    /// A backend that has not looked at the kernel yet.
+    pub fn new(filter: Arc<dyn PacketFilter>) -> Self {
+        Self { filter, known: None }
+    }
+
+    async fn sync(&mut self, rules: &Rules) -> Result<(), Error> {
+        // Unknown until the batch is in: an error leaves it so, and the next sync looks again.
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => self.look().await?,
+        };
+        let (batch, next) = batch(rules, &known);
+        if !batch.is_empty() {
+            self.filter.restore(batch).await?;
+        }
+        self.known = Some(next);
+        Ok(())
+    }
+
+    /// Adopts what an earlier process, or another proxy of these names, left behind.
+    async fn look(&self) -> Result<Known, Error> {
+        let mut known = Known::default();
+        for table in Table::ALL {
+            let saved = self.filter.save(table.name()).await?;
+            for line in saved.lines() {
+                if let Some(chain) = line.strip_prefix(':').and_then(|rest| rest.split(' ').next())
+                    && (chain.starts_with("KUBE-") || chain.starts_with("MINIK-"))
+                {
+                    known.chains.insert((table, chain.to_owned()), None);
+                }
+                let found = JUMPS.iter().position(|j| j.table == table && is_jump(line, j));
+                known.jumps.extend(found);
+            }
+        }
+        Ok(known)
+    }
+}
+
+impl Backend for Iptables {
+    fn apply<'a>(&'a mut self, rules: &'a Rules) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.sync(rules))
+    }
+}
+
+/// Matches by chain and target: iptables-save reorders and respells the rest.
+fn is_jump(line: &str, jump: &Jump) -> bool {
+    line.strip_prefix("-A ")
+        .and_then(|rest| rest.strip_prefix(jump.from))
+        .is_some_and(|rest| rest.starts_with(' ') && rest.ends_with(&format!("-j {}", jump.to)))
+}
+
+fn hash(rules: &[String]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    rules.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The text that leads from what is known to `rules`, and what is known once it is applied.
+fn batch(rules: &Rules, known: &Known) -> (String, Known) {
+    let mut text = String::new();
+    let mut next = Known { chains: BTreeMap::new(), jumps: (0..JUMPS.len()).collect() };
+    for table in Table::ALL {
+        let mut chains = String::new();
+        let mut body = String::new();
+        for (chain, chain_rules) in rules.table(table) {
+            let key = (table, chain.clone());
+            let sum = Some(hash(chain_rules));
+            if known.chains.get(&key) != Some(&sum) {
+                let _ = writeln!(chains, ":{chain} - [0:0]");
+                for rule in chain_rules {
+                    let _ = writeln!(body, "-A {chain} {rule}");
+                }
+            }
+            next.chains.insert(key, sum);
+        }
+        let missing = (0..JUMPS.len()).filter(|at| !known.jumps.contains(at) && JUMPS[*at].table == table);
+        for jump in missing.rev().map(|at| &JUMPS[at]) {
+            let matching = if jump.matching.is_empty() { "" } else { " " };
+            let _ = writeln!(body, "-I {}{matching}{} -j {}", jump.from, jump.matching, jump.to);
+        }
+        for (key, chain) in known.chains.keys().filter(|k| k.0 == table).map(|k| (k, &k.1)) {
+            if next.chains.contains_key(key) {
+                continue;
+            }
+            if PER_SERVICE.iter().any(|prefix| chain.starts_with(prefix)) {
+                // Emptied first: a chain can only be deleted when nothing leads to it, leftovers among themselves included.
+                let _ = writeln!(chains, ":{chain} - [0:0]");
+                let _ = writeln!(body, "-X {chain}");
+            } else {
+                // Somebody else's (the kubelet's canary, say): not ours to delete.
+                next.chains.insert(key.clone(), None);
+            }
+        }
+        if !chains.is_empty() || !body.is_empty() {
+            let _ = write!(text, "*{}\n{chains}{body}COMMIT\n", table.name());
+        }
+    }
+    (text, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::iptables::Recorder;
+
+    fn rules(nat: &[(&str, &[&str])]) -> Rules {
+        let mut rules = Rules::default();
+        for (chain, lines) in nat {
+            rules.chain(Table::Nat, chain);
+            for line in *lines {
+                rules.push(Table::Nat, chain, (*line).to_owned());
+            }
+        }
+        rules
+    }
+
+    fn open() -> (Arc<Recorder>, Iptables) {
+        let recorder = Arc::new(Recorder::default());
+        (recorder.clone(), Iptables::new(recorder))
+    }
+
+    #[tokio::test]
+    async fn a_sync_writes_only_what_changed() {
+        let (recorder, mut backend) = open();
+        let first = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-A"])]);
+        backend.apply(&first).await.expect("first");
+        assert_eq!(recorder.take_batches().len(), 1);
+
+        backend.apply(&first).await.expect("nothing new");
+        assert_eq!(recorder.take_batches(), Vec::<String>::new());
+
+        let second = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-B"])]);
+        backend.apply(&second).await.expect("one chain");
+        let expect = "*nat\n:KUBE-SVC-A - [0:0]\n-A KUBE-SVC-A -j KUBE-SEP-B\nCOMMIT\n";
+        assert_eq!(recorder.take_batches(), [expect]);
+
+        backend.apply(&rules(&[("KUBE-SERVICES", &[])])).await.expect("the service goes");
+        let expect = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n-X KUBE-SVC-A\nCOMMIT\n";
+        assert_eq!(recorder.take_batches(), [expect]);
+    }
+
+    #[tokio::test]
+    async fn leftovers_go_and_foreign_chains_stay() {
+        let (recorder, mut backend) = open();
+        let saved = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SVC-OLD - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n\
+                     :CNI-HOSTPORT-DNAT - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j \
+                     KUBE-SERVICES\nCOMMIT\n";
+        recorder.saved("nat", saved);
+        backend.apply(&rules(&[("KUBE-SERVICES", &[])])).await.expect("applied");
+        let batches = recorder.take_batches();
+        let batch = &batches[0];
+        assert!(batch.contains(":KUBE-SVC-OLD - [0:0]\n") && batch.contains("-X KUBE-SVC-OLD\n"), "{batch}");
+        assert!(!batch.contains("CANARY") && !batch.contains("CNI-"), "{batch}");
+        assert!(!batch.contains("-I PREROUTING"), "the jump is there already: {batch}");
+        assert!(
+            batch.contains("-I OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_is_followed_by_a_full_one() {
+        let (recorder, mut backend) = open();
+        let wanted = rules(&[("KUBE-SERVICES", &[])]);
+        backend.apply(&wanted).await.expect("applied");
+        let full = recorder.take_batches();
+        recorder.refuse(true);
+        backend.apply(&rules(&[("KUBE-SERVICES", &["-j X"])])).await.expect_err("refused");
+        recorder.refuse(false);
+        backend.apply(&wanted).await.expect("applied");
+        assert_eq!(recorder.take_batches(), full);
+    }
+}

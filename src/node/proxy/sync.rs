@@ -1,0 +1,94 @@
+//! The loop that keeps the kernel as the plan says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backend::Backend;
+use super::conntrack::stale;
+use super::health::HealthServers;
+use super::plan::{Settings, plan};
+use super::rules::Rules;
+use crate::node::network::Feed;
+use crate::rt::{Backoff, Tasks};
+use crate::sys::iptables::PacketFilter;
+
+const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
+
+/// What the proxy works with.
+pub struct Proxy {
+    pub feed: Feed,
+    pub settings: Settings,
+    pub backend: Box<dyn Backend>,
+    pub filter: Arc<dyn PacketFilter>,
+}
+
+/// Keeps rules, health check ports and UDP flows as the feed says, until `tasks` stops. The receiver tells the
+/// generation of the feed that was last applied; 0 before the first.
+///
+/// The first change after a pause is applied at once. What comes while it is being applied goes together into the next,
+/// and the pause before that is as long as the last application took: under a storm of changes at most half of the
+/// time is spent on rules.
+pub fn run(proxy: Proxy, tasks: &Tasks) -> watch::Receiver<u64> {
+    let (applied, seen) = watch::channel(0);
+    let health = HealthServers::new(tasks.clone());
+    tasks.spawn_until_stop(follow(proxy, health, applied));
+    seen
+}
+
+async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sender<u64>) {
+    let mut changes = proxy.feed.services();
+    let mut udp = BTreeMap::new();
+    let mut failures = 0;
+    if changes.wait_for(|generation| *generation > 0).await.is_err() {
+        return;
+    }
+    loop {
+        let generation = *changes.borrow_and_update();
+        let start = Instant::now();
+        let rules = plan(&proxy.feed.read(), &proxy.settings);
+        match proxy.backend.apply(&rules).await {
+            Ok(()) => {
+                failures = 0;
+                finish(&proxy, &mut health, &mut udp, rules).await;
+                applied.send_replace(generation);
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, failures, "service rules not applied; trying again");
+            }
+        }
+        tracing::debug!(generation, took = ?start.elapsed(), "service rules synced");
+        if failures > 0 {
+            // A new change may be the cure: it does not wait for the back-off.
+            tokio::select! {
+                () = tokio::time::sleep(RETRY.delay(failures)) => {}
+                Ok(()) = changes.changed() => {}
+            }
+            continue;
+        }
+        tokio::time::sleep(start.elapsed()).await;
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// What follows once the rules hold.
+async fn finish(
+    proxy: &Proxy,
+    health: &mut HealthServers,
+    udp: &mut BTreeMap<super::Flow, std::collections::BTreeSet<std::net::Ipv4Addr>>,
+    rules: Rules,
+) {
+    health.update(&rules.health).await;
+    for matching in stale(udp, &rules.udp) {
+        if let Err(error) = proxy.filter.forget_flows(matching).await {
+            tracing::warn!(%error, "stale UDP flows not forgotten");
+        }
+    }
+    *udp = rules.udp;
+}

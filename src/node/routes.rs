@@ -1,0 +1,110 @@
+//! One kernel route per peer: its Pods, by way of its address; and the kernel settings that forwarding Pods' traffic
+//! needs.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use crate::node::network::{Feed, View};
+use crate::rt::{Backoff, Tasks};
+use crate::sys::netlink::{Error, Netlink, Route};
+use crate::sys::sysctl::{Outcome, set};
+
+const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
+
+/// What forwarding needs, and what breaks without it.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    ("net.ipv4.ip_forward", "1", "Pods reach nothing beyond their node"),
+    ("net.ipv4.conf.all.route_localnet", "1", "node ports do not answer on 127.0.0.1"),
+    // The strictest of `all` and the interface's own counts; 2 is the loose check everywhere: answers may leave by
+    // another interface than questions came in by.
+    ("net.ipv4.conf.all.rp_filter", "2", "answers that take another way back are dropped"),
+    // A load balancer's address must not appear as the sender when this node looks for its neighbours.
+    ("net.ipv4.conf.all.arp_announce", "2", "neighbours may learn load balancer addresses at the wrong node"),
+];
+
+/// Sets what can be set, and says clearly what could not.
+pub fn apply_settings() {
+    for (setting, wanted, consequence) in SETTINGS {
+        if let Outcome::Refused { setting, is, wanted, error } = set(setting, wanted) {
+            tracing::warn!(%setting, %is, %wanted, %error, "kernel setting not applied: {consequence}");
+        }
+    }
+}
+
+/// The routes that `node` needs: every other node that has both an address and a Pod network.
+fn plan(view: &View, node: &str) -> BTreeMap<Ipv4Net, Ipv4Addr> {
+    let peers = view.nodes().filter(|peer| peer.name != node);
+    peers.filter_map(|peer| Some((peer.pod_cidr?, peer.internal_ip?))).collect()
+}
+
+/// Keeps this node's routes as the nodes are, until `tasks` stops.
+pub fn run(feed: Feed, node: String, netlink: Netlink, tasks: &Tasks) {
+    tasks.spawn_until_stop(follow(feed, node, netlink));
+}
+
+async fn follow(feed: Feed, node: String, netlink: Netlink) {
+    let mut changes = feed.nodes();
+    if changes.wait_for(|generation| *generation > 0).await.is_err() {
+        return;
+    }
+    let mut failures = 0;
+    loop {
+        changes.borrow_and_update();
+        let wanted = plan(&feed.read(), &node);
+        match apply(&netlink, &wanted).await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, "routes to peers not applied; trying again");
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY.delay(failures)), if failures > 0 => {}
+        }
+    }
+}
+
+/// The kernel's list is the memory: what an earlier process left is seen, and so is a route that went with its link.
+async fn apply(netlink: &Netlink, wanted: &BTreeMap<Ipv4Net, Ipv4Addr>) -> Result<(), Error> {
+    let present = netlink.our_routes().await?;
+    for route in present.iter().filter(|route| !wanted.contains_key(&route.to)) {
+        netlink.remove_route(*route).await?;
+        tracing::info!(to = %route.to, via = %route.via, "route removed");
+    }
+    for (to, via) in wanted {
+        let route = Route { to: *to, via: *via };
+        if !present.contains(&route) {
+            netlink.add_route(route).await?;
+            tracing::info!(%to, %via, "route added");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::network::Node;
+
+    #[test]
+    fn every_peer_with_a_network_gets_a_route() {
+        let mut view = View::default();
+        let mut node = |name: &str, ip: Option<&str>, cidr: Option<&str>| {
+            view.put_node(Node {
+                name: name.into(),
+                internal_ip: ip.map(|ip| ip.parse().expect("address")),
+                pod_cidr: cidr.map(|cidr| cidr.parse().expect("network")),
+            });
+        };
+        node("me", Some("172.18.0.2"), Some("10.42.0.0/24"));
+        node("peer", Some("172.18.0.3"), Some("10.42.1.0/24"));
+        node("joining", Some("172.18.0.4"), None);
+        node("silent", None, Some("10.42.3.0/24"));
+        let routes: Vec<_> = plan(&view, "me").into_iter().map(|(to, via)| format!("{to} {via}")).collect();
+        assert_eq!(routes, ["10.42.1.0/24 172.18.0.3"]);
+    }
+}
