@@ -1,1 +1,13 @@
-//! The object model: meta, selectors, quantities, schema, patches, tables and the resource table.
+//! The object model: what a Kubernetes object is, before anybody stores or serves it.
+//!
+//! Objects are `serde_json::Value`s whose shape comes from one schema table. Everything here is a function
+//! over data: decode (JSON or protobuf) and prune, default, validate, patch, select, render as a table,
+//! describe as OpenAPI; and the table of resources, which says for each kind which of these apply and how.
+
+pub mod meta;
+pub mod quantity;
+pub mod resources;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod validate;

@@ -1,0 +1,322 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::strategy::{Plain, Strategy};
+use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
+use crate::api::table::Column;
+use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update};
+
+/// Where a resource's objects are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In the store, under the resource's own key prefix.
+    Stored,
+    /// Nowhere: a request is answered by code (reviews, bindings).
+    Virtual,
+}
+
+/// A path below an object, with the kind its bodies have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    pub name: &'static str,
+    /// The kind that travels; its group and version may differ from the resource's.
+    pub kind: Gvk,
+    pub verbs: &'static [&'static str],
+}
+
+const STORED: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const STATUS: &[&str] = &["get", "patch", "update"];
+const CREATE: &[&str] = &["create"];
+
+enum Behaviour {
+    Fixed(&'static dyn Strategy),
+    Shared(Arc<dyn Strategy>),
+}
+
+/// Everything the engine knows about one resource in one version.
+pub struct Resource {
+    /// Empty for core.
+    pub group: Str,
+    pub version: Str,
+    pub kind: Str,
+    pub list_kind: Str,
+    pub plural: Str,
+    pub singular: Str,
+    pub namespaced: bool,
+    pub short_names: Cow<'static, [Str]>,
+    pub categories: Cow<'static, [Str]>,
+    pub verbs: &'static [&'static str],
+    pub subresources: Vec<Subresource>,
+    pub storage: Storage,
+    /// The resource and version whose objects are stored, where this one is another view of them
+    /// (events.k8s.io of core events, autoscaling/v1 of v2). See [`Strategy::from_stored`].
+    pub stored_as: Option<Gvr>,
+    pub name_rule: NameRule,
+    /// Whether `metadata.generation` counts changes of the desired state.
+    pub generation: bool,
+    behaviour: Behaviour,
+}
+
+fn list(words: &'static [&'static str]) -> Cow<'static, [Str]> {
+    words.iter().map(|w| Cow::Borrowed(*w)).collect()
+}
+
+impl Resource {
+    /// A stored resource with the usual verbs and no special behaviour.
+    pub fn new(
+        gv: (&'static str, &'static str),
+        kind: &'static str,
+        plural: &'static str,
+        namespaced: bool,
+    ) -> Self {
+        Self {
+            group: gv.0.into(),
+            version: gv.1.into(),
+            kind: kind.into(),
+            list_kind: format!("{kind}List").into(),
+            plural: plural.into(),
+            singular: kind.to_lowercase().into(),
+            namespaced,
+            short_names: Cow::Borrowed(&[]),
+            categories: Cow::Borrowed(&[]),
+            verbs: STORED,
+            subresources: Vec::new(),
+            storage: Storage::Stored,
+            stored_as: None,
+            name_rule: NameRule::Subdomain,
+            generation: false,
+            behaviour: Behaviour::Fixed(&Plain),
+        }
+    }
+
+    pub fn namespaced(gv: (&'static str, &'static str), kind: &'static str, plural: &'static str) -> Self {
+        Self::new(gv, kind, plural, true)
+    }
+
+    pub fn cluster(gv: (&'static str, &'static str), kind: &'static str, plural: &'static str) -> Self {
+        Self::new(gv, kind, plural, false)
+    }
+
+    #[must_use]
+    pub fn short(mut self, names: &'static [&'static str]) -> Self {
+        self.short_names = list(names);
+        self
+    }
+
+    /// In category `all`.
+    #[must_use]
+    pub fn all(mut self) -> Self {
+        self.categories = list(&["all"]);
+        self
+    }
+
+    #[must_use]
+    pub fn category(mut self, names: &'static [&'static str]) -> Self {
+        self.categories = list(names);
+        self
+    }
+
+    /// Has `status`.
+    #[must_use]
+    pub fn status(self) -> Self {
+        let kind = self.gvk();
+        self.sub("status", kind, STATUS)
+    }
+
+    /// Has `scale`.
+    #[must_use]
+    pub fn scale(self) -> Self {
+        self.sub("scale", Gvk::of("autoscaling", "v1", "Scale"), STATUS)
+    }
+
+    #[must_use]
+    pub fn sub(mut self, name: &'static str, kind: Gvk, verbs: &'static [&'static str]) -> Self {
+        self.subresources.push(Subresource { name, kind, verbs });
+        self
+    }
+
+    /// Only answers creates; nothing is stored.
+    #[must_use]
+    pub fn review(mut self) -> Self {
+        self.verbs = CREATE;
+        self.storage = Storage::Virtual;
+        self
+    }
+
+    #[must_use]
+    pub fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    #[must_use]
+    pub fn names(mut self, rule: NameRule) -> Self {
+        self.name_rule = rule;
+        self
+    }
+
+    #[must_use]
+    pub fn singular(mut self, name: &'static str) -> Self {
+        self.singular = name.into();
+        self
+    }
+
+    /// Counts generations.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    #[must_use]
+    pub fn stored_as(mut self, other: Gvr) -> Self {
+        self.stored_as = Some(other);
+        self
+    }
+
+    #[must_use]
+    pub fn with(mut self, strategy: &'static dyn Strategy) -> Self {
+        self.behaviour = Behaviour::Fixed(strategy);
+        self
+    }
+
+    /// Behaviour made at run time.
+    #[must_use]
+    pub fn with_shared(mut self, strategy: Arc<dyn Strategy>) -> Self {
+        self.behaviour = Behaviour::Shared(strategy);
+        self
+    }
+
+    pub fn strategy(&self) -> &dyn Strategy {
+        match &self.behaviour {
+            Behaviour::Fixed(strategy) => *strategy,
+            Behaviour::Shared(strategy) => strategy.as_ref(),
+        }
+    }
+
+    pub fn gvk(&self) -> Gvk {
+        Gvk { group: self.group.clone(), version: self.version.clone(), kind: self.kind.clone() }
+    }
+
+    pub fn gvr(&self) -> Gvr {
+        Gvr { group: self.group.clone(), version: self.version.clone(), resource: self.plural.clone() }
+    }
+
+    pub fn api_version(&self) -> String {
+        self.gvk().api_version()
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// Fills in what the object leaves out, as upstream's defaulting functions.
+    pub fn default(&self, object: &mut Value) {
+        self.strategy().default(object);
+    }
+
+    /// Readies a new object: no status from outside, generation 1.
+    pub fn prepare_create(&self, object: &mut Value) {
+        if self.has_status()
+            && self.strategy().resets_status()
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
+        }
+        if self.generation {
+            object.meta_mut().insert("generation".into(), 1.into());
+        }
+        self.strategy().prepare_create(object);
+    }
+
+    /// Readies a changed object: its status stays as stored, the generation counts a changed desired state.
+    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if self.has_status() && self.strategy().resets_status() {
+            copy_member(new, old, "status");
+        }
+        self.strategy().prepare_update(new, old);
+        if self.generation {
+            let changed = self.strategy().desired_state_changed(new, old);
+            new.meta_mut().insert("generation".into(), (old.generation() + i64::from(changed)).into());
+        }
+    }
+
+    /// Readies an object written through `status`: everything but the status stays as stored.
+    pub fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        let mut keys: Vec<String> = Vec::new();
+        for object in [&*new, old] {
+            keys.extend(object.as_object().into_iter().flatten().map(|(key, _)| key.clone()));
+        }
+        for key in keys.iter().filter(|k| !["apiVersion", "kind", "metadata", "status"].contains(&k.as_str()))
+        {
+            copy_member(new, old, key);
+        }
+        if self.generation {
+            new.meta_mut().insert("generation".into(), old.generation().into());
+        }
+        self.strategy().prepare_status_update(new, old);
+    }
+
+    /// Everything wrong with a new object, or with `new` as successor of `old`.
+    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = match old {
+            None => object_meta(new, self.namespaced, self.name_rule),
+            Some(old) => object_meta_update(new, old),
+        };
+        errors.extend(self.strategy().validate(new, old));
+        errors
+    }
+
+    /// Everything wrong with a status written through `status`.
+    pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = object_meta_update(new, old);
+        errors.extend(self.strategy().validate_status(new, old));
+        errors
+    }
+
+    /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`, with their values.
+    pub fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        self.strategy().selectable_fields(object)
+    }
+
+    pub fn columns(&self) -> &'static [Column] {
+        self.strategy().columns()
+    }
+
+    /// One table row's cells, as many as there are columns.
+    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        self.strategy().cells(object, now)
+    }
+
+    /// Seconds between the wish to delete and the removal, for kinds whose end somebody else must confirm;
+    /// `None`: removed at once. `asked`: what the request says.
+    pub fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
+        self.strategy().grace_period(object, asked)
+    }
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Resource({}/{} {})", self.group, self.version, self.plural)
+    }
+}
+
+/// Makes `new[key]` what `old[key]` is, absent included.
+pub(super) fn copy_member(new: &mut Value, old: &Value, key: &str) {
+    let Some(map) = new.as_object_mut() else { return };
+    match old.get(key) {
+        Some(value) => map.insert(key.to_owned(), value.clone()),
+        None => map.remove(key),
+    };
+}

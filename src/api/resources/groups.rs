@@ -1,0 +1,286 @@
+//! The rows of all groups, in the order clients prefer them.
+
+use super::descriptor::Resource;
+use crate::api::meta::{Gvk, Gvr};
+use crate::api::validate::NameRule;
+
+const GET_UPDATE: &[&str] = &["get", "patch", "update"];
+const CREATE: &[&str] = &["create"];
+const GET: &[&str] = &["get"];
+const UPDATE: &[&str] = &["update"];
+const STREAM: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+/// Every built-in row.
+pub(super) fn rows() -> Vec<Resource> {
+    [
+        core,
+        apiregistration,
+        apps,
+        events,
+        authentication,
+        authorization,
+        autoscaling,
+        batch,
+        certificates,
+        networking,
+        policy,
+        rbac,
+        storage,
+        admissionregistration,
+        apiextensions,
+        scheduling,
+        coordination,
+        node,
+        discovery,
+        flowcontrol,
+        resource,
+    ]
+    .iter()
+    .flat_map(|rows| rows())
+    .collect()
+}
+
+fn core() -> Vec<Resource> {
+    let gv = ("", "v1");
+    vec![
+        Resource::namespaced(gv, "Binding", "bindings").review(),
+        Resource::cluster(gv, "ComponentStatus", "componentstatuses").short(&["cs"]).verbs(&["get", "list"]),
+        Resource::namespaced(gv, "ConfigMap", "configmaps").short(&["cm"]),
+        Resource::namespaced(gv, "Endpoints", "endpoints").short(&["ep"]),
+        Resource::namespaced(gv, "Event", "events").short(&["ev"]),
+        Resource::namespaced(gv, "LimitRange", "limitranges").short(&["limits"]),
+        Resource::cluster(gv, "Namespace", "namespaces")
+            .short(&["ns"])
+            .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
+            .names(NameRule::Label)
+            .status()
+            .sub("finalize", Gvk::of("", "v1", "Namespace"), UPDATE),
+        Resource::cluster(gv, "Node", "nodes").short(&["no"]).status().sub(
+            "proxy",
+            Gvk::of("", "v1", "NodeProxyOptions"),
+            PROXY,
+        ),
+        Resource::namespaced(gv, "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).status(),
+        Resource::cluster(gv, "PersistentVolume", "persistentvolumes").short(&["pv"]).status(),
+        Resource::namespaced(gv, "Pod", "pods")
+            .short(&["po"])
+            .all()
+            .counted()
+            .status()
+            .sub("attach", Gvk::of("", "v1", "PodAttachOptions"), STREAM)
+            .sub("binding", Gvk::of("", "v1", "Binding"), CREATE)
+            .sub("ephemeralcontainers", Gvk::of("", "v1", "Pod"), GET_UPDATE)
+            .sub("eviction", Gvk::of("policy", "v1", "Eviction"), CREATE)
+            .sub("exec", Gvk::of("", "v1", "PodExecOptions"), STREAM)
+            .sub("log", Gvk::of("", "v1", "Pod"), GET)
+            .sub("portforward", Gvk::of("", "v1", "PodPortForwardOptions"), STREAM)
+            .sub("proxy", Gvk::of("", "v1", "PodProxyOptions"), PROXY)
+            .sub("resize", Gvk::of("", "v1", "Pod"), GET_UPDATE),
+        Resource::namespaced(gv, "PodTemplate", "podtemplates").counted(),
+        Resource::namespaced(gv, "ReplicationController", "replicationcontrollers")
+            .short(&["rc"])
+            .all()
+            .counted()
+            .status()
+            .scale(),
+        Resource::namespaced(gv, "ResourceQuota", "resourcequotas").short(&["quota"]).status(),
+        Resource::namespaced(gv, "Secret", "secrets"),
+        Resource::namespaced(gv, "ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
+            "token",
+            Gvk::of("authentication.k8s.io", "v1", "TokenRequest"),
+            CREATE,
+        ),
+        Resource::namespaced(gv, "Service", "services")
+            .short(&["svc"])
+            .all()
+            .names(NameRule::Label1035)
+            .status()
+            .sub("proxy", Gvk::of("", "v1", "ServiceProxyOptions"), PROXY),
+    ]
+}
+
+fn apiregistration() -> Vec<Resource> {
+    vec![
+        Resource::cluster(("apiregistration.k8s.io", "v1"), "APIService", "apiservices")
+            .category(&["api-extensions"])
+            .status(),
+    ]
+}
+
+fn apps() -> Vec<Resource> {
+    let gv = ("apps", "v1");
+    vec![
+        Resource::namespaced(gv, "ControllerRevision", "controllerrevisions"),
+        Resource::namespaced(gv, "DaemonSet", "daemonsets").short(&["ds"]).all().counted().status(),
+        Resource::namespaced(gv, "Deployment", "deployments")
+            .short(&["deploy"])
+            .all()
+            .counted()
+            .status()
+            .scale(),
+        Resource::namespaced(gv, "ReplicaSet", "replicasets").short(&["rs"]).all().counted().status().scale(),
+        Resource::namespaced(gv, "StatefulSet", "statefulsets")
+            .short(&["sts"])
+            .all()
+            .counted()
+            .status()
+            .scale(),
+    ]
+}
+
+fn events() -> Vec<Resource> {
+    vec![
+        Resource::namespaced(("events.k8s.io", "v1"), "Event", "events")
+            .short(&["ev"])
+            .stored_as(Gvr::of("", "v1", "events")),
+    ]
+}
+
+fn authentication() -> Vec<Resource> {
+    let gv = ("authentication.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "SelfSubjectReview", "selfsubjectreviews").review(),
+        Resource::cluster(gv, "TokenReview", "tokenreviews").review(),
+    ]
+}
+
+fn authorization() -> Vec<Resource> {
+    let gv = ("authorization.k8s.io", "v1");
+    vec![
+        Resource::namespaced(gv, "LocalSubjectAccessReview", "localsubjectaccessreviews").review(),
+        Resource::cluster(gv, "SelfSubjectAccessReview", "selfsubjectaccessreviews").review(),
+        Resource::cluster(gv, "SelfSubjectRulesReview", "selfsubjectrulesreviews").review(),
+        Resource::cluster(gv, "SubjectAccessReview", "subjectaccessreviews").review(),
+    ]
+}
+
+fn autoscaling() -> Vec<Resource> {
+    let row = |version| {
+        Resource::namespaced(("autoscaling", version), "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            .short(&["hpa"])
+            .all()
+            .status()
+    };
+    vec![row("v2"), row("v1").stored_as(Gvr::of("autoscaling", "v2", "horizontalpodautoscalers"))]
+}
+
+fn batch() -> Vec<Resource> {
+    let gv = ("batch", "v1");
+    vec![
+        Resource::namespaced(gv, "CronJob", "cronjobs").short(&["cj"]).all().counted().status(),
+        Resource::namespaced(gv, "Job", "jobs").all().counted().status(),
+    ]
+}
+
+fn certificates() -> Vec<Resource> {
+    let gv = ("certificates.k8s.io", "v1");
+    let kind = Gvk::of("certificates.k8s.io", "v1", "CertificateSigningRequest");
+    vec![
+        Resource::cluster(gv, "CertificateSigningRequest", "certificatesigningrequests")
+            .short(&["csr"])
+            .status()
+            .sub("approval", kind, GET_UPDATE),
+    ]
+}
+
+fn networking() -> Vec<Resource> {
+    let gv = ("networking.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "IngressClass", "ingressclasses").counted(),
+        Resource::namespaced(gv, "Ingress", "ingresses").short(&["ing"]).counted().status(),
+        Resource::cluster(gv, "IPAddress", "ipaddresses").short(&["ip"]),
+        Resource::namespaced(gv, "NetworkPolicy", "networkpolicies").short(&["netpol"]).counted(),
+        Resource::cluster(gv, "ServiceCIDR", "servicecidrs").status(),
+    ]
+}
+
+fn policy() -> Vec<Resource> {
+    vec![
+        Resource::namespaced(("policy", "v1"), "PodDisruptionBudget", "poddisruptionbudgets")
+            .short(&["pdb"])
+            .counted()
+            .status(),
+    ]
+}
+
+fn rbac() -> Vec<Resource> {
+    let gv = ("rbac.authorization.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "ClusterRoleBinding", "clusterrolebindings").names(NameRule::PathSegment),
+        Resource::cluster(gv, "ClusterRole", "clusterroles").names(NameRule::PathSegment),
+        Resource::namespaced(gv, "RoleBinding", "rolebindings").names(NameRule::PathSegment),
+        Resource::namespaced(gv, "Role", "roles").names(NameRule::PathSegment),
+    ]
+}
+
+fn storage() -> Vec<Resource> {
+    let gv = ("storage.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "CSIDriver", "csidrivers"),
+        Resource::cluster(gv, "CSINode", "csinodes"),
+        Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities"),
+        Resource::cluster(gv, "StorageClass", "storageclasses").short(&["sc"]),
+        Resource::cluster(gv, "VolumeAttachment", "volumeattachments").status(),
+        Resource::cluster(gv, "VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]),
+    ]
+}
+
+fn admissionregistration() -> Vec<Resource> {
+    let gv = ("admissionregistration.k8s.io", "v1");
+    let row = |kind, plural| Resource::cluster(gv, kind, plural).category(&["api-extensions"]).counted();
+    vec![
+        row("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
+        row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
+        row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+        row("ValidatingAdmissionPolicy", "validatingadmissionpolicies").status(),
+        row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
+        row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+    ]
+}
+
+fn apiextensions() -> Vec<Resource> {
+    let gv = ("apiextensions.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "CustomResourceDefinition", "customresourcedefinitions")
+            .short(&["crd", "crds"])
+            .category(&["api-extensions"])
+            .counted()
+            .status(),
+    ]
+}
+
+fn scheduling() -> Vec<Resource> {
+    let gv = ("scheduling.k8s.io", "v1");
+    vec![Resource::cluster(gv, "PriorityClass", "priorityclasses").short(&["pc"]).counted()]
+}
+
+fn coordination() -> Vec<Resource> {
+    vec![Resource::namespaced(("coordination.k8s.io", "v1"), "Lease", "leases")]
+}
+
+fn node() -> Vec<Resource> {
+    vec![Resource::cluster(("node.k8s.io", "v1"), "RuntimeClass", "runtimeclasses")]
+}
+
+fn discovery() -> Vec<Resource> {
+    vec![Resource::namespaced(("discovery.k8s.io", "v1"), "EndpointSlice", "endpointslices").counted()]
+}
+
+fn flowcontrol() -> Vec<Resource> {
+    let gv = ("flowcontrol.apiserver.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "FlowSchema", "flowschemas").counted().status(),
+        Resource::cluster(gv, "PriorityLevelConfiguration", "prioritylevelconfigurations").counted().status(),
+    ]
+}
+
+fn resource() -> Vec<Resource> {
+    let gv = ("resource.k8s.io", "v1");
+    vec![
+        Resource::cluster(gv, "DeviceClass", "deviceclasses").counted(),
+        Resource::namespaced(gv, "ResourceClaim", "resourceclaims").status(),
+        Resource::namespaced(gv, "ResourceClaimTemplate", "resourceclaimtemplates"),
+        Resource::cluster(gv, "ResourceSlice", "resourceslices").counted(),
+    ]
+}

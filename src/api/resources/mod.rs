@@ -1,0 +1,13 @@
+//! The table of resources: for every kind the API serves, its names, its subresources, and its behaviour.
+//!
+//! One file per kind that behaves in its own way, below its group; the others are rows in their group's
+//! `mod.rs`. The REST engine has no other knowledge of kinds.
+
+mod descriptor;
+mod groups;
+mod strategy;
+mod table;
+
+pub use descriptor::{Resource, Storage, Subresource};
+pub use strategy::{Plain, Strategy};
+pub use table::{Table, table};

@@ -1,0 +1,72 @@
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::table::{self, Column};
+use crate::api::validate::FieldError;
+
+/// What is special about a kind. Every method has the answer of a kind with nothing special.
+pub trait Strategy: Send + Sync {
+    /// Fills in what is left out.
+    fn default(&self, _object: &mut Value) {}
+
+    /// After the status was dropped and the generation set.
+    fn prepare_create(&self, _object: &mut Value) {}
+
+    /// After the stored status was put back, before generations are compared.
+    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+
+    /// After everything but metadata and status was put back.
+    fn prepare_status_update(&self, _new: &mut Value, _old: &Value) {}
+
+    /// Whether a status subresource owns the status alone. False for kinds whose create takes a status.
+    fn resets_status(&self) -> bool {
+        true
+    }
+
+    /// Whether the change is one that `metadata.generation` counts: by default, of `spec`.
+    fn desired_state_changed(&self, new: &Value, old: &Value) -> bool {
+        new.get("spec") != old.get("spec")
+    }
+
+    /// Besides the rules of metadata. `old`: the predecessor of an update.
+    fn validate(&self, _new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_status(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Sentences for the `Warning` header.
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        table::NAME_AND_AGE
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        table::name_and_age(object, now)
+    }
+
+    /// See [`super::Resource::grace_period`].
+    fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// For a resource that shows another one's objects: the stored object as this version writes it.
+    fn from_stored(&self, _object: &mut Value) {}
+
+    /// The way back.
+    fn to_stored(&self, _object: &mut Value) {}
+}
+
+/// Nothing special.
+pub struct Plain;
+
+impl Strategy for Plain {}

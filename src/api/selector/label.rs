@@ -1,0 +1,301 @@
+use std::fmt;
+
+use serde_json::Value;
+
+use super::SelectorError;
+use crate::api::validate::{label_value, qualified_name};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    /// Integers only.
+    GreaterThan,
+    /// Integers only.
+    LessThan,
+}
+
+/// One condition on one label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    pub key: String,
+    pub operator: Operator,
+    pub values: Vec<String>,
+}
+
+impl Requirement {
+    /// `value`: the label's value, if the object has it.
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        let compare = |than: fn(&i64, &i64) -> bool| {
+            let bound = self.values.first().and_then(|v| v.parse().ok());
+            matches!((value.and_then(|v| v.parse().ok()), bound), (Some(a), Some(b)) if than(&a, &b))
+        };
+        let listed = || value.is_some_and(|v| self.values.iter().any(|w| w == v));
+        match self.operator {
+            Operator::In => listed(),
+            Operator::NotIn => !listed(),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+            Operator::GreaterThan => compare(i64::gt),
+            Operator::LessThan => compare(i64::lt),
+        }
+    }
+}
+
+/// All requirements must hold. No requirements: everything matches, unless made by [`LabelSelector::nothing`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    requirements: Vec<Requirement>,
+    nothing: bool,
+}
+
+impl LabelSelector {
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    pub fn nothing() -> Self {
+        Self { nothing: true, ..Self::default() }
+    }
+
+    /// Reads `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1`.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut parser = Parser { text, rest: text };
+        let mut requirements = Vec::new();
+        parser.skip_space();
+        while !parser.rest.is_empty() {
+            requirements.push(parser.requirement()?);
+            parser.skip_space();
+            if parser.rest.is_empty() {
+                break;
+            }
+            parser.expect(',')?;
+            parser.skip_space();
+            if parser.rest.is_empty() {
+                return Err(parser.error("found '', expected: identifier after ','"));
+            }
+        }
+        Ok(Self { requirements, nothing: false })
+    }
+
+    /// A `metav1.LabelSelector`: null matches nothing, an empty one everything.
+    pub fn from_value(selector: &Value) -> Result<Self, SelectorError> {
+        if selector.is_null() {
+            return Ok(Self::nothing());
+        }
+        let mut result = Self::from_map(selector.get("matchLabels").unwrap_or(&Value::Null));
+        let expressions = selector.get("matchExpressions").and_then(Value::as_array);
+        for expression in expressions.into_iter().flatten() {
+            let text = |key: &str| expression.get(key).and_then(Value::as_str).unwrap_or_default();
+            let operator = match text("operator") {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                "Gt" => Operator::GreaterThan,
+                "Lt" => Operator::LessThan,
+                other => {
+                    return Err(SelectorError(format!("{other:?} is not a valid label selector operator")));
+                }
+            };
+            let values = expression.get("values").and_then(Value::as_array);
+            let values = values.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+            result.requirements.push(Requirement { key: text("key").to_owned(), operator, values });
+        }
+        Ok(result)
+    }
+
+    /// A map of labels that must all be there: a Service's selector. Not a map: everything.
+    pub fn from_map(labels: &Value) -> Self {
+        let requirement = |(key, value): (&String, &Value)| Requirement {
+            key: key.clone(),
+            operator: Operator::In,
+            values: vec![value.as_str().unwrap_or_default().to_owned()],
+        };
+        let requirements = labels.as_object().into_iter().flatten().map(requirement).collect();
+        Self { requirements, nothing: false }
+    }
+
+    /// Matches everything.
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty() && !self.nothing
+    }
+
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// `get` answers a label's value.
+    pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing && self.requirements.iter().all(|r| r.matches(get(&r.key)))
+    }
+}
+
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, r) in self.requirements.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            let values = r.values.join(",");
+            match r.operator {
+                Operator::In if r.values.len() == 1 => write!(f, "{}={values}", r.key)?,
+                Operator::NotIn if r.values.len() == 1 => write!(f, "{}!={values}", r.key)?,
+                Operator::In => write!(f, "{} in ({values})", r.key)?,
+                Operator::NotIn => write!(f, "{} notin ({values})", r.key)?,
+                Operator::Exists => write!(f, "{}", r.key)?,
+                Operator::DoesNotExist => write!(f, "!{}", r.key)?,
+                Operator::GreaterThan => write!(f, "{}>{values}", r.key)?,
+                Operator::LessThan => write!(f, "{}<{values}", r.key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Parser<'a> {
+    fn error(&self, what: &str) -> SelectorError {
+        SelectorError(format!("unable to parse requirement: {what} in selector {:?}", self.text))
+    }
+
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        self.skip_space();
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn expect(&mut self, token: char) -> Result<(), SelectorError> {
+        if self.eat(token.encode_utf8(&mut [0; 4])) {
+            return Ok(());
+        }
+        let found: String = self.rest.chars().take_while(|c| !c.is_whitespace()).collect();
+        Err(self.error(&format!("found '{found}', expected: '{token}'")))
+    }
+
+    fn word(&mut self) -> &'a str {
+        self.skip_space();
+        let special = |c: char| c.is_whitespace() || "=!(),<>".contains(c);
+        let end = self.rest.find(special).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word
+    }
+
+    fn key(&mut self) -> Result<String, SelectorError> {
+        let key = self.word();
+        match qualified_name(key).first() {
+            None => Ok(key.to_owned()),
+            Some(why) => Err(self.error(&format!("<nil>: Invalid value: {key:?}: {why}"))),
+        }
+    }
+
+    fn value(&mut self) -> Result<String, SelectorError> {
+        let value = self.word();
+        match label_value(value).first() {
+            None => Ok(value.to_owned()),
+            Some(why) => Err(self.error(&format!("values[0]: Invalid value: {value:?}: {why}"))),
+        }
+    }
+
+    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
+        self.expect('(')?;
+        let mut values = vec![self.value()?];
+        while self.eat(",") {
+            values.push(self.value()?);
+        }
+        self.expect(')')?;
+        Ok(values)
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        if self.eat("!") {
+            return Ok(Requirement {
+                key: self.key()?,
+                operator: Operator::DoesNotExist,
+                values: Vec::new(),
+            });
+        }
+        let key = self.key()?;
+        self.skip_space();
+        if self.rest.is_empty() || self.rest.starts_with(',') {
+            return Ok(Requirement { key, operator: Operator::Exists, values: Vec::new() });
+        }
+        let single = [
+            ("==", Operator::In),
+            ("=", Operator::In),
+            ("!=", Operator::NotIn),
+            (">", Operator::GreaterThan),
+            ("<", Operator::LessThan),
+        ];
+        for (token, operator) in single {
+            if self.eat(token) {
+                return Ok(Requirement { key, operator, values: vec![self.value()?] });
+            }
+        }
+        let operator = match self.word() {
+            "in" => Operator::In,
+            "notin" => Operator::NotIn,
+            other => {
+                let what = format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt");
+                return Err(self.error(&what));
+            }
+        };
+        Ok(Requirement { key, operator, values: self.values()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(selector: &str, labels: &[(&str, &str)], expect: bool) {
+        let parsed = LabelSelector::parse(selector).unwrap();
+        let get = |key: &str| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
+        assert_eq!(parsed.matches(get), expect, "{selector} on {labels:?}");
+    }
+
+    #[test]
+    fn query_strings() {
+        check("", &[], true);
+        check("a=b", &[("a", "b")], true);
+        check("a==b,c!=d", &[("a", "b")], true);
+        check("a in (x, y)", &[("a", "y")], true);
+        check("a notin (x,y)", &[("a", "y")], false);
+        check("a notin (x,y)", &[], true);
+        check("a", &[], false);
+        check("!a", &[], true);
+        check("a=,b>3", &[("a", ""), ("b", "4")], true);
+        check("example.com/a in ()", &[("example.com/a", "")], true);
+        for bad in ["a=b c", "a in x", "a b", "=a", "a,", "a=b,,c"] {
+            assert!(LabelSelector::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn objects() {
+        let selector = LabelSelector::from_value(&json!({"matchLabels": {"a": "1"},
+            "matchExpressions": [{"key": "b", "operator": "Exists"}]}))
+        .unwrap();
+        assert_eq!(selector.to_string(), "a=1,b");
+        assert!(!LabelSelector::from_value(&Value::Null).unwrap().matches(|_| Some("x")));
+        assert!(LabelSelector::from_value(&json!({})).unwrap().matches(|_| None));
+    }
+}
