@@ -8,9 +8,21 @@
 //! propose --batched by one writer--> durable (one transaction, one fsync) --> visible to get and list --> watchers
 //! ```
 
+mod codec;
+mod disk;
+mod engine;
+mod history;
+mod plan;
 mod record;
+mod state;
+mod update;
+mod watch;
+mod writer;
 
+pub use engine::{Options, memory, memory_with, open};
+pub use history::Limits;
 pub use record::{Attrs, Entry, Event, EventKind, Payload};
+pub use update::{Updated, guaranteed_update, guaranteed_update_from};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +119,8 @@ pub trait Store: Send + Sync + 'static {
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>>;
     /// The newest durable revision.
     fn revision(&self) -> u64;
+    /// `Unavailable` once the engine can take no more writes: what a readiness check asks.
+    fn healthy(&self) -> Result<(), StorageError>;
 }
 
 /// What a `guaranteed_update` step decides to do with the current state.

@@ -2,6 +2,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::Ttl;
 
@@ -31,18 +32,47 @@ pub struct Entry {
     pub revision: u64,
     /// The revision of the write that created the key.
     pub created: u64,
+    /// When the engine deletes the key by itself.
+    pub expires: Option<Timestamp>,
 }
 
 impl Entry {
+    /// The state that `payload` becomes when it is written to `key` at `revision`. The payload's time to
+    /// live starts at `now`.
+    pub(super) fn written(
+        key: Arc<str>,
+        payload: Payload,
+        revision: u64,
+        created: u64,
+        now: Timestamp,
+    ) -> Self {
+        let expires = payload.ttl.map(|ttl| now.checked_add(ttl).unwrap_or(Timestamp::MAX));
+        let (data, revision_span) = match payload.revision_at {
+            None => (payload.data, None),
+            Some(at) => {
+                let (data, span) = splice(&payload.data, at..at, revision);
+                (data, Some(span))
+            }
+        };
+        Self { key, data, revision_span, attrs: payload.attrs, revision, created, expires }
+    }
+
+    /// The same state, stamped with `revision`.
+    pub(super) fn stamped(&self, revision: u64) -> Self {
+        let (data, revision_span) = match &self.revision_span {
+            None => (self.data.clone(), None),
+            Some(span) => {
+                let (data, span) = splice(&self.data, span.clone(), revision);
+                (data, Some(span))
+            }
+        };
+        Self { data, revision_span, revision, ..self.clone() }
+    }
+
     /// The same bytes, saying `revision`: what a watcher is told of a state that has gone.
     pub fn data_at(&self, revision: u64) -> Bytes {
         let Some(span) = &self.revision_span else { return self.data.clone() };
-        let digits = revision.to_string();
-        let mut data = Vec::with_capacity(self.data.len() + digits.len());
-        data.extend_from_slice(&self.data[..span.start]);
-        data.extend_from_slice(digits.as_bytes());
-        data.extend_from_slice(&self.data[span.end..]);
-        data.into()
+        splice(&self.data, span.clone(), revision).0
     }
 
     /// The value of an attribute.
@@ -50,6 +80,19 @@ impl Entry {
         let at = self.attrs.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
         Some(&self.attrs[at].1)
     }
+}
+
+/// `data` with the decimal `revision` in place of `span`, and where it then stands. A span that does not lie
+/// inside the data is moved to its end: the offset is the caller's promise, and no reason to stop the writer.
+fn splice(data: &[u8], span: Range<usize>, revision: u64) -> (Bytes, Range<usize>) {
+    let digits = revision.to_string();
+    let start = span.start.min(data.len());
+    let end = span.end.clamp(start, data.len());
+    let mut out = Vec::with_capacity(data.len() - (end - start) + digits.len());
+    out.extend_from_slice(&data[..start]);
+    out.extend_from_slice(digits.as_bytes());
+    out.extend_from_slice(&data[end..]);
+    (out.into(), start..start + digits.len())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
