@@ -1,3 +1,4 @@
 //! Tests that need no Docker.
 
+mod network;
 mod tidy;

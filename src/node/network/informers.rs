@@ -40,32 +40,44 @@ impl Feed {
     pub fn nodes(&self) -> watch::Receiver<u64> {
         self.nodes.clone()
     }
-
-    /// A feed of a view that stands still: for tests, and for what needs no API.
-    pub fn of(view: View) -> Self {
-        let (_, services) = watch::channel(1);
-        let (_, nodes) = watch::channel(1);
-        Self { view: Arc::new(RwLock::new(view)), services, nodes }
-    }
 }
 
 /// The writing side of a feed.
-struct Writer {
+#[derive(Debug)]
+pub struct Source {
     view: Arc<RwLock<View>>,
     services: watch::Sender<u64>,
     nodes: watch::Sender<u64>,
     listed: RwLock<Listed>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Listed {
     services: bool,
     slices: bool,
     nodes: bool,
 }
 
-impl Writer {
-    fn edit(&self, edit: impl FnOnce(&mut View) -> Change) {
+impl Source {
+    /// A feed and its source: nothing is listed yet.
+    pub fn new() -> (Self, Feed) {
+        let (services, services_seen) = watch::channel(0);
+        let (nodes, nodes_seen) = watch::channel(0);
+        let view = Arc::<RwLock<View>>::default();
+        let feed = Feed { view: view.clone(), services: services_seen, nodes: nodes_seen };
+        (Self { view, services, nodes, listed: RwLock::default() }, feed)
+    }
+
+    /// Replaces everything, as if all three lists had just come.
+    pub fn replace(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        let all = Listed { services: true, slices: true, nodes: true };
+        self.listed(Change::Services, |listed| *listed = all);
+        self.tell(Change::Nodes);
+    }
+
+    /// Changes the view and wakes whom that concerns.
+    pub fn edit(&self, edit: impl FnOnce(&mut View) -> Change) {
         let change = edit(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
         self.tell(change);
     }
@@ -87,18 +99,15 @@ impl Writer {
 
 /// Starts the three watches. They go on through API outages: the view stays as it was last seen.
 pub fn feed(client: &Client, tasks: &Tasks) -> Feed {
-    let (services, services_seen) = watch::channel(0);
-    let (nodes, nodes_seen) = watch::channel(0);
-    let view = Arc::<RwLock<View>>::default();
-    let writer = Arc::new(Writer { view: view.clone(), services, nodes, listed: RwLock::default() });
-
-    tasks.spawn_until_stop(follow(Api::<core::Service>::all(client.clone()), ServiceInto(writer.clone())));
+    let (source, feed) = Source::new();
+    let source = Arc::new(source);
+    tasks.spawn_until_stop(follow(Api::<core::Service>::all(client.clone()), ServiceInto(source.clone())));
     tasks.spawn_until_stop(follow(
         Api::<discovery::EndpointSlice>::all(client.clone()),
-        SliceInto(writer.clone()),
+        SliceInto(source.clone()),
     ));
-    tasks.spawn_until_stop(follow(Api::<core::Node>::all(client.clone()), NodeInto(writer)));
-    Feed { view, services: services_seen, nodes: nodes_seen }
+    tasks.spawn_until_stop(follow(Api::<core::Node>::all(client.clone()), NodeInto(source)));
+    feed
 }
 
 /// A node whose view is old sends traffic to Pods that are gone: it asks again soon, however long the outage was.
@@ -157,7 +166,7 @@ where
     }
 }
 
-struct ServiceInto(Arc<Writer>);
+struct ServiceInto(Arc<Source>);
 
 impl Target for ServiceInto {
     type Object = core::Service;
@@ -181,7 +190,7 @@ impl Target for ServiceInto {
     }
 }
 
-struct SliceInto(Arc<Writer>);
+struct SliceInto(Arc<Source>);
 
 impl Target for SliceInto {
     type Object = discovery::EndpointSlice;
@@ -205,7 +214,7 @@ impl Target for SliceInto {
     }
 }
 
-struct NodeInto(Arc<Writer>);
+struct NodeInto(Arc<Source>);
 
 impl Target for NodeInto {
     type Object = core::Node;

@@ -11,7 +11,7 @@ mod prove;
 mod start;
 mod view;
 
-pub use informers::{Feed, feed};
+pub use informers::{Feed, Source, feed};
 pub use model::{Endpoint, Kind, Node, Port, Protocol, Service, ServiceKey, Slice, SlicePort};
 pub use prove::prove;
 pub use start::{Error, Handles, Options, run};

@@ -14,8 +14,9 @@ use super::view::View;
 use crate::config::NodeConfig;
 use crate::node::{dns, proxy, routes};
 use crate::rt::Tasks;
-use crate::sys::netlink::{self, Netlink};
-use crate::sys::{iptables, netlink::Link};
+use crate::sys::exec::{ExecError, System};
+use crate::sys::iptables::PacketFilter;
+use crate::sys::netlink::{self, Link, Netlink};
 
 /// The interface that has the DNS address. Loopback rather than a dummy interface: the dummy module is missing on some
 /// kernels, and every node has this one.
@@ -30,7 +31,7 @@ pub enum Error {
     #[error(transparent)]
     Dns(#[from] dns::Error),
     #[error(transparent)]
-    PacketFilter(#[from] iptables::Error),
+    PacketFilter(#[from] ExecError),
 }
 
 /// What the node's network works with.
@@ -65,7 +66,7 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
     netlink.add_address(&lo, config.dns_ip).await?;
     let address = SocketAddr::new(IpAddr::V4(config.dns_ip), DNS_PORT);
     let listeners = dns::Listeners::bind(address).await?;
-    let filter: Arc<dyn iptables::PacketFilter> = Arc::new(iptables::Tools::detect().await?);
+    let filter = PacketFilter::detect(Arc::new(System)).await?;
 
     let feed = feed(&client, tasks);
     let upstream = dns::Upstream::of_node(IpAddr::V4(config.dns_ip)).unwrap_or_else(|error| {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 use super::backend::Backend;
 use super::rules::{Rules, Table};
-use crate::sys::iptables::{Error, PacketFilter};
+use crate::sys::exec::ExecError;
+use crate::sys::iptables::PacketFilter;
 
 /// Chains that come and go with Services: found without a plan for them, they are left over.
 const PER_SERVICE: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];
@@ -79,17 +79,17 @@ struct Known {
 
 /// The backend over iptables-restore.
 pub struct Iptables {
-    filter: Arc<dyn PacketFilter>,
+    filter: PacketFilter,
     known: Option<Known>,
 }
 
 impl Iptables {
     /// A backend that has not looked at the kernel yet.
-    pub fn new(filter: Arc<dyn PacketFilter>) -> Self {
+    pub fn new(filter: PacketFilter) -> Self {
         Self { filter, known: None }
     }
 
-    async fn sync(&mut self, rules: &Rules) -> Result<(), Error> {
+    async fn sync(&mut self, rules: &Rules) -> Result<(), ExecError> {
         // Unknown until the batch is in: an error leaves it so, and the next sync looks again.
         let known = match self.known.take() {
             Some(known) => known,
@@ -104,7 +104,7 @@ impl Iptables {
     }
 
     /// Adopts what an earlier process, or another proxy of these names, left behind.
-    async fn look(&self) -> Result<Known, Error> {
+    async fn look(&self) -> Result<Known, ExecError> {
         let mut known = Known::default();
         for table in Table::ALL {
             let saved = self.filter.save(table.name()).await?;
@@ -123,7 +123,7 @@ impl Iptables {
 }
 
 impl Backend for Iptables {
-    fn apply<'a>(&'a mut self, rules: &'a Rules) -> BoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(&'a mut self, rules: &'a Rules) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(self.sync(rules))
     }
 }
@@ -186,8 +186,10 @@ fn batch(rules: &Rules, known: &Known) -> (String, Known) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::sys::iptables::Recorder;
+    use crate::sys::exec::{Output, Recorder};
 
     fn rules(nat: &[(&str, &[&str])]) -> Rules {
         let mut rules = Rules::default();
@@ -200,9 +202,18 @@ mod tests {
         rules
     }
 
-    fn open() -> (Arc<Recorder>, Iptables) {
-        let recorder = Arc::new(Recorder::default());
-        (recorder.clone(), Iptables::new(recorder))
+    fn open() -> (Recorder, Iptables) {
+        let recorder = Recorder::default();
+        (recorder.clone(), Iptables::new(PacketFilter::new(Arc::new(recorder))))
+    }
+
+    fn batches(recorder: &Recorder) -> Vec<String> {
+        let batches = recorder.take().into_iter().filter_map(|invocation| invocation.stdin);
+        batches.map(|bytes| String::from_utf8(bytes).expect("text")).collect()
+    }
+
+    fn saved(text: &str) -> Result<Output, ExecError> {
+        Ok(Output { stdout: text.into(), stderr: Vec::new() })
     }
 
     #[tokio::test]
@@ -210,31 +221,32 @@ mod tests {
         let (recorder, mut backend) = open();
         let first = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-A"])]);
         backend.apply(&first).await.expect("first");
-        assert_eq!(recorder.take_batches().len(), 1);
+        assert_eq!(batches(&recorder).len(), 1);
 
         backend.apply(&first).await.expect("nothing new");
-        assert_eq!(recorder.take_batches(), Vec::<String>::new());
+        assert_eq!(batches(&recorder), Vec::<String>::new());
 
         let second = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-B"])]);
         backend.apply(&second).await.expect("one chain");
         let expect = "*nat\n:KUBE-SVC-A - [0:0]\n-A KUBE-SVC-A -j KUBE-SEP-B\nCOMMIT\n";
-        assert_eq!(recorder.take_batches(), [expect]);
+        assert_eq!(batches(&recorder), [expect]);
 
         backend.apply(&rules(&[("KUBE-SERVICES", &[])])).await.expect("the service goes");
         let expect = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n-X KUBE-SVC-A\nCOMMIT\n";
-        assert_eq!(recorder.take_batches(), [expect]);
+        assert_eq!(batches(&recorder), [expect]);
     }
 
     #[tokio::test]
     async fn leftovers_go_and_foreign_chains_stay() {
         let (recorder, mut backend) = open();
-        let saved = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SVC-OLD - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n\
-                     :CNI-HOSTPORT-DNAT - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j \
-                     KUBE-SERVICES\nCOMMIT\n";
-        recorder.saved("nat", saved);
+        recorder.answer(saved(""));
+        recorder.answer(saved(
+            "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SVC-OLD - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n\
+             :CNI-HOSTPORT-DNAT - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j \
+             KUBE-SERVICES\nCOMMIT\n",
+        ));
         backend.apply(&rules(&[("KUBE-SERVICES", &[])])).await.expect("applied");
-        let batches = recorder.take_batches();
-        let batch = &batches[0];
+        let batch = batches(&recorder).concat();
         assert!(batch.contains(":KUBE-SVC-OLD - [0:0]\n") && batch.contains("-X KUBE-SVC-OLD\n"), "{batch}");
         assert!(!batch.contains("CANARY") && !batch.contains("CNI-"), "{batch}");
         assert!(!batch.contains("-I PREROUTING"), "the jump is there already: {batch}");
@@ -248,11 +260,16 @@ mod tests {
         let (recorder, mut backend) = open();
         let wanted = rules(&[("KUBE-SERVICES", &[])]);
         backend.apply(&wanted).await.expect("applied");
-        let full = recorder.take_batches();
-        recorder.refuse(true);
+        let full = batches(&recorder);
+        let refused = ExecError::Failed {
+            line: "iptables-restore".into(),
+            status: "exit status: 1".into(),
+            stderr: "refused".into(),
+        };
+        recorder.answer(Err(refused));
         backend.apply(&rules(&[("KUBE-SERVICES", &["-j X"])])).await.expect_err("refused");
-        recorder.refuse(false);
+        recorder.take();
         backend.apply(&wanted).await.expect("applied");
-        assert_eq!(recorder.take_batches(), full);
+        assert_eq!(batches(&recorder), full);
     }
 }

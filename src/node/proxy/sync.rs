@@ -1,7 +1,6 @@
 //! The loop that keeps the kernel as the plan says.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,6 +15,8 @@ use crate::node::network::Feed;
 use crate::rt::{Backoff, Tasks};
 use crate::sys::iptables::PacketFilter;
 
+/// A Service and its endpoints come as several changes, one after the other: so many are applied without a pause.
+const AT_ONCE: u32 = 4;
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
 
 /// What the proxy works with.
@@ -23,15 +24,15 @@ pub struct Proxy {
     pub feed: Feed,
     pub settings: Settings,
     pub backend: Box<dyn Backend>,
-    pub filter: Arc<dyn PacketFilter>,
+    pub filter: PacketFilter,
 }
 
 /// Keeps rules, health check ports and UDP flows as the feed says, until `tasks` stops. The receiver tells the
 /// generation of the feed that was last applied; 0 before the first.
 ///
-/// The first change after a pause is applied at once. What comes while it is being applied goes together into the next,
-/// and the pause before that is as long as the last application took: under a storm of changes at most half of the
-/// time is spent on rules.
+/// The first changes after a pause are applied at once, and what comes while they are being applied goes together into
+/// the next. When that does not end, there is a pause before each that is as long as the last one took: under a storm of
+/// changes at most half of the time is spent on rules.
 pub fn run(proxy: Proxy, tasks: &Tasks) -> watch::Receiver<u64> {
     let (applied, seen) = watch::channel(0);
     let health = HealthServers::new(tasks.clone());
@@ -43,6 +44,7 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
     let mut changes = proxy.feed.services();
     let mut udp = BTreeMap::new();
     let mut failures = 0;
+    let mut in_a_row = 0;
     if changes.wait_for(|generation| *generation > 0).await.is_err() {
         return;
     }
@@ -70,9 +72,17 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
             }
             continue;
         }
-        tokio::time::sleep(start.elapsed()).await;
+        let took = start.elapsed();
+        in_a_row += 1;
+        if in_a_row >= AT_ONCE {
+            tokio::time::sleep(took).await;
+        }
+        let idle = Instant::now();
         if changes.changed().await.is_err() {
             return std::future::pending().await;
+        }
+        if idle.elapsed() > took {
+            in_a_row = 0;
         }
     }
 }
@@ -86,7 +96,7 @@ async fn finish(
 ) {
     health.update(&rules.health).await;
     for matching in stale(udp, &rules.udp) {
-        if let Err(error) = proxy.filter.forget_flows(matching).await {
+        if let Err(error) = proxy.filter.forget_flows(&matching).await {
             tracing::warn!(%error, "stale UDP flows not forgotten");
         }
     }

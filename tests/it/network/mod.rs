@@ -1,0 +1,5 @@
+//! The node's network: rules traced packet by packet, the same rules in a real kernel, and DNS.
+
+mod namespaces;
+mod objects;
+mod real;

@@ -1,0 +1,364 @@
+//! Service rules, DNS and load balancer addresses in a real kernel, with real packets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use minik::edge::loadbalancer;
+use minik::node::network::{Change, Feed, Slice, Source};
+use minik::node::proxy::{self, BackendKind, Proxy, Settings};
+use minik::rt::Tasks;
+use minik::sys::exec::System;
+use minik::sys::iptables::PacketFilter;
+use minik::sys::netlink::Netlink;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::namespaces::{Place, ask, ask_udp, available, has, on_node, sh};
+use super::objects::{At, service, slice};
+
+const NODE: &str = "192.168.77.1";
+const OUTSIDE: &str = "192.168.77.2";
+const POD_A: &str = "10.42.0.11";
+const POD_B: &str = "10.42.0.12";
+const VIP: &str = "10.43.0.20";
+
+/// A node with two Pods that serve on 8080, the world outside, and a running proxy.
+struct Stage {
+    a: Place,
+    b: Place,
+    outside: Place,
+    source: Source,
+    feed: Feed,
+    applied: watch::Receiver<u64>,
+    tasks: Tasks,
+    runtime: Runtime,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let (a, b) = (Place::pod(POD_A), Place::pod(POD_B));
+        let outside = Place::outside(OUTSIDE, NODE);
+        for place in [&a, &b, &outside] {
+            place.serve(8080);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime in this namespace");
+        let (source, feed) = Source::new();
+        let tasks = Tasks::new();
+        let filter = PacketFilter::new(Arc::new(System));
+        let settings = Settings {
+            node: "here".into(),
+            node_ip: NODE.parse().expect("address"),
+            pod_cidr: "10.42.0.0/16".parse().expect("network"),
+            answered_here: BTreeSet::new(),
+        };
+        let backend = proxy::open(BackendKind::Iptables, filter.clone());
+        let guard = runtime.enter();
+        let applied = proxy::run(Proxy { feed: feed.clone(), settings, backend, filter }, &tasks);
+        drop(guard);
+        Self { a, b, outside, source, feed, applied, tasks, runtime }
+    }
+
+    /// Shows the proxy a Service `web` with these endpoints and waits until it holds.
+    fn web(&mut self, spec: Value, ingress: &[&str], endpoints: &[At<'_>]) {
+        let service = service("web", spec, ingress);
+        let slice = slice("web", json!({ "name": "", "port": 8080, "protocol": "TCP" }), endpoints);
+        let mut view = self.feed.read().clone();
+        view.put_service(service);
+        view.put_slice(slice);
+        self.source.replace(view);
+        self.settle();
+    }
+
+    /// Shows the proxy one slice and waits until it holds.
+    fn slice(&mut self, slice: Slice) {
+        self.source.edit(|view| view.put_slice(slice));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let wanted = *self.feed.services().borrow();
+        let applied = self.applied.wait_for(|generation| *generation >= wanted);
+        let waited = async { tokio::time::timeout(Duration::from_secs(20), applied).await.map(drop) };
+        self.runtime.block_on(waited).expect("rules applied in time");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let drained = self.runtime.block_on(self.tasks.drain(Duration::from_secs(5)));
+        if !std::thread::panicking() {
+            drained.expect("all tasks end");
+        }
+    }
+}
+
+fn ports(extra: Value) -> Value {
+    let mut spec = json!({
+        "clusterIP": VIP,
+        "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP", "nodePort": 30080 }],
+    });
+    let (spec_map, extra) = (spec.as_object_mut().expect("a map"), extra);
+    spec_map.extend(extra.as_object().expect("a map").clone());
+    spec
+}
+
+const BOTH: &[At<'static>] = &[(POD_A, "here", "ready"), (POD_B, "here", "ready")];
+const ONE: &[At<'static>] = &[(POD_A, "here", "ready")];
+
+#[test]
+fn cluster_ips_answer_pods_and_node() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        stage.web(ports(json!({})), &[], BOTH);
+        let vip = format!("{VIP}:80");
+        let mut seen = BTreeMap::<String, u32>::new();
+        for _ in 0..60 {
+            let answer = ask(&vip).expect("an answer for the node");
+            let (pod, _) = answer.split_once(' ').expect("two words");
+            *seen.entry(pod.to_owned()).or_default() += 1;
+        }
+        assert!(seen.len() == 2 && seen.values().all(|n| *n > 5), "both Pods share the work: {seen:?}");
+
+        // A Pod keeps its own address, except where it reaches itself.
+        stage.web(ports(json!({})), &[], ONE);
+        assert_eq!(stage.b.ask(&vip), Ok(format!("{POD_A} {POD_B}")));
+        assert_eq!(stage.a.ask(&vip), Ok(format!("{POD_A} 10.42.0.1")), "hairpin is masqueraded");
+
+        // No endpoint: refused at once, not left waiting.
+        stage.web(ports(json!({})), &[], &[]);
+        assert_eq!(ask(&vip), Err("ConnectionRefused".into()));
+        assert_eq!(stage.b.ask(&vip), Err("ConnectionRefused".into()));
+        stage.web(ports(json!({})), &[], ONE);
+        assert_eq!(stage.b.ask(&vip), Ok(format!("{POD_A} {POD_B}")));
+    });
+}
+
+#[test]
+fn node_ports_and_load_balancers_answer_the_world() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        let balancer = "192.168.77.200";
+        let spec = |extra: Value| {
+            let mut spec = ports(extra);
+            spec["type"] = "LoadBalancer".into();
+            spec
+        };
+        stage.web(spec(json!({})), &[balancer], ONE);
+        let node_port = format!("{NODE}:30080");
+        let seen = |source: &str| Ok(format!("{POD_A} {source}"));
+        assert_eq!(stage.outside.ask(&node_port), seen("10.42.0.1"), "policy Cluster masquerades");
+        assert!(ask("127.0.0.1:30080").is_ok(), "node ports answer on localhost");
+        assert_eq!(stage.b.ask(&node_port), seen("10.42.0.1"));
+
+        let range = Ipv4Addr::new(192, 168, 77, 128)..=Ipv4Addr::new(192, 168, 77, 254);
+        let (announce, announced) = watch::channel(None);
+        let guard = stage.runtime.enter();
+        let netlink = Netlink::open(&stage.tasks).expect("netlink");
+        sh("ip addr add 192.168.77.222/32 dev eth0");
+        let options = loadbalancer::Options { interface: "eth0".into(), range, announced };
+        loadbalancer::run(options, netlink, &stage.tasks);
+        drop(guard);
+        announce.send_replace(Some(BTreeSet::from([balancer.parse().expect("address")])));
+        eventually("the address on eth0", || sh("ip -4 addr show dev eth0").contains("192.168.77.200/32"));
+        assert!(!sh("ip -4 addr show dev eth0").contains("192.168.77.222"), "a leftover is cleared");
+        assert_eq!(stage.outside.ask("192.168.77.200:80"), seen("10.42.0.1"));
+
+        // Policy Local keeps the client's address.
+        stage.web(spec(json!({ "externalTrafficPolicy": "Local" })), &[balancer], ONE);
+        assert_eq!(stage.outside.ask("192.168.77.200:80"), seen(OUTSIDE));
+        assert_eq!(stage.outside.ask(&node_port), seen(OUTSIDE));
+
+        // Only the ranges named may come in.
+        let ranges = |range: &str| spec(json!({ "loadBalancerSourceRanges": [range] }));
+        stage.web(ranges("192.168.77.0/24"), &[balancer], ONE);
+        assert_eq!(stage.outside.ask("192.168.77.200:80"), seen("10.42.0.1"));
+        stage.web(ranges("192.168.99.0/24"), &[balancer], ONE);
+        assert_eq!(stage.outside.ask("192.168.77.200:80"), Err("TimedOut".into()));
+
+        announce.send_replace(Some(BTreeSet::new()));
+        eventually("the address gone", || !sh("ip -4 addr show dev eth0").contains("192.168.77.200"));
+    });
+}
+
+#[test]
+fn local_policy_without_a_local_endpoint_drops_and_says_so() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        let health = || ask_health(31000);
+        let spec = ports(json!({
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+        }));
+        stage.web(spec.clone(), &["192.168.77.200"], ONE);
+        assert!(health().starts_with("HTTP/1.1 200"), "{}", health());
+        stage.web(spec, &["192.168.77.200"], &[(POD_A, "elsewhere", "ready")]);
+        assert!(health().starts_with("HTTP/1.1 503"), "{}", health());
+        assert_eq!(stage.outside.ask(&format!("{NODE}:30080")), Err("TimedOut".into()));
+        assert_eq!(stage.b.ask(&format!("{VIP}:80")), Ok(format!("{POD_A} {POD_B}")), "inside it goes on");
+        stage.web(ports(json!({})), &[], ONE);
+        assert!(std::net::TcpStream::connect("127.0.0.1:31000").is_err(), "the health port is closed again");
+    });
+}
+
+#[test]
+fn clients_with_affinity_stay() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        stage.web(ports(json!({ "sessionAffinity": "ClientIP" })), &[], BOTH);
+        let vip = format!("{VIP}:80");
+        let first = ask(&vip);
+        assert!(first.is_ok(), "{first:?}");
+        let answers: BTreeSet<_> = (0..20).map(|_| ask(&vip)).collect();
+        assert_eq!(answers, BTreeSet::from([first]));
+    });
+}
+
+#[test]
+fn udp_flows_leave_an_endpoint_that_goes() {
+    if !available() {
+        return;
+    }
+    if !has("conntrack") {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "conntrack is needed in CI");
+        eprintln!("skipped: conntrack is missing");
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        let udp = json!({ "name": "", "port": 8080, "protocol": "UDP" });
+        let spec = json!({ "clusterIP": VIP, "ports": [{ "port": 53, "protocol": "UDP" }] });
+        stage.source.edit(|view| view.put_service(service("names", spec, &[])));
+        let view = stage.feed.read().clone();
+        stage.source.replace(view);
+        stage.slice(slice("names", udp.clone(), ONE));
+        let socket = stage.b.inside(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+        let vip = format!("{VIP}:53");
+        assert_eq!(ask_udp(&socket, &vip), Ok(format!("{POD_A} {POD_B}")));
+        stage.slice(slice("names", udp, &[(POD_B, "here", "ready")]));
+        let again = ask_udp(&socket, &vip).expect("the same socket reaches the other Pod");
+        assert!(again.starts_with(POD_B), "{again}");
+    });
+}
+
+#[test]
+fn pods_reach_the_world_as_their_node() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        stage.source.replace(minik::node::network::View::default());
+        stage.settle();
+        assert_eq!(stage.a.ask(&format!("{OUTSIDE}:8080")), Ok(format!("{OUTSIDE} {NODE}")));
+        assert_eq!(
+            stage.a.ask(&format!("{POD_B}:8080")),
+            Ok(format!("{POD_B} {POD_A}")),
+            "Pods see each other"
+        );
+    });
+}
+
+#[test]
+fn a_restarted_proxy_clears_what_was_left() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        stage.web(ports(json!({})), &[], BOTH);
+        let before = sh("iptables-save -t nat");
+        assert!(before.contains("KUBE-SEP-"), "{before}");
+        stage.tasks.stop().cancel();
+        let mut next = Stage::proxy_only(stage);
+        next.source.replace(minik::node::network::View::default());
+        next.settle();
+        let after = sh("iptables-save");
+        assert!(!after.contains("KUBE-SEP-") && !after.contains("KUBE-SVC-"), "{after}");
+        let jumps = after.lines().filter(|l| l.starts_with("-A PREROUTING")).count();
+        assert_eq!(jumps, 1, "{after}");
+    });
+}
+
+#[test]
+fn a_burst_of_changes_ends_as_the_last_one_says() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let mut stage = Stage::new();
+        stage.web(ports(json!({})), &[], &[]);
+        let port = json!({ "name": "", "port": 8080, "protocol": "TCP" });
+        let start = Instant::now();
+        for n in 0..200u32 {
+            let ready = if n % 2 == 0 { BOTH } else { ONE };
+            stage.source.edit(|view| view.put_slice(slice("web", port.clone(), ready)));
+        }
+        stage.settle();
+        eprintln!("200 changes settled in {:?}", start.elapsed());
+        assert_eq!(stage.b.ask(&format!("{VIP}:80")), Ok(format!("{POD_A} {POD_B}")));
+
+        let start = Instant::now();
+        stage.source.edit(|view: &mut minik::node::network::View| -> Change {
+            view.put_slice(slice("web", port, &[(POD_B, "here", "ready")]))
+        });
+        stage.settle();
+        eprintln!("one change settled in {:?}", start.elapsed());
+    });
+}
+
+impl Stage {
+    /// The same place after the agent has died: a new proxy, that knows nothing.
+    fn proxy_only(mut old: Self) -> Self {
+        let (source, feed) = Source::new();
+        let filter = PacketFilter::new(Arc::new(System));
+        let settings = Settings {
+            node: "here".into(),
+            node_ip: NODE.parse().expect("address"),
+            pod_cidr: "10.42.0.0/16".parse().expect("network"),
+            answered_here: BTreeSet::new(),
+        };
+        old.tasks = Tasks::new();
+        let guard = old.runtime.enter();
+        let backend = proxy::open(BackendKind::Iptables, filter.clone());
+        old.applied = proxy::run(Proxy { feed: feed.clone(), settings, backend, filter }, &old.tasks);
+        drop(guard);
+        old.source = source;
+        old.feed = feed;
+        old
+    }
+}
+
+fn ask_health(port: u16) -> String {
+    use std::io::{Read, Write};
+    let mut server = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the health port is open");
+    server.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut said = String::new();
+    server.read_to_string(&mut said).expect("answered");
+    said
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
