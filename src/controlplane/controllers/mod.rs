@@ -5,9 +5,13 @@
 //! keys, so a restart and the steady state are one path.
 
 mod certificates;
+mod claim;
 mod context;
+mod deployment;
 mod expectations;
 mod node_ipam;
+mod pod_control;
+mod replica_set;
 mod root_ca;
 mod service_account;
 mod views;
@@ -29,7 +33,9 @@ pub struct Controller {
 /// Every controller, by name.
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
+    Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "node-ipam-controller", start: node_ipam::start },
+    Controller { name: "replicaset-controller", start: replica_set::start },
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
 ];
