@@ -1,1 +1,160 @@
 //! What may be written, beyond who writes it: the ordered chain of plugins that complete and check objects.
+//!
+//! ```text
+//! defaulted object -> mutate: each plugin of CHAIN, in order -> allocate addresses and ports -> validation by schema
+//!                  -> validate: each plugin of CHAIN, in order -> quota -> one storage transaction
+//! ```
+//!
+//! Plugins are synchronous functions over the object and an index in memory.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::allocate::{Allocator, Hold};
+use super::auth::UserInfo;
+use super::authz::{self, Action};
+use super::index::{Index, Known};
+use crate::api::status::ApiError;
+use crate::rt::Clock;
+
+/// What is done to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// One write as admission sees it.
+#[derive(Debug)]
+pub struct Attributes<'a> {
+    pub user: &'a UserInfo,
+    pub operation: Operation,
+    /// Empty for the core group.
+    pub group: &'a str,
+    /// The plural.
+    pub resource: &'a str,
+    pub kind: &'a str,
+    /// Empty if none.
+    pub subresource: &'a str,
+    /// Empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// Empty for a create whose name is not known yet.
+    pub name: &'a str,
+    /// What is to be stored; `None` for a delete.
+    pub object: Option<Value>,
+    /// What is stored now; `None` for a create.
+    pub old: Option<&'a Value>,
+    pub dry_run: bool,
+}
+
+impl Attributes<'_> {
+    /// Whether this is about the resource itself (no subresource).
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.group == group && self.resource == resource && self.subresource.is_empty()
+    }
+
+    /// `forbidden` about this object, in upstream's words.
+    pub fn forbidden(&self, why: &str) -> ApiError {
+        ApiError::forbidden(self.group, self.resource, self.object_name(), why)
+    }
+
+    /// The name, or for a create the one in the object.
+    pub fn object_name(&self) -> &str {
+        let in_object = || self.object.as_ref()?.pointer("/metadata/name")?.as_str();
+        if self.name.is_empty() { in_object().unwrap_or_default() } else { self.name }
+    }
+}
+
+/// What plugins may look at beside the object.
+pub struct Context<'a> {
+    pub known: &'a Known,
+    pub now: Timestamp,
+}
+
+impl Context<'_> {
+    /// Whether the user may do something else, too (rights that admission asks for).
+    pub fn may(&self, user: &UserInfo, action: &Action<'_>) -> bool {
+        authz::decide(&self.known.rbac, user, action).allowed
+    }
+}
+
+/// One rule of admission.
+pub trait Plugin: Send + Sync {
+    /// Upstream's name.
+    fn name(&self) -> &'static str;
+    /// Completes the object.
+    fn mutate(&self, _attributes: &mut Attributes<'_>, _context: &Context<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
+    /// Accepts or refuses the object.
+    fn validate(&self, _attributes: &Attributes<'_>, _context: &Context<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The plugins in upstream's order.
+pub const CHAIN: &[&dyn Plugin] = &[];
+
+/// Runs the chain.
+pub struct Admission {
+    index: Arc<Index>,
+    allocator: Arc<Allocator>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Admission {
+    pub fn new(index: Arc<Index>, allocator: Arc<Allocator>, clock: Arc<dyn Clock>) -> Self {
+        Self { index, allocator, clock }
+    }
+
+    /// Completes the object, before it is validated. What was reserved for it is given back when the answer is dropped
+    /// without [`Hold::commit`], which is called once the write is durable.
+    pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {
+        let before = (!self.index.is_current()).then(|| attributes.object.clone());
+        match self.try_mutate(attributes) {
+            Err(_) if before.is_some() => {
+                self.index.caught_up().await;
+                attributes.object = before.flatten();
+                self.try_mutate(attributes)
+            }
+            done => done,
+        }
+    }
+
+    fn try_mutate(&self, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {
+        let known = self.index.read();
+        let context = Context { known: &known, now: self.clock.now() };
+        for plugin in CHAIN {
+            plugin.mutate(attributes, &context)?;
+        }
+        drop(known);
+        self.allocator.allocate(attributes)
+    }
+
+    /// Accepts or refuses the write. The answer must be held until the write is durable: it keeps others from using
+    /// up the same quota meanwhile.
+    pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<Admitted, ApiError> {
+        match self.try_validate(attributes) {
+            Err(_) if !self.index.is_current() => {
+                self.index.caught_up().await;
+                self.try_validate(attributes)?;
+            }
+            done => done?,
+        }
+        Ok(Admitted {})
+    }
+
+    fn try_validate(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+        let known = self.index.read();
+        let context = Context { known: &known, now: self.clock.now() };
+        CHAIN.iter().try_for_each(|plugin| plugin.validate(attributes, &context))
+    }
+}
+
+/// A write that was admitted.
+#[must_use = "hold it until the write is durable"]
+pub struct Admitted {}

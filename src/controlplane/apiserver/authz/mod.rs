@@ -1,4 +1,19 @@
 //! Who may do what: RBAC and the nodes' rules, evaluated over an index in memory.
+//!
+//! ```text
+//! system:masters -> node rules -> RBAC (ClusterRoleBindings, then the namespace's RoleBindings) -> denied
+//! ```
+
+mod message;
+mod node;
+mod rbac;
+mod rule;
+
+pub use message::sentence;
+pub use rbac::{Rbac, RbacKind, RoleRef, rules};
+pub use rule::{Action, Rule, quoted};
+
+use super::auth::UserInfo;
 
 /// The answer to "may they".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,5 +30,41 @@ impl Decision {
 
     pub fn deny(reason: impl Into<String>) -> Self {
         Self { allowed: false, reason: reason.into() }
+    }
+}
+
+/// Decides from the index alone.
+pub fn decide(rbac: &Rbac, user: &UserInfo, action: &Action<'_>) -> Decision {
+    if user.in_group(UserInfo::MASTERS) || node::allows(user, action) {
+        return Decision::allow("");
+    }
+    match rbac.find(user, action) {
+        Ok(reason) => Decision::allow(reason),
+        Err(missing) => Decision::deny(missing_reason(missing)),
+    }
+}
+
+/// Every rule that applies to the user in the namespace (empty: cluster scope), whoever grants it.
+pub fn rules_for(rbac: &Rbac, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+    let mut all = Vec::new();
+    if user.in_group(UserInfo::MASTERS) {
+        let every = || vec!["*".to_owned()];
+        all.push(Rule { verbs: every(), api_groups: every(), resources: every(), ..Rule::default() });
+        all.push(Rule { verbs: every(), non_resource_urls: every(), ..Rule::default() });
+    }
+    if user.node().is_some() {
+        all.extend(node::rules());
+    }
+    all.extend(rbac.rules_for(user, namespace));
+    all
+}
+
+fn missing_reason(mut missing: Vec<String>) -> String {
+    let mut seen = std::collections::BTreeSet::new();
+    missing.retain(|what| seen.insert(what.clone()));
+    match &missing[..] {
+        [] => String::new(),
+        [one] => format!("RBAC: {one}"),
+        many => format!("RBAC: [{}]", many.join(", ")),
     }
 }

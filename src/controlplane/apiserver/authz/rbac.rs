@@ -1,0 +1,381 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::rule::{Action, Rule};
+use crate::controlplane::apiserver::auth::UserInfo;
+
+/// Roles and bindings, compiled for evaluation. It is fed with the objects as they are written.
+#[derive(Default)]
+pub struct Rbac {
+    cluster_roles: HashMap<String, ClusterRole>,
+    /// By namespace and name.
+    roles: HashMap<(String, String), Arc<[Rule]>>,
+    cluster_bindings: BTreeMap<String, Binding>,
+    /// By namespace, then name.
+    bindings: HashMap<String, BTreeMap<String, Binding>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ClusterRole {
+    rules: Arc<[Rule]>,
+    labels: BTreeMap<String, String>,
+    /// Empty if the role is not an aggregate.
+    aggregates: Vec<Selector>,
+}
+
+#[derive(Clone, Debug)]
+struct Binding {
+    role: RoleRef,
+    subjects: Vec<Subject>,
+}
+
+/// The role that a binding gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RoleRef {
+    pub kind: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Subject {
+    kind: String,
+    name: String,
+    namespace: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Selector {
+    match_labels: BTreeMap<String, String>,
+    match_expressions: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Requirement {
+    key: String,
+    operator: String,
+    values: Vec<String>,
+}
+
+impl Selector {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().all(|requirement| {
+                let value = labels.get(&requirement.key);
+                match requirement.operator.as_str() {
+                    "In" => value.is_some_and(|v| requirement.values.contains(v)),
+                    "NotIn" => value.is_none_or(|v| !requirement.values.contains(v)),
+                    "Exists" => value.is_some(),
+                    "DoesNotExist" => value.is_none(),
+                    _ => false,
+                }
+            })
+    }
+}
+
+/// The kinds that [`Rbac`] is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RbacKind {
+    ClusterRole,
+    Role,
+    ClusterRoleBinding,
+    RoleBinding,
+}
+
+impl RbacKind {
+    /// By the plural in storage keys.
+    pub fn of(plural: &str) -> Option<Self> {
+        Some(match plural {
+            "clusterroles" => Self::ClusterRole,
+            "roles" => Self::Role,
+            "clusterrolebindings" => Self::ClusterRoleBinding,
+            "rolebindings" => Self::RoleBinding,
+            _ => return None,
+        })
+    }
+}
+
+/// One granted rule and where it comes from.
+pub struct Grant<'a> {
+    pub rule: &'a Rule,
+    binding_kind: &'static str,
+    binding: &'a str,
+    binding_namespace: &'a str,
+    role: &'a RoleRef,
+    subject: &'a Subject,
+}
+
+impl Grant<'_> {
+    /// As upstream explains an allowed request.
+    pub fn reason(&self) -> String {
+        let subject = match self.subject.kind.as_str() {
+            "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", self.subject.name, self.subject.namespace),
+            kind => format!("{kind} {:?}", self.subject.name),
+        };
+        let binding = match self.binding_namespace {
+            "" => format!("{:?}", self.binding),
+            namespace => format!("\"{}/{namespace}\"", self.binding),
+        };
+        format!(
+            "RBAC: allowed by {} {binding} of {} {:?} to {subject}",
+            self.binding_kind, self.role.kind, self.role.name
+        )
+    }
+}
+
+impl Rbac {
+    /// Takes a written object in (`Some`) or out (`None`).
+    pub fn set(&mut self, kind: RbacKind, namespace: &str, name: &str, object: Option<&Value>) {
+        match (kind, object) {
+            (RbacKind::ClusterRole, Some(object)) => {
+                self.cluster_roles.insert(name.to_owned(), ClusterRole::of(object));
+            }
+            (RbacKind::ClusterRole, None) => drop(self.cluster_roles.remove(name)),
+            (RbacKind::Role, Some(object)) => {
+                self.roles.insert((namespace.to_owned(), name.to_owned()), rules(object));
+            }
+            (RbacKind::Role, None) => drop(self.roles.remove(&(namespace.to_owned(), name.to_owned()))),
+            (RbacKind::ClusterRoleBinding, Some(object)) => {
+                self.cluster_bindings.insert(name.to_owned(), Binding::of(object, ""));
+            }
+            (RbacKind::ClusterRoleBinding, None) => drop(self.cluster_bindings.remove(name)),
+            (RbacKind::RoleBinding, Some(object)) => {
+                let binding = Binding::of(object, namespace);
+                self.bindings.entry(namespace.to_owned()).or_default().insert(name.to_owned(), binding);
+            }
+            (RbacKind::RoleBinding, None) => {
+                if let Some(bindings) = self.bindings.get_mut(namespace) {
+                    bindings.remove(name);
+                    if bindings.is_empty() {
+                        self.bindings.remove(namespace);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` for every rule that applies to the user in the namespace (empty: cluster scope), until it
+    /// answers false. Returns the roles that bindings name and that do not exist.
+    pub fn visit<'a>(
+        &'a self,
+        user: &UserInfo,
+        namespace: &str,
+        visit: &mut dyn FnMut(Grant<'a>) -> bool,
+    ) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (name, binding) in &self.cluster_bindings {
+            let Some(subject) = binding.subject_for(user) else { continue };
+            let from = ("ClusterRoleBinding", name.as_str(), "");
+            if !self.visit_role(from, binding, subject, visit, &mut missing) {
+                return missing;
+            }
+        }
+        let Some((namespace, bindings)) = self.bindings.get_key_value(namespace) else { return missing };
+        for (name, binding) in bindings {
+            let Some(subject) = binding.subject_for(user) else { continue };
+            let from = ("RoleBinding", name.as_str(), namespace.as_str());
+            if !self.visit_role(from, binding, subject, visit, &mut missing) {
+                return missing;
+            }
+        }
+        missing
+    }
+
+    fn visit_role<'a>(
+        &'a self,
+        (binding_kind, name, namespace): (&'static str, &'a str, &'a str),
+        binding: &'a Binding,
+        subject: &'a Subject,
+        visit: &mut dyn FnMut(Grant<'a>) -> bool,
+        missing: &mut Vec<String>,
+    ) -> bool {
+        let role = &binding.role;
+        let Some(sets) = self.rule_sets(role, namespace) else {
+            let kind = role.kind.to_lowercase();
+            missing.push(format!("{kind}.rbac.authorization.k8s.io {:?} not found", role.name));
+            return true;
+        };
+        sets.into_iter().flatten().all(|rule| {
+            visit(Grant { rule, binding_kind, binding: name, binding_namespace: namespace, role, subject })
+        })
+    }
+
+    /// The rules behind a reference made in `namespace`: a role's own and, for an aggregate, those of every
+    /// ClusterRole its selectors match. `None` if the role does not exist.
+    pub fn rule_sets<'a>(&'a self, role: &RoleRef, namespace: &str) -> Option<Vec<&'a [Rule]>> {
+        if role.kind == "Role" {
+            let rules = self.roles.get(&(namespace.to_owned(), role.name.clone()))?;
+            return Some(vec![rules]);
+        }
+        let own = self.cluster_roles.get(&role.name)?;
+        if own.aggregates.is_empty() {
+            return Some(vec![&own.rules]);
+        }
+        let parts = self.closure(&role.name, own);
+        Some(parts.into_values().map(|part| &part.rules[..]).collect())
+    }
+
+    /// A ClusterRole and everything it collects, by name; a collected role may be an aggregate itself.
+    fn closure<'a>(&'a self, name: &str, role: &'a ClusterRole) -> BTreeMap<&'a str, &'a ClusterRole> {
+        let mut all = BTreeMap::new();
+        let mut open = vec![role];
+        if let Some((name, role)) = self.cluster_roles.get_key_value(name) {
+            all.insert(name.as_str(), role);
+        }
+        while let Some(aggregate) = open.pop() {
+            for (other, role) in &self.cluster_roles {
+                let collected = aggregate.aggregates.iter().any(|selector| selector.matches(&role.labels));
+                if collected && all.insert(other, role).is_none() && !role.aggregates.is_empty() {
+                    open.push(role);
+                }
+            }
+        }
+        all
+    }
+
+    /// The first grant that allows the action, or the roles found missing on the way.
+    pub fn find(&self, user: &UserInfo, action: &Action<'_>) -> Result<String, Vec<String>> {
+        let mut found = None;
+        let missing = self.visit(user, action.namespace, &mut |grant| {
+            if grant.rule.allows(action) {
+                found = Some(grant.reason());
+            }
+            found.is_none()
+        });
+        found.ok_or(missing)
+    }
+
+    /// All rules that apply to the user in the namespace.
+    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+        let mut all = Vec::new();
+        self.visit(user, namespace, &mut |grant| {
+            all.push(grant.rule.clone());
+            true
+        });
+        all
+    }
+
+    /// Names of aggregates, each with the rules its parts add up to (sorted by part name, without repetitions).
+    pub fn aggregates(&self) -> Vec<(String, Vec<Rule>)> {
+        let aggregates = self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty());
+        aggregates
+            .map(|(name, aggregate)| {
+                let mut rules: Vec<Rule> = Vec::new();
+                let parts = self.closure(name, aggregate);
+                let parts = parts.into_iter().filter(|(_, role)| role.aggregates.is_empty());
+                for rule in parts.flat_map(|(_, role)| role.rules.iter()) {
+                    if !rules.contains(rule) {
+                        rules.push(rule.clone());
+                    }
+                }
+                (name.clone(), rules)
+            })
+            .collect()
+    }
+
+    /// The rules that are written in a ClusterRole.
+    pub fn written_rules(&self, name: &str) -> &[Rule] {
+        self.cluster_roles.get(name).map_or(&[], |role| &role.rules)
+    }
+}
+
+impl ClusterRole {
+    fn of(object: &Value) -> Self {
+        let selectors = object.pointer("/aggregationRule/clusterRoleSelectors");
+        let labels = object.pointer("/metadata/labels");
+        Self {
+            rules: rules(object),
+            labels: labels.and_then(|l| serde_json::from_value(l.clone()).ok()).unwrap_or_default(),
+            aggregates: selectors.and_then(|s| serde_json::from_value(s.clone()).ok()).unwrap_or_default(),
+        }
+    }
+}
+
+impl Binding {
+    fn of(object: &Value, namespace: &str) -> Self {
+        let read = |field: &str| object.get(field).cloned().unwrap_or_default();
+        let mut subjects: Vec<Subject> = serde_json::from_value(read("subjects")).unwrap_or_default();
+        for subject in subjects.iter_mut().filter(|s| s.kind == "ServiceAccount" && s.namespace.is_empty()) {
+            namespace.clone_into(&mut subject.namespace);
+        }
+        Self { role: serde_json::from_value(read("roleRef")).unwrap_or_default(), subjects }
+    }
+
+    fn subject_for(&self, user: &UserInfo) -> Option<&Subject> {
+        self.subjects.iter().find(|subject| match subject.kind.as_str() {
+            "User" => subject.name == user.name,
+            "Group" => user.in_group(&subject.name),
+            "ServiceAccount" => {
+                user.as_service_account() == Some((subject.namespace.as_str(), subject.name.as_str()))
+            }
+            _ => false,
+        })
+    }
+}
+
+/// The rules of a Role or ClusterRole object.
+pub fn rules(object: &Value) -> Arc<[Rule]> {
+    let rules = object.get("rules").cloned().unwrap_or_default();
+    serde_json::from_value::<Vec<Rule>>(rules).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn index() -> Rbac {
+        let mut rbac = Rbac::default();
+        let rule = |verb: &str, resource: &str| json!({"verbs": [verb], "apiGroups": [""], "resources": [resource]});
+        rbac.set(RbacKind::ClusterRole, "", "reader", Some(&json!({"rules": [rule("get", "pods")]})));
+        rbac.set(RbacKind::Role, "dev", "writer", Some(&json!({"rules": [rule("create", "pods")]})));
+        let binding = |kind: &str, role: &str, subjects: Value| json!({"roleRef": {"kind": kind, "name": role}, "subjects": subjects});
+        let jane = json!([{"kind": "User", "name": "jane"}]);
+        let robots = json!([{"kind": "ServiceAccount", "name": "robot"}]);
+        rbac.set(RbacKind::RoleBinding, "dev", "jane-writes", Some(&binding("Role", "writer", jane.clone())));
+        rbac.set(RbacKind::RoleBinding, "dev", "robot-reads", Some(&binding("ClusterRole", "reader", robots)));
+        rbac.set(RbacKind::ClusterRoleBinding, "", "gone", Some(&binding("ClusterRole", "gone", jane)));
+        rbac
+    }
+
+    fn check(user: &UserInfo, action: Action<'_>, expect: Result<&str, &[&str]>) {
+        let got = index().find(user, &action);
+        let expect = expect.map(str::to_owned).map_err(|m| m.iter().map(|m| (*m).to_owned()).collect());
+        assert_eq!(got, expect, "{action:?}");
+    }
+
+    #[test]
+    fn bindings_grant_in_their_namespace_only() {
+        let jane = UserInfo::new("jane", &[]);
+        let robot = UserInfo::service_account("dev", "robot", "");
+        let gone = &[r#"clusterrole.rbac.authorization.k8s.io "gone" not found"#][..];
+        let writes = r#"RBAC: allowed by RoleBinding "jane-writes/dev" of Role "writer" to User "jane""#;
+        check(&jane, Action::on("create", "", "pods", "dev", ""), Ok(writes));
+        check(&jane, Action::on("create", "", "pods", "prod", ""), Err(gone));
+        check(&jane, Action::on("create", "", "pods", "", ""), Err(gone));
+        let reads = r#"RBAC: allowed by RoleBinding "robot-reads/dev" of ClusterRole "reader" to ServiceAccount "robot/dev""#;
+        check(&robot, Action::on("get", "", "pods", "dev", "x"), Ok(reads));
+        check(&robot, Action::on("get", "", "pods", "prod", "x"), Err(&[]));
+    }
+
+    #[test]
+    fn aggregates_have_the_rules_of_their_parts() {
+        let mut rbac = index();
+        let selector = json!({"clusterRoleSelectors": [{"matchLabels": {"to-view": "true"}}]});
+        rbac.set(RbacKind::ClusterRole, "", "view", Some(&json!({"aggregationRule": selector, "rules": []})));
+        let part = json!({"metadata": {"labels": {"to-view": "true"}}, "rules": [{"verbs": ["get"], "apiGroups": ["x.io"], "resources": ["things"]}]});
+        rbac.set(RbacKind::ClusterRole, "", "part", Some(&part));
+        let binding = json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "Group", "name": "all"}]});
+        rbac.set(RbacKind::ClusterRoleBinding, "", "all-view", Some(&binding));
+        let user = UserInfo::new("u", &["all"]);
+        assert!(rbac.find(&user, &Action::on("get", "x.io", "things", "a", "b")).is_ok());
+        rbac.set(RbacKind::ClusterRole, "", "part", None);
+        assert!(rbac.find(&user, &Action::on("get", "x.io", "things", "a", "b")).is_err());
+    }
+}

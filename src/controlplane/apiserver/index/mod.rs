@@ -1,0 +1,153 @@
+//! What deciding about requests needs to know, held in memory: one watch of the store feeds it, so that no request reads
+//! policy from storage.
+//!
+//! ```text
+//! list everything of interest -> follow the watch --history lost--> list again
+//! ```
+//!
+//! The index trails the store by the time one task needs to wake. Whoever is about to *refuse* a request because
+//! something is not there calls [`Index::caught_up`] first and looks again, so that a client always sees its own writes.
+
+mod known;
+
+pub use known::Known;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::controlplane::storage::{Batch, EventKind, Filter, ListQuery, StorageError, Store};
+use crate::rt::Tasks;
+
+/// Told of every change that the index takes in, in order. Called under the index's lock: it must not block.
+pub trait Follower: Send + Sync {
+    /// `object` is the new state; `None`: it is gone, and `last` was its last state.
+    fn changed(&self, key: &str, object: Option<&serde_json::Value>, last: Option<&serde_json::Value>);
+}
+
+/// The index, shared by all who decide.
+pub struct Index {
+    store: Arc<dyn Store>,
+    known: RwLock<Known>,
+    /// Everything up to this revision is in `known`.
+    applied: watch::Sender<u64>,
+    followers: Vec<Arc<dyn Follower>>,
+}
+
+impl Index {
+    /// How long a refusal waits for the index to see what the store has already acknowledged.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// Reads what is there and follows it until the tasks stop.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        followers: Vec<Arc<dyn Follower>>,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, StorageError> {
+        let known = RwLock::new(Known::default());
+        let index = Arc::new(Self { store, known, applied: watch::Sender::new(0), followers });
+        let from = index.relist().await?;
+        let follow = Arc::clone(&index);
+        tasks.spawn_until_stop(async move { follow.follow(from).await });
+        Ok(index)
+    }
+
+    /// The present state. Hold it briefly, never across an await point.
+    pub fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the store has nothing durable that the index has not seen.
+    pub fn is_current(&self) -> bool {
+        *self.applied.borrow() >= self.store.revision()
+    }
+
+    /// Waits until the index has seen everything that is durable now.
+    pub async fn caught_up(&self) {
+        let target = self.store.revision();
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|revision| *revision >= target);
+        if tokio::time::timeout(Self::PATIENCE, reached).await.is_err() {
+            tracing::warn!(target, "the index of policy objects trails the store");
+        }
+    }
+
+    async fn relist(&self) -> Result<u64, StorageError> {
+        let filter: Filter = Arc::new(|entry| Known::wants(&entry.key));
+        let query = ListQuery { prefix: "/".to_owned(), filter: Some(filter), ..ListQuery::default() };
+        let listing = self.store.list(query).await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let stale = known.keys_but(listing.entries.iter().map(|entry| &*entry.key));
+        for key in stale {
+            self.apply(&mut known, &key, None);
+        }
+        for entry in &listing.entries {
+            self.apply(&mut known, &entry.key, Some(&entry.data));
+        }
+        drop(known);
+        self.applied.send_replace(listing.revision);
+        Ok(listing.revision)
+    }
+
+    fn apply(&self, known: &mut Known, key: &str, data: Option<&[u8]>) {
+        let object = match data.map(serde_json::from_slice::<serde_json::Value>) {
+            Some(Ok(object)) => Some(Arc::new(object)),
+            None => None,
+            Some(Err(error)) => {
+                tracing::error!(key, %error, "a stored object cannot be read");
+                return;
+            }
+        };
+        let last = known.set(key, object.clone());
+        for follower in &self.followers {
+            follower.changed(key, object.as_deref(), last.as_deref());
+        }
+    }
+
+    fn take(&self, batch: &Batch) {
+        if batch.events.iter().any(|event| Known::wants(&event.entry.key)) {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            for event in batch.events.iter().filter(|event| Known::wants(&event.entry.key)) {
+                let data = (event.kind == EventKind::Put).then_some(&event.entry.data[..]);
+                self.apply(&mut known, &event.entry.key, data);
+            }
+        }
+        self.applied.send_replace(batch.revision);
+    }
+
+    async fn follow(&self, mut from: u64) {
+        loop {
+            match self.follow_from(&mut from).await {
+                StorageError::Unavailable(why) => {
+                    tracing::error!(%why, "the store has ended: policy objects are no longer followed");
+                    return;
+                }
+                error => tracing::warn!(%error, "policy objects are listed again"),
+            }
+            match self.relist().await {
+                Ok(revision) => from = revision,
+                Err(error) => {
+                    tracing::error!(%error, "policy objects cannot be listed");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn follow_from(&self, from: &mut u64) -> StorageError {
+        let mut watch = match self.store.watch("/".to_owned(), *from) {
+            Ok(watch) => watch,
+            Err(error) => return error,
+        };
+        loop {
+            match watch.next().await {
+                Ok(batch) => {
+                    self.take(&batch);
+                    *from = batch.revision;
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+}
