@@ -7,8 +7,18 @@
 //!
 //! Plugins are synchronous functions over the object and an index in memory.
 
+mod certificates;
+mod escalation;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod nodes;
+mod pod;
+mod pods;
+mod service_account;
+
 use std::sync::Arc;
 
+use base64::Engine;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -97,7 +107,24 @@ pub trait Plugin: Send + Sync {
 }
 
 /// The plugins in upstream's order.
-pub const CHAIN: &[&dyn Plugin] = &[];
+pub const CHAIN: &[&dyn Plugin] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
+    &service_account::ServiceAccount,
+    &nodes::NodeRestriction,
+    &nodes::TaintNodesByCondition,
+    &pods::Priority,
+    &pods::DefaultTolerationSeconds,
+    &certificates::CertificateRequester,
+    &certificates::CertificateApproval,
+    &certificates::CertificateSigning,
+    &certificates::CertificateSubjectRestriction,
+    &escalation::RbacEscalation,
+];
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
 
 /// Runs the chain.
 pub struct Admission {

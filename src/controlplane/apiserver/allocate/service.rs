@@ -147,7 +147,8 @@ fn drop_what_the_type_lost(service: &mut Value, old: &Value) {
     let same = |service: &Value, field: &str| service.pointer(field) == old.pointer(field);
     if has_cluster_ip(old) && !has_cluster_ip(service) && same(service, "/spec/clusterIP") {
         if let Some(spec) = spec_mut(service) {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+            {
                 spec.remove(field);
             }
         }
@@ -166,7 +167,10 @@ fn drop_what_the_type_lost(service: &mut Value, old: &Value) {
             spec.remove("externalTrafficPolicy");
         }
     }
-    if has_health_check_port(old) && !has_health_check_port(service) && same(service, "/spec/healthCheckNodePort") {
+    if has_health_check_port(old)
+        && !has_health_check_port(service)
+        && same(service, "/spec/healthCheckNodePort")
+    {
         if let Some(spec) = spec_mut(service) {
             spec.remove("healthCheckNodePort");
         }
@@ -309,8 +313,7 @@ fn claim_port(
 ) -> Result<u16, FieldError> {
     let port = u16::try_from(wanted).ok().filter(|port| NODE_PORTS.contains(port)).ok_or_else(|| {
         let range = format!("{}-{}", NODE_PORTS.start(), NODE_PORTS.end());
-        let why =
-            format!("provided port is not in the valid range. The range of valid ports is {range}");
+        let why = format!("provided port is not in the valid range. The range of valid ports is {range}");
         FieldError::invalid(field, wanted, why)
     })?;
     take(Some(port)).ok_or_else(|| FieldError::invalid(field, wanted, "provided port is already allocated"))
@@ -324,7 +327,8 @@ pub(super) fn assign_health_check_port(
     let field = "spec.healthCheckNodePort";
     let wanted = service.int_at("/spec/healthCheckNodePort").unwrap_or(0);
     let port = match wanted {
-        0 => take(None).ok_or_else(|| FieldError::internal(field, "failed to allocate a nodePort: range is full"))?,
+        0 => take(None)
+            .ok_or_else(|| FieldError::internal(field, "failed to allocate a nodePort: range is full"))?,
         wanted => claim_port(field, wanted, &mut take)?,
     };
     if let Some(spec) = spec_mut(service) {

@@ -52,7 +52,12 @@ fn counts(allocator: &Allocator) -> (usize, usize) {
 #[test]
 fn a_plain_service_gets_an_address_and_families() {
     let allocator = allocator();
-    let made = create(&allocator, "a", json!({"type": "ClusterIP", "selector": {"a": "b"}, "ports": [{"port": 80}]})).unwrap();
+    let made = create(
+        &allocator,
+        "a",
+        json!({"type": "ClusterIP", "selector": {"a": "b"}, "ports": [{"port": 80}]}),
+    )
+    .unwrap();
     let address = made["spec"]["clusterIP"].as_str().unwrap();
     assert!(address.starts_with("10.43.0."));
     assert_eq!(made["spec"]["clusterIPs"], json!([address]));
@@ -66,7 +71,8 @@ fn a_plain_service_gets_an_address_and_families() {
 #[test]
 fn what_is_not_committed_is_given_back() {
     let allocator = allocator();
-    let (_, hold) = write(&allocator, service("a", json!({"type": "NodePort", "ports": [{"port": 80}]})), None).unwrap();
+    let (_, hold) =
+        write(&allocator, service("a", json!({"type": "NodePort", "ports": [{"port": 80}]})), None).unwrap();
     assert_eq!(counts(&allocator), (1, 1));
     drop(hold);
     assert_eq!(counts(&allocator), (0, 0));
@@ -90,7 +96,12 @@ fn the_whole_range_is_given_out_once_and_then_no_more() {
 #[test]
 fn refusals_are_upstreams() {
     let allocator = allocator();
-    create(&allocator, "a", json!({"type": "NodePort", "clusterIP": "10.43.0.7", "ports": [{"port": 80, "nodePort": 30080}]})).unwrap();
+    create(
+        &allocator,
+        "a",
+        json!({"type": "NodePort", "clusterIP": "10.43.0.7", "ports": [{"port": 80, "nodePort": 30080}]}),
+    )
+    .unwrap();
     let refused = |spec: Value, expect: &str| {
         let error = create(&allocator, "b", spec).unwrap_err();
         assert_eq!(error.message, format!("Service \"b\" is invalid: {expect}"));
@@ -118,8 +129,15 @@ fn refusals_are_upstreams() {
 #[test]
 fn updates_keep_what_they_leave_out_and_release_what_the_type_lost() {
     let allocator = allocator();
-    let old = create(&allocator, "a", json!({"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80}]})).unwrap();
-    let (kept, hold) = write(&allocator, service("a", json!({"type": "LoadBalancer", "selector": {"a": "b"}, "ports": [{"port": 80}]})), Some(&old)).unwrap();
+    let old =
+        create(&allocator, "a", json!({"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80}]}))
+            .unwrap();
+    let (kept, hold) = write(
+        &allocator,
+        service("a", json!({"type": "LoadBalancer", "selector": {"a": "b"}, "ports": [{"port": 80}]})),
+        Some(&old),
+    )
+    .unwrap();
     hold.commit();
     assert_eq!(kept["spec"]["clusterIP"], old["spec"]["clusterIP"]);
     assert_eq!(kept["spec"]["ports"], old["spec"]["ports"]);
@@ -142,7 +160,12 @@ fn updates_keep_what_they_leave_out_and_release_what_the_type_lost() {
 #[test]
 fn headless_services_get_nothing() {
     let allocator = allocator();
-    let made = create(&allocator, "a", json!({"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 80}]})).unwrap();
+    let made = create(
+        &allocator,
+        "a",
+        json!({"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 80}]}),
+    )
+    .unwrap();
     assert_eq!(made["spec"]["clusterIPs"], json!(["None"]));
     let made = create(&allocator, "b", json!({"clusterIP": "None"})).unwrap();
     assert_eq!(made["spec"]["ipFamilyPolicy"], "RequireDualStack");

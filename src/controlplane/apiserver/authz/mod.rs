@@ -4,11 +4,13 @@
 //! system:masters -> node rules -> RBAC (ClusterRoleBindings, then the namespace's RoleBindings) -> denied
 //! ```
 
+mod authorizer;
 mod message;
 mod node;
 mod rbac;
 mod rule;
 
+pub use authorizer::Authorizer;
 pub use message::sentence;
 pub use rbac::{Rbac, RbacKind, RoleRef, rules};
 pub use rule::{Action, Rule, quoted};

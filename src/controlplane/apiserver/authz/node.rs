@@ -30,7 +30,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("storage.k8s.io", &["csinodes"], &["create", "delete", "get", "patch", "update"]),
     ("node.k8s.io", &["runtimeclasses"], READ),
     ("resource.k8s.io", &["resourceclaims"], &["get"]),
-    ("resource.k8s.io", &["resourceslices"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
+    (
+        "resource.k8s.io",
+        &["resourceslices"],
+        &["get", "list", "watch", "create", "update", "patch", "delete"],
+    ),
 ];
 
 const READ: &[&str] = &["get", "list", "watch"];
@@ -69,7 +73,8 @@ mod tests {
     #[test]
     fn nodes_do_a_nodes_work() {
         let node = UserInfo::new("system:node:n1", &[UserInfo::NODES]);
-        let check = |action: Action<'_>, expect: bool| assert_eq!(allows(&node, &action), expect, "{action:?}");
+        let check =
+            |action: Action<'_>, expect: bool| assert_eq!(allows(&node, &action), expect, "{action:?}");
         check(Action::on("watch", "", "pods", "", ""), true);
         check(Action { subresource: "status", ..Action::on("patch", "", "pods", "default", "p") }, true);
         check(Action { subresource: "exec", ..Action::on("create", "", "pods", "default", "p") }, false);

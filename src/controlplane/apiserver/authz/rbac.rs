@@ -115,7 +115,9 @@ impl Grant<'_> {
     /// As upstream explains an allowed request.
     pub fn reason(&self) -> String {
         let subject = match self.subject.kind.as_str() {
-            "ServiceAccount" => format!("ServiceAccount \"{}/{}\"", self.subject.name, self.subject.namespace),
+            "ServiceAccount" => {
+                format!("ServiceAccount \"{}/{}\"", self.subject.name, self.subject.namespace)
+            }
             kind => format!("{kind} {:?}", self.subject.name),
         };
         let binding = match self.binding_namespace {
@@ -332,14 +334,20 @@ mod tests {
 
     fn index() -> Rbac {
         let mut rbac = Rbac::default();
-        let rule = |verb: &str, resource: &str| json!({"verbs": [verb], "apiGroups": [""], "resources": [resource]});
+        let rule =
+            |verb: &str, resource: &str| json!({"verbs": [verb], "apiGroups": [""], "resources": [resource]});
         rbac.set(RbacKind::ClusterRole, "", "reader", Some(&json!({"rules": [rule("get", "pods")]})));
         rbac.set(RbacKind::Role, "dev", "writer", Some(&json!({"rules": [rule("create", "pods")]})));
         let binding = |kind: &str, role: &str, subjects: Value| json!({"roleRef": {"kind": kind, "name": role}, "subjects": subjects});
         let jane = json!([{"kind": "User", "name": "jane"}]);
         let robots = json!([{"kind": "ServiceAccount", "name": "robot"}]);
         rbac.set(RbacKind::RoleBinding, "dev", "jane-writes", Some(&binding("Role", "writer", jane.clone())));
-        rbac.set(RbacKind::RoleBinding, "dev", "robot-reads", Some(&binding("ClusterRole", "reader", robots)));
+        rbac.set(
+            RbacKind::RoleBinding,
+            "dev",
+            "robot-reads",
+            Some(&binding("ClusterRole", "reader", robots)),
+        );
         rbac.set(RbacKind::ClusterRoleBinding, "", "gone", Some(&binding("ClusterRole", "gone", jane)));
         rbac
     }

@@ -52,7 +52,13 @@ impl<'a> From<&'a crate::controlplane::apiserver::RequestInfo> for Action<'a> {
 
 impl Action<'_> {
     /// An action on a resource.
-    pub fn on<'a>(verb: &'a str, group: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
+    pub fn on<'a>(
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Action<'a> {
         Action { verb, group, resource, namespace, name, is_resource: true, ..Action::default() }
     }
 }
@@ -199,13 +205,15 @@ mod tests {
 
     #[test]
     fn rules_match_as_upstream_does() {
-        let pods = rule(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]}));
+        let pods =
+            rule(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]}));
         check(&pods, "get - pods web", true);
         check(&pods, "get - pods/log web", true);
         check(&pods, "get - pods/exec web", false);
         check(&pods, "delete - pods web", false);
         check(&pods, "get apps pods web", false);
-        let named = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "resourceNames": ["a"]}));
+        let named =
+            rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "resourceNames": ["a"]}));
         check(&named, "get apps deployments a", true);
         check(&named, "get apps deployments b", false);
         check(&named, "list apps deployments -", false);
@@ -223,7 +231,9 @@ mod tests {
     #[test]
     fn covering_goes_by_atoms() {
         let all = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        let wanted = rule(json!({"verbs": ["get", "watch"], "apiGroups": ["", "apps"], "resources": ["pods", "pods/log"], "resourceNames": ["x"]}));
+        let wanted = rule(
+            json!({"verbs": ["get", "watch"], "apiGroups": ["", "apps"], "resources": ["pods", "pods/log"], "resourceNames": ["x"]}),
+        );
         assert_eq!(wanted.atoms().len(), 8);
         assert!(wanted.atoms().iter().all(|atom| all.covers(atom)));
         let some = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}));

@@ -183,8 +183,18 @@ mod tests {
             let subjects = object["subjects"].as_array().into_iter().flatten();
             assert!(rules.chain(subjects).all(Value::is_object), "{object}");
         }
-        for name in ["cluster-admin", "admin", "edit", "view", "system:node-bootstrapper", "system:controller:deployment-controller"] {
-            assert!(objects.iter().any(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == name), "{name}");
+        for name in [
+            "cluster-admin",
+            "admin",
+            "edit",
+            "view",
+            "system:node-bootstrapper",
+            "system:controller:deployment-controller",
+        ] {
+            assert!(
+                objects.iter().any(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == name),
+                "{name}"
+            );
         }
     }
 

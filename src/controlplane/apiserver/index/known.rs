@@ -103,11 +103,11 @@ impl Known {
         self.get(&format!("/node.k8s.io/runtimeclasses/{name}"))
     }
 
-    pub fn limit_ranges(&self, namespace: &str) -> impl Iterator<Item = &Arc<Value>> {
+    pub fn limit_ranges<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
         self.under(&format!("/core/limitranges/{namespace}/"))
     }
 
-    pub fn quotas(&self, namespace: &str) -> impl Iterator<Item = &Arc<Value>> {
+    pub fn quotas<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
         self.under(&format!("/core/resourcequotas/{namespace}/"))
     }
 

@@ -53,6 +53,11 @@ impl Index {
         Ok(index)
     }
 
+    /// The store that feeds it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// The present state. Hold it briefly, never across an await point.
     pub fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)

@@ -1,0 +1,173 @@
+use std::sync::Arc;
+
+use http::request::Parts;
+use serde::Deserialize;
+
+use super::claims::{Claims, Reference};
+use super::impersonate::Impersonation;
+use super::tokens::{ISSUER, Tokens};
+use super::{PeerCertificate, UserInfo, bootstrap_token};
+use crate::api::meta::ObjectExt;
+use crate::api::status::ApiError;
+use crate::controlplane::apiserver::authz::Authorizer;
+use crate::controlplane::apiserver::index::Index;
+use crate::rt::Clock;
+
+/// Finds out who sends a request.
+pub struct Authenticator {
+    index: Arc<Index>,
+    tokens: Arc<Tokens>,
+    authorizer: Arc<Authorizer>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The parts of a stored object that a bound token is checked against.
+#[derive(Deserialize)]
+struct Partial {
+    metadata: PartialMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartialMeta {
+    #[serde(default)]
+    uid: String,
+    deletion_timestamp: Option<String>,
+    deletion_grace_period_seconds: Option<i64>,
+}
+
+impl Authenticator {
+    pub fn new(
+        index: Arc<Index>,
+        tokens: Arc<Tokens>,
+        authorizer: Arc<Authorizer>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { index, tokens, authorizer, clock }
+    }
+
+    /// The request's user. A `UserInfo` in the extensions wins (in-process clients); then the client certificate, then a
+    /// bearer token; without any of these it is `system:anonymous`. Credentials that are wrong are 401, never anonymous.
+    /// Impersonation headers are honoured for whom the rules allow it.
+    pub async fn authenticate(&self, parts: &Parts) -> Result<UserInfo, ApiError> {
+        let user = self.real_user(parts).await?;
+        match Impersonation::from_headers(&parts.headers) {
+            None => Ok(user),
+            Some(wanted) => self.impersonate(&user, wanted).await,
+        }
+    }
+
+    async fn real_user(&self, parts: &Parts) -> Result<UserInfo, ApiError> {
+        if let Some(user) = parts.extensions.get::<UserInfo>() {
+            return Ok(user.clone());
+        }
+        if let Some(user) = parts.extensions.get::<Arc<UserInfo>>() {
+            return Ok(UserInfo::clone(user));
+        }
+        if let Some(peer) = parts.extensions.get::<Arc<PeerCertificate>>() {
+            return Ok(peer.user.clone());
+        }
+        let Some(header) = parts.headers.get(http::header::AUTHORIZATION) else {
+            return Ok(UserInfo::anonymous());
+        };
+        let text = header.to_str().unwrap_or_default();
+        let bearer = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        match bearer.map(|(_, token)| token.trim()).filter(|token| !token.is_empty()) {
+            // As upstream: another scheme is nobody's credentials.
+            None => Ok(UserInfo::anonymous()),
+            Some(token) => match self.token(token, &[ISSUER.to_owned()]).await {
+                Some((user, _)) => Ok(user),
+                None => Err(ApiError::unauthorized("")),
+            },
+        }
+    }
+
+    /// Whose token this is, and which of the audiences it is good for; `None` if it is nobody's.
+    pub async fn token(&self, token: &str, audiences: &[String]) -> Option<(UserInfo, Vec<String>)> {
+        if let Some(claims) = self.tokens.verify(token) {
+            let good: Vec<String> = audiences.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
+            if good.is_empty() {
+                return None;
+            }
+            return Some((self.service_account(&claims).await?, good));
+        }
+        let (id, secret) = bootstrap_token::parts(token)?;
+        let look = || {
+            let known = self.index.read();
+            bootstrap_token::user(id, secret, known.bootstrap_token(id)?, self.clock.now())
+        };
+        let mut user = look();
+        if user.is_none() && !self.index.is_current() {
+            self.index.caught_up().await;
+            user = look();
+        }
+        Some((user?, audiences.to_vec()))
+    }
+
+    async fn service_account(&self, claims: &Claims) -> Option<UserInfo> {
+        let now = self.clock.now().as_second();
+        if claims.exp <= now || claims.nbf > now {
+            return None;
+        }
+        let bound = &claims.kubernetes;
+        let account = &bound.serviceaccount;
+        let stands = || {
+            let known = self.index.read();
+            let object = known.service_account(&bound.namespace, &account.name);
+            object.is_some_and(|o| o.uid() == account.uid && o.deletion_timestamp().is_none())
+        };
+        if !stands() {
+            self.index.caught_up().await;
+            if !stands() {
+                return None;
+            }
+        }
+        let mut user = UserInfo::service_account(&bound.namespace, &account.name, &account.uid);
+        let mut say = |key: &str, value: &str| {
+            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        };
+        say("credential-id", &format!("JTI={}", claims.jti));
+        if let Some(pod) = &bound.pod {
+            self.bound_stands("pods", &bound.namespace, pod).await.then_some(())?;
+            say("pod-name", &pod.name);
+            say("pod-uid", &pod.uid);
+        }
+        if let Some(secret) = &bound.secret {
+            self.bound_stands("secrets", &bound.namespace, secret).await.then_some(())?;
+        }
+        if let Some(node) = &bound.node {
+            // A Pod's token names its node for information; a token of the node alone needs it to stand.
+            if bound.pod.is_none() {
+                self.bound_stands("nodes", "", node).await.then_some(())?;
+            }
+            say("node-name", &node.name);
+            say("node-uid", &node.uid);
+        }
+        Some(user)
+    }
+
+    async fn bound_stands(&self, plural: &str, namespace: &str, reference: &Reference) -> bool {
+        let separator = if namespace.is_empty() { "" } else { "/" };
+        let key = format!("/core/{plural}/{namespace}{separator}{}", reference.name);
+        let Ok(Some(entry)) = self.index.store().get(&key).await else { return false };
+        let Ok(stored) = serde_json::from_slice::<Partial>(&entry.data) else { return false };
+        let leaving = stored.metadata.deletion_timestamp.and_then(|t| t.parse::<jiff::Timestamp>().ok());
+        // The deletion timestamp lies the grace period ahead; upstream gives a minute beyond it.
+        let grace = stored.metadata.deletion_grace_period_seconds.unwrap_or(0).max(0);
+        let over = leaving.is_some_and(|at| self.clock.now().as_second() > at.as_second() + grace.max(60));
+        stored.metadata.uid == reference.uid && !over
+    }
+
+    async fn impersonate(&self, user: &UserInfo, wanted: Impersonation) -> Result<UserInfo, ApiError> {
+        if wanted.user.is_empty() {
+            return Err(ApiError::internal("requested impersonation without impersonating a user"));
+        }
+        for action in wanted.actions() {
+            let decision = self.authorizer.decide(user, &action).await;
+            if !decision.allowed {
+                return Err(Authorizer::forbidden(user, &action, &decision));
+            }
+        }
+        Ok(wanted.into_user())
+    }
+}

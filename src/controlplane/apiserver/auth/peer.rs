@@ -1,0 +1,39 @@
+use std::collections::BTreeMap;
+
+use super::UserInfo;
+use crate::pki::{CertificateInfo, PkiError};
+
+/// The verified client certificate of a connection, read once; in the extensions of each of its requests as an `Arc`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    pub user: UserInfo,
+}
+
+impl PeerCertificate {
+    /// The user that a certificate names: the common name, in the organizations as groups.
+    pub fn from_der(der: &[u8]) -> Result<Self, PkiError> {
+        let info = CertificateInfo::from_der(der)?;
+        let groups: Vec<&str> = info.organizations.iter().map(String::as_str).collect();
+        let mut user = UserInfo::new(info.common_name, &groups);
+        let credential = vec![format!("X509SHA256={}", info.fingerprint)];
+        user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), credential)]);
+        Ok(Self { user })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::Authority;
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+
+    #[test]
+    fn names_become_users_and_groups() {
+        let identity = Authority::generate("t").unwrap().sign_client("jane", &["dev", "ops"]).unwrap();
+        let der = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).unwrap();
+        let peer = PeerCertificate::from_der(&der).unwrap();
+        assert_eq!(peer.user.name, "jane");
+        assert_eq!(peer.user.groups, ["dev", "ops", "system:authenticated"]);
+    }
+}
