@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::strategy::{Plain, Strategy};
 use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
-use crate::api::table::Column;
+use crate::api::table::{self, Column, Printer};
 use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update};
 
 /// Where a resource's objects are.
@@ -57,6 +57,8 @@ pub struct Resource {
     pub name_rule: NameRule,
     /// Whether `metadata.generation` counts changes of the desired state.
     pub generation: bool,
+    /// How tables show it.
+    pub printer: Printer,
     behaviour: Behaviour,
 }
 
@@ -88,6 +90,7 @@ impl Resource {
             stored_as: None,
             name_rule: NameRule::Subdomain,
             generation: false,
+            printer: *table::printer(gv.0, plural),
             behaviour: Behaviour::Fixed(&Plain),
         }
     }
@@ -291,12 +294,12 @@ impl Resource {
     }
 
     pub fn columns(&self) -> &'static [Column] {
-        self.strategy().columns()
+        self.printer.columns
     }
 
     /// One table row's cells, as many as there are columns.
     pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        self.strategy().cells(object, now)
+        (self.printer.cells)(object, now)
     }
 
     /// Seconds between the wish to delete and the removal, for kinds whose end somebody else must confirm;

@@ -1,7 +1,5 @@
-use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::table::{self, Column};
 use crate::api::validate::FieldError;
 
 /// What is special about a kind. Every method has the answer of a kind with nothing special.
@@ -44,14 +42,6 @@ pub trait Strategy: Send + Sync {
 
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
         Vec::new()
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        table::NAME_AND_AGE
-    }
-
-    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        table::name_and_age(object, now)
     }
 
     /// See [`super::Resource::grace_period`].
