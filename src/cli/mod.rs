@@ -1,6 +1,121 @@
 //! The command line: one file per noun, output forms and exit codes.
 
+mod cluster;
+mod completion;
+mod exit;
+mod image;
+mod kubeconfig;
+mod node;
+mod output;
+mod progress;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::rt::{Stop, Tasks};
+pub use exit::Exit;
+use output::Output;
+
+/// A local Kubernetes: every node a Docker container.
+#[derive(Parser)]
+#[command(name = "minik", version, about, propagate_version = true, after_help = exit::HELP)]
+struct Cli {
+    /// Say nothing but results and errors.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make, remove and list clusters.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Kubeconfig entries of clusters.
+    #[command(subcommand)]
+    Kubeconfig(kubeconfig::Command),
+    /// Images on the nodes of a cluster.
+    #[command(subcommand)]
+    Image(image::Command),
+    /// The version of minik, of the Kubernetes API it offers, and of Docker.
+    Version(version::Args),
+    /// A completion script for a shell.
+    Completion(completion::Args),
+    /// What runs inside a node's container.
+    #[command(subcommand, hide = true)]
+    Node(node::Command),
+}
+
 /// Parses the arguments, runs the command and answers its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; everything else is a wrong call. Nothing is lost when nobody reads it.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    // An init has to exist before any thread does.
+    if let Command::Node(command) = &cli.command {
+        return node::main(command);
+    }
+    output::log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::print_error(&anyhow::Error::new(error).context("cannot start the runtime"));
+            return Exit::Failure.into();
+        }
+    };
+    let result = runtime.block_on(dispatch(cli));
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            output::print_error(&error);
+            Exit::of(&error).into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    // The TLS library is compiled without a default; a second call would only find it set.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tasks = Tasks::new();
+    let stop = stop_on_signals(&tasks)?;
+    let output = Output { quiet: cli.quiet };
+    match cli.command {
+        Command::Cluster(command) => cluster::run(command, &output, &stop).await,
+        Command::Kubeconfig(command) => kubeconfig::run(command, &output).await,
+        Command::Image(command) => image::run(command, &output).await,
+        Command::Version(args) => version::run(&args, &output).await,
+        Command::Completion(args) => completion::run(&args),
+        Command::Node(_) => Ok(()),
+    }
+}
+
+/// A token that the first Ctrl-C or SIGTERM cancels; the second one ends the program at once.
+fn stop_on_signals(tasks: &Tasks) -> anyhow::Result<Stop> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = Stop::new();
+    let cancel = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if cancel.is_cancelled() {
+                std::process::exit(i32::from(Exit::Interrupted.code()));
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(stop)
 }

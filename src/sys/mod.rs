@@ -9,3 +9,7 @@ pub mod iptables;
 pub mod mounts;
 pub mod netlink;
 pub mod sysctl;
+
+mod pipe;
+
+pub use pipe::{Pipe, PipeError, find_program};

@@ -1,0 +1,35 @@
+use serde::Serialize;
+
+use super::output::{Format, Output};
+use crate::cluster::{Docker, labels};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// The level of the Kubernetes API.
+const KUBERNETES: &str = "v1.36";
+
+#[derive(Serialize)]
+struct Versions {
+    minik: &'static str,
+    kubernetes: &'static str,
+    /// Absent where no engine answers.
+    docker: Option<String>,
+}
+
+pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let docker = match Docker::connect().await {
+        Ok(docker) => docker.engine_version().await.ok(),
+        Err(_) => None,
+    };
+    let versions = Versions { minik: labels::THIS_VERSION, kubernetes: KUBERNETES, docker };
+    // Versions are the result itself: asking for quiet does not take them away.
+    Output { quiet: output.quiet && args.output != Format::Text }.result(args.output, &versions, || {
+        let docker = versions.docker.as_deref().unwrap_or("not reachable");
+        format!("minik       {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n", versions.minik)
+    })
+}

@@ -1,0 +1,43 @@
+use std::path::PathBuf;
+
+use futures::future::join_all;
+
+use super::docker::{Docker, DockerError};
+use super::{ClusterError, labels};
+use crate::config::kubeconfig;
+
+/// Removes a cluster, whole or half made: containers, network, volumes and kubeconfig entries. Answers whether there
+/// was anything; what is gone already is no error.
+pub async fn delete(
+    docker: &Docker,
+    cluster: &str,
+    kubeconfigs: Option<&[PathBuf]>,
+) -> Result<bool, ClusterError> {
+    let found = remove_all(docker, cluster).await?;
+    let entry = match kubeconfigs {
+        Some(files) => kubeconfig::remove(files, &labels::context(cluster))?,
+        None => false,
+    };
+    Ok(found || entry)
+}
+
+/// Removes what Docker has of a cluster. Containers go first, as the network and the volumes are in use until then.
+pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, ClusterError> {
+    let (containers, networks, volumes) = futures::try_join!(
+        docker.containers(Some(cluster)),
+        docker.cluster_networks(Some(cluster)),
+        docker.cluster_volumes(Some(cluster)),
+    )?;
+    let any = !(containers.is_empty() && networks.is_empty() && volumes.is_empty());
+    let mut left = errors(join_all(containers.iter().map(|c| docker.remove_container(&c.id))).await);
+    let networks = join_all(networks.iter().map(|(id, _)| docker.remove_network(id)));
+    let volumes = join_all(volumes.iter().map(|(name, _)| docker.remove_volume(name)));
+    let (networks, volumes) = futures::join!(networks, volumes);
+    left.extend(errors(networks));
+    left.extend(errors(volumes));
+    if left.is_empty() { Ok(any) } else { Err(ClusterError::Left { name: cluster.to_owned(), left }) }
+}
+
+fn errors(results: Vec<Result<(), DockerError>>) -> Vec<String> {
+    results.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect()
+}

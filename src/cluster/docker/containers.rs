@@ -1,0 +1,225 @@
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount,
+    MountType, MountVolumeOptions, NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    CreateContainerOptions, DownloadFromContainerOptions, EventsOptions, InspectContainerOptions,
+    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions,
+    UploadToContainerOptions,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+
+use super::networks::{gone_is_fine, label_filter};
+use super::{Docker, DockerError};
+use crate::cluster::labels;
+use crate::cluster::plan::NodePlan;
+
+/// A node's container as Docker lists it.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub image: String,
+    pub running: bool,
+    /// Seconds since 1970.
+    pub created: i64,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container's main process ended.
+#[derive(Clone, Debug)]
+pub struct Death {
+    pub container: String,
+    pub exit_code: String,
+}
+
+impl Docker {
+    pub async fn create_node(&self, plan: &NodePlan) -> Result<(), DockerError> {
+        let options = CreateContainerOptions { name: Some(plan.name.clone()), ..Default::default() };
+        self.api.create_container(Some(options), create_body(plan)).await?;
+        Ok(())
+    }
+
+    pub async fn start_container(&self, name: &str) -> Result<(), DockerError> {
+        Ok(self.api.start_container(name, None::<StartContainerOptions>).await?)
+    }
+
+    /// Removes a container, running or not; one that is gone already is no error.
+    pub async fn remove_container(&self, id: &str) -> Result<(), DockerError> {
+        let options = RemoveContainerOptions { force: true, v: true, link: false };
+        match gone_is_fine(self.api.remove_container(id, Some(options)).await) {
+            // Somebody else is removing it at this moment: its disappearance is waited for.
+            Err(DockerError::Conflict(_)) => self.wait_removed(id).await,
+            other => other,
+        }
+    }
+
+    async fn wait_removed(&self, id: &str) -> Result<(), DockerError> {
+        let options = bollard::query_parameters::WaitContainerOptions { condition: "removed".to_owned() };
+        let mut ends = self.api.wait_container(id, Some(options));
+        while let Some(end) = ends.next().await {
+            if let Err(bollard::errors::Error::DockerResponseServerError { status_code, message }) = end
+                && status_code != 404
+            {
+                return Err(DockerError::Refused { status: status_code, message });
+            }
+        }
+        Ok(())
+    }
+
+    /// The containers of one cluster, or of all.
+    pub async fn containers(&self, cluster: Option<&str>) -> Result<Vec<Container>, DockerError> {
+        let options =
+            ListContainersOptions { all: true, filters: Some(label_filter(cluster)), ..Default::default() };
+        let list = self.api.list_containers(Some(options)).await?;
+        Ok(list
+            .into_iter()
+            .map(|summary| Container {
+                id: summary.id.unwrap_or_default(),
+                name: summary
+                    .names
+                    .and_then(|names| names.into_iter().next())
+                    .map(|name| name.trim_start_matches('/').to_owned())
+                    .unwrap_or_default(),
+                image: summary.image.unwrap_or_default(),
+                running: summary.state.is_some_and(|state| state.to_string() == "running"),
+                created: summary.created.unwrap_or_default(),
+                labels: summary.labels.unwrap_or_default().into_iter().collect(),
+            })
+            .collect())
+    }
+
+    /// Whether a container of this name exists, be it minik's or not.
+    pub async fn container_exists(&self, name: &str) -> Result<bool, DockerError> {
+        match self.api.inspect_container(name, None::<InspectContainerOptions>).await {
+            Ok(_) => Ok(true),
+            Err(error) => match DockerError::from(error) {
+                DockerError::NotFound(_) => Ok(false),
+                other => Err(other),
+            },
+        }
+    }
+
+    /// Unpacks a tar archive into a container, started or not; what lies on its volumes lands there.
+    pub async fn put_archive(&self, container: &str, path: &str, tar: Bytes) -> Result<(), DockerError> {
+        let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
+        let body = bollard::body_full(tar);
+        Ok(self.api.upload_to_container(container, Some(options), body).await?)
+    }
+
+    /// A file or folder of a container, started or not, as a tar archive.
+    pub async fn get_archive(&self, container: &str, path: &str) -> Result<Bytes, DockerError> {
+        let options = DownloadFromContainerOptions { path: path.to_owned() };
+        let parts: Vec<Bytes> =
+            self.api.download_from_container(container, Some(options)).try_collect().await?;
+        Ok(parts.concat().into())
+    }
+
+    /// The last lines a container wrote.
+    pub async fn last_lines(&self, container: &str, lines: usize) -> Result<Vec<String>, DockerError> {
+        let options =
+            LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..Default::default() };
+        let parts: Vec<_> = self.api.logs(container, Some(options)).try_collect().await?;
+        let text: Vec<u8> = parts.into_iter().flat_map(bollard::container::LogOutput::into_bytes).collect();
+        let lines_of = String::from_utf8_lossy(&text).lines().map(ToOwned::to_owned).collect();
+        Ok(lines_of)
+    }
+
+    /// Deaths of a cluster's containers since a moment, and from now on.
+    pub fn deaths(
+        &self,
+        cluster: &str,
+        since: Timestamp,
+    ) -> impl Stream<Item = Result<Death, DockerError>> + '_ {
+        let mut filters: HashMap<String, Vec<String>> = label_filter(Some(cluster));
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        filters.insert("event".to_owned(), vec!["die".to_owned()]);
+        let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
+        let options = EventsOptions { filters: Some(filters), since: Some(since), ..Default::default() };
+        self.api.events(Some(options)).map_err(DockerError::from).map_ok(|event| {
+            let mut attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+            Death {
+                container: attributes.remove("name").unwrap_or_default(),
+                exit_code: attributes.remove("exitCode").unwrap_or_default(),
+            }
+        })
+    }
+}
+
+fn create_body(plan: &NodePlan) -> ContainerCreateBody {
+    let endpoint = EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: Some(plan.ip.to_string()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    ContainerCreateBody {
+        hostname: Some(plan.name.clone()),
+        image: Some(plan.image.clone()),
+        env: Some(plan.env.clone()),
+        labels: Some(plan.labels.clone().into_iter().collect()),
+        exposed_ports: plan.publish.map(|(_, _, port)| vec![format!("{port}/tcp")]),
+        host_config: Some(host_config(plan)),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(plan.network.clone(), endpoint)])),
+        }),
+        // The node drains its Pods first.
+        stop_timeout: Some(30),
+        ..Default::default()
+    }
+}
+
+fn host_config(plan: &NodePlan) -> HostConfig {
+    let strings = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect());
+    let mounts = plan
+        .volumes
+        .iter()
+        .map(|volume| Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(volume.name.clone()),
+            target: Some(volume.target.to_owned()),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(volume.labels.clone().into_iter().collect()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+        .collect();
+    let publish = plan.publish.map(|(ip, host_port, port)| {
+        let binding = PortBinding { host_ip: Some(ip.to_string()), host_port: Some(host_port.to_string()) };
+        HashMap::from([(format!("{port}/tcp"), Some(vec![binding]))])
+    });
+    HostConfig {
+        network_mode: Some(plan.network.clone()),
+        port_bindings: publish,
+        mounts: Some(mounts),
+        // Programs are started from both: runtimes re-execute themselves from /run.
+        tmpfs: Some(["/run", "/tmp"].map(|dir| (dir.to_owned(), "exec,mode=1777".to_owned())).into()),
+        cap_drop: strings(&["ALL"]),
+        cap_add: Some(plan.capabilities.clone()),
+        security_opt: strings(&["seccomp=unconfined", "apparmor=unconfined"]),
+        // What `--security-opt systempaths=unconfined` means on the wire: /proc and /sys as the kernel shows them.
+        masked_paths: Some(Vec::new()),
+        readonly_paths: Some(Vec::new()),
+        device_cgroup_rules: strings(&["a *:* rwm"]),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+            maximum_retry_count: None,
+        }),
+        sysctls: Some(HashMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())])),
+        ..Default::default()
+    }
+}
+
+/// The cluster a container belongs to.
+impl Container {
+    pub fn cluster(&self) -> &str {
+        self.labels.get(labels::CLUSTER).map(String::as_str).unwrap_or_default()
+    }
+}

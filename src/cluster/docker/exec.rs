@@ -1,0 +1,117 @@
+use std::pin::Pin;
+
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use bytes::Bytes;
+use futures::future::join_all;
+use futures::{Stream, StreamExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::{Docker, DockerError};
+
+/// What a command in a container wrote, and how it ended.
+#[derive(Clone, Debug, Default)]
+pub struct ExecOutput {
+    pub exit_code: i64,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A command that runs in a container.
+struct Session {
+    id: String,
+    output: Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>,
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl Docker {
+    /// Runs a command in a running container to its end.
+    pub async fn exec(&self, container: &str, command: &[&str]) -> Result<ExecOutput, DockerError> {
+        let session = self.start_exec(container, command, false).await?;
+        self.finish_exec(session.id, session.output).await
+    }
+
+    /// Runs one command in several containers, each fed with the same input, read once. A container whose command
+    /// ends early does not hold the others up; its answer says why it ended.
+    pub async fn exec_fed<E>(
+        &self,
+        containers: &[String],
+        command: &[&str],
+        mut input: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Vec<Result<ExecOutput, DockerError>>, E> {
+        let started = join_all(containers.iter().map(|name| self.start_exec(name, command, true))).await;
+        let mut writers = Vec::new();
+        let mut readers = Vec::new();
+        for session in started {
+            match session {
+                Ok(Session { id, output, input }) => {
+                    writers.push(Some(input));
+                    readers.push(Ok((id, output)));
+                }
+                Err(error) => readers.push(Err(error)),
+            }
+        }
+        let feed = async {
+            while let Some(chunk) = input.next().await {
+                let chunk = chunk?;
+                let written = writers.iter_mut().map(|writer| write_or_drop(writer, &chunk));
+                join_all(written).await;
+            }
+            // The end of the input is what the command waits for.
+            join_all(writers.iter_mut().flatten().map(|writer| writer.shutdown())).await;
+            Ok(())
+        };
+        let answers = join_all(readers.into_iter().map(|reader| async {
+            let (id, output) = reader?;
+            self.finish_exec(id, output).await
+        }));
+        let (fed, answers) = futures::join!(feed, answers);
+        fed.map(|()| answers)
+    }
+
+    async fn start_exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        stdin: bool,
+    ) -> Result<Session, DockerError> {
+        let config = ExecConfig {
+            attach_stdin: Some(stdin),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(ToString::to_string).collect()),
+            ..Default::default()
+        };
+        let id = self.api.create_exec(container, config).await?.id;
+        match self.api.start_exec(&id, None::<StartExecOptions>).await? {
+            StartExecResults::Attached { output, input } => Ok(Session { id, output, input }),
+            StartExecResults::Detached => Err(DockerError::Client("the command was detached".to_owned())),
+        }
+    }
+
+    async fn finish_exec(
+        &self,
+        id: String,
+        mut output: Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>,
+    ) -> Result<ExecOutput, DockerError> {
+        let mut answer = ExecOutput::default();
+        while let Some(part) = output.next().await {
+            match part? {
+                LogOutput::StdErr { message } => answer.stderr.push_str(&String::from_utf8_lossy(&message)),
+                other => answer.stdout.push_str(&String::from_utf8_lossy(&other.into_bytes())),
+            }
+        }
+        answer.exit_code = self.api.inspect_exec(&id).await?.exit_code.unwrap_or(-1);
+        Ok(answer)
+    }
+}
+
+/// Writes to a command's input; one that stopped reading gets nothing more.
+async fn write_or_drop(writer: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>, chunk: &Bytes) {
+    if let Some(open) = writer
+        && open.write_all(chunk).await.is_err()
+    {
+        *writer = None;
+    }
+}

@@ -1,0 +1,175 @@
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{ContainerConfig, ContainerCreateBody};
+use bollard::query_parameters::{
+    BuildImageOptions, CommitContainerOptions, CreateContainerOptions, CreateImageOptions, ListImagesOptions,
+    RemoveImageOptions,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use super::networks::gone_is_fine;
+use super::{Docker, DockerError};
+use crate::cluster::labels;
+
+/// An image to be built from a context.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    pub tag: String,
+    /// Tar archive with the `Dockerfile`.
+    pub context: Bytes,
+    pub args: Vec<(String, String)>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An image of minik's own.
+#[derive(Clone, Debug)]
+pub struct OwnImage {
+    pub tags: Vec<String>,
+    /// Seconds since 1970.
+    pub created: i64,
+}
+
+impl Docker {
+    pub async fn image_exists(&self, name: &str) -> Result<bool, DockerError> {
+        match self.api.inspect_image(name).await.map_err(DockerError::from) {
+            Ok(_) => Ok(true),
+            Err(DockerError::NotFound(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Pulls an image from its registry; `report` gets a line now and then.
+    pub async fn pull(&self, name: &str, report: impl Fn(&str)) -> Result<(), DockerError> {
+        let options = CreateImageOptions { from_image: Some(name.to_owned()), ..Default::default() };
+        let mut answer = self.api.create_image(Some(options), None, None);
+        while let Some(info) = answer.next().await {
+            if let Some(status) = info?.status {
+                report(&status);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an image of one layer out of a root file system.
+    pub async fn import_root<E>(
+        &self,
+        name: &str,
+        root: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Result<(), DockerError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let (repo, tag) = name.split_once(':').unwrap_or((name, "latest"));
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(repo.to_owned()),
+            tag: Some(tag.to_owned()),
+            ..Default::default()
+        };
+        let body = bollard::body_try_stream(root.map_err(std::io::Error::other));
+        let mut answer = self.api.create_image(Some(options), Some(body), None);
+        while let Some(info) = answer.next().await {
+            info?;
+        }
+        Ok(())
+    }
+
+    /// Builds an image with the engine's own builder; `report` gets the output line by line.
+    pub async fn build(&self, request: BuildRequest, report: impl Fn(&str)) -> Result<(), DockerError> {
+        let options = BuildImageOptions {
+            t: Some(request.tag),
+            rm: true,
+            forcerm: true,
+            buildargs: Some(request.args.into_iter().collect()),
+            labels: Some(request.labels.into_iter().collect()),
+            ..Default::default()
+        };
+        let body = bollard::body_full(request.context);
+        let mut answer = self.api.build_image(options, None::<HashMap<_, _>>, Some(body));
+        let mut last = String::new();
+        while let Some(info) = answer.next().await {
+            let info = info?;
+            if let Some(detail) = info.error_detail {
+                let why = detail.message.unwrap_or_default();
+                return Err(DockerError::Stream(format!("{why}\n{}", last.trim_end())));
+            }
+            let text = info.stream.or(info.status).unwrap_or_default();
+            for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                report(line);
+                last = line.to_owned();
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one layer, the content of a tar archive, on top of an image. This takes a container that is never started:
+    /// about a second less than a build, as no context is unpacked and compared first.
+    pub async fn add_layer(
+        &self,
+        base: &str,
+        layer: Bytes,
+        tag: &str,
+        entrypoint: &[&str],
+        image_labels: BTreeMap<String, String>,
+    ) -> Result<(), DockerError> {
+        let body = ContainerCreateBody {
+            image: Some(base.to_owned()),
+            entrypoint: Some(entrypoint.iter().map(ToString::to_string).collect()),
+            labels: Some(HashMap::from([(labels::IMAGE.to_owned(), "unfinished".to_owned())])),
+            ..Default::default()
+        };
+        let container = self.api.create_container(None::<CreateContainerOptions>, body).await?.id;
+        let made = self.commit_layer(&container, layer, tag, entrypoint, image_labels).await;
+        self.remove_container(&container).await?;
+        made
+    }
+
+    async fn commit_layer(
+        &self,
+        container: &str,
+        layer: Bytes,
+        tag: &str,
+        entrypoint: &[&str],
+        image_labels: BTreeMap<String, String>,
+    ) -> Result<(), DockerError> {
+        self.put_archive(container, "/", layer).await?;
+        let (repo, version) = tag.split_once(':').unwrap_or((tag, "latest"));
+        let options = CommitContainerOptions {
+            container: Some(container.to_owned()),
+            repo: Some(repo.to_owned()),
+            tag: Some(version.to_owned()),
+            pause: false,
+            ..Default::default()
+        };
+        let config = ContainerConfig {
+            entrypoint: Some(entrypoint.iter().map(ToString::to_string).collect()),
+            labels: Some(image_labels.into_iter().collect()),
+            ..Default::default()
+        };
+        self.api.commit_container(options, config).await?;
+        Ok(())
+    }
+
+    /// Images of minik's own, of one kind (the value of their label).
+    pub async fn own_images(&self, kind: &str) -> Result<Vec<OwnImage>, DockerError> {
+        let label = format!("{}={kind}", labels::IMAGE);
+        let options = ListImagesOptions {
+            filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
+            ..Default::default()
+        };
+        let images = self.api.list_images(Some(options)).await?;
+        Ok(images.into_iter().map(|i| OwnImage { tags: i.repo_tags, created: i.created }).collect())
+    }
+
+    /// Removes an image that no container uses; one that is gone already is no error.
+    pub async fn remove_image(&self, name: &str) -> Result<(), DockerError> {
+        let answer = self.api.remove_image(name, None::<RemoveImageOptions>, None).await;
+        gone_is_fine(answer.map(|_| ()))
+    }
+
+    /// Images as one archive, in the form of `docker save`.
+    pub fn export_images(&self, names: &[&str]) -> impl Stream<Item = Result<Bytes, DockerError>> {
+        self.api.export_images(names).map_err(DockerError::from)
+    }
+}

@@ -1,0 +1,108 @@
+use std::collections::HashMap;
+
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions, ListVolumesOptions};
+use ipnet::Ipv4Net;
+
+use super::{Docker, DockerError};
+use crate::cluster::labels;
+use crate::cluster::plan::NetworkPlan;
+
+const MTU: &str = "com.docker.network.driver.mtu";
+
+impl Docker {
+    /// All IPv4 subnets that Docker's networks use, and the MTU set for its default bridge: networks made later do not
+    /// inherit that one.
+    pub async fn networks_in_use(&self) -> Result<(Vec<Ipv4Net>, Option<String>), DockerError> {
+        let networks = self.api.list_networks(None::<ListNetworksOptions>).await?;
+        let mtu = networks
+            .iter()
+            .find(|network| network.name.as_deref() == Some("bridge"))
+            .and_then(|network| network.options.as_ref()?.get(MTU).cloned());
+        let subnets = networks
+            .into_iter()
+            .filter_map(|network| network.ipam?.config)
+            .flatten()
+            .filter_map(|config| config.subnet?.parse().ok())
+            .collect();
+        Ok((subnets, mtu))
+    }
+
+    pub async fn create_network(&self, plan: &NetworkPlan) -> Result<(), DockerError> {
+        let config = IpamConfig {
+            subnet: Some(plan.subnet.net().to_string()),
+            ip_range: Some(plan.subnet.docker_range().to_string()),
+            gateway: Some(plan.subnet.gateway().to_string()),
+            auxiliary_addresses: None,
+        };
+        let options = plan.mtu.iter().map(|mtu| (MTU.to_owned(), mtu.clone())).collect();
+        let request = NetworkCreateRequest {
+            name: plan.name.clone(),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(Ipam { config: Some(vec![config]), ..Default::default() }),
+            labels: Some(plan.labels.clone().into_iter().collect()),
+            options: Some(options),
+            ..Default::default()
+        };
+        self.api.create_network(request).await?;
+        Ok(())
+    }
+
+    /// Whether the network exists, and whether it is a cluster's: `None`, or the cluster in its label.
+    pub async fn network_owner(&self, name: &str) -> Result<Option<Option<String>>, DockerError> {
+        match self.api.inspect_network(name, None::<InspectNetworkOptions>).await {
+            Ok(network) => Ok(Some(network.labels.and_then(|mut labels| labels.remove(labels::CLUSTER)))),
+            Err(error) => match DockerError::from(error) {
+                DockerError::NotFound(_) => Ok(None),
+                other => Err(other),
+            },
+        }
+    }
+
+    /// Ids of a cluster's networks and the cluster each belongs to; of all clusters without a name.
+    pub async fn cluster_networks(
+        &self,
+        cluster: Option<&str>,
+    ) -> Result<Vec<(String, String)>, DockerError> {
+        let options = ListNetworksOptions { filters: Some(label_filter(cluster)) };
+        let networks = self.api.list_networks(Some(options)).await?;
+        Ok(networks.into_iter().filter_map(|n| Some((n.id?, n.labels?.remove(labels::CLUSTER)?))).collect())
+    }
+
+    /// Removes a network; one that is gone already is no error.
+    pub async fn remove_network(&self, id: &str) -> Result<(), DockerError> {
+        gone_is_fine(self.api.remove_network(id).await)
+    }
+
+    /// Names of a cluster's volumes and the cluster each belongs to; of all clusters without a name.
+    pub async fn cluster_volumes(&self, cluster: Option<&str>) -> Result<Vec<(String, String)>, DockerError> {
+        let options = ListVolumesOptions { filters: Some(label_filter(cluster)) };
+        let volumes = self.api.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
+        Ok(volumes
+            .into_iter()
+            .filter_map(|mut v| Some((v.name, v.labels.remove(labels::CLUSTER)?)))
+            .collect())
+    }
+
+    /// Removes a volume; one that is gone already is no error.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), DockerError> {
+        let options = bollard::query_parameters::RemoveVolumeOptions { force: true };
+        gone_is_fine(self.api.remove_volume(name, Some(options)).await)
+    }
+}
+
+/// The filter that selects what carries a cluster's label.
+pub(super) fn label_filter(cluster: Option<&str>) -> HashMap<String, Vec<String>> {
+    let label = match cluster {
+        Some(name) => format!("{}={name}", labels::CLUSTER),
+        None => labels::CLUSTER.to_owned(),
+    };
+    HashMap::from([("label".to_owned(), vec![label])])
+}
+
+pub(super) fn gone_is_fine(answer: Result<(), bollard::errors::Error>) -> Result<(), DockerError> {
+    match answer.map_err(DockerError::from) {
+        Err(DockerError::NotFound(_)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,201 @@
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::docker::{BuildRequest, Docker, DockerError};
+use super::labels::{self, Labels, THIS_VERSION};
+use super::progress::Phases;
+use crate::rt::{Clock, SystemClock};
+use crate::sys::{Pipe, find_program};
+
+/// What the layer under minik is built from.
+const FILES: &[(&str, &[u8])] = &[
+    ("Dockerfile", include_bytes!("../../node-image/Dockerfile")),
+    ("install", include_bytes!("../../node-image/install")),
+    ("packages", include_bytes!("../../node-image/packages")),
+    ("pause", include_bytes!("../../node-image/pause")),
+    ("slim", include_bytes!("../../node-image/slim")),
+];
+/// The Debian that a registry has.
+const REGISTRY_BASE: &str = "debian:trixie-slim";
+/// The same, made from Debian's packages.
+const OWN_BASE: &str = "minik/debian:trixie";
+const ENTRYPOINT: &[&str] = &["/usr/bin/minik", "node", "init"];
+/// An image this young may belong to a cluster that is being made by another binary: it is left alone. Seconds.
+const YOUNG: i64 = 600;
+
+/// Why there is no node image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("image {0} does not exist")]
+    Missing(String),
+    #[error("cannot read this program, {path}: {source}")]
+    Binary { path: PathBuf, source: std::io::Error },
+    #[error("no registry can be reached ({0}) and mmdebstrap is not installed")]
+    NoBase(String),
+    #[error("cannot make a Debian root file system: {0}")]
+    Bootstrap(DockerError),
+    #[error("cannot build the node image: {0}")]
+    Build(DockerError),
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+}
+
+/// Makes sure that the image the nodes are made from exists, and answers its name. An image that was asked for by name
+/// is only looked up, and pulled if it is not there.
+pub async fn ensure(docker: &Docker, asked: Option<&str>, phases: &Phases<'_>) -> Result<String, ImageError> {
+    if let Some(name) = asked {
+        if !docker.image_exists(name).await? {
+            let pulled = docker.pull(name, |line| phases.detail(line)).await;
+            pulled.map_err(|_| ImageError::Missing(name.to_owned()))?;
+        }
+        return Ok(name.to_owned());
+    }
+    let (path, bytes) = this_binary().await?;
+    let node = format!("minik/node:{THIS_VERSION}-{}", short_hash(&[&bytes]));
+    if docker.image_exists(&node).await? {
+        return Ok(node);
+    }
+    let base = ensure_base(docker, phases).await?;
+    phases.detail("adding minik to the node image");
+    let layer = binary_layer(&bytes).map_err(|source| ImageError::Binary { path, source })?;
+    docker
+        .add_layer(&base, layer, &node, ENTRYPOINT, image_labels("node"))
+        .await
+        .map_err(ImageError::Build)?;
+    prune(docker, &[&node, &base], SystemClock.now().as_second()).await;
+    Ok(node)
+}
+
+async fn this_binary() -> Result<(PathBuf, Bytes), ImageError> {
+    let path = PathBuf::from("/proc/self/exe");
+    match tokio::fs::read(&path).await {
+        Ok(bytes) => Ok((path, bytes.into())),
+        Err(source) => Err(ImageError::Binary { path, source }),
+    }
+}
+
+/// The layer under minik.
+async fn ensure_base(docker: &Docker, phases: &Phases<'_>) -> Result<String, ImageError> {
+    let tag = base_tag();
+    if docker.image_exists(&tag).await? {
+        return Ok(tag);
+    }
+    let debian = ensure_debian(docker, phases).await?;
+    let request = BuildRequest {
+        tag: tag.clone(),
+        context: context(),
+        args: vec![("BASE".to_owned(), debian)],
+        labels: image_labels("base"),
+    };
+    docker.build(request, |line| phases.detail(line)).await.map_err(ImageError::Build)?;
+    Ok(tag)
+}
+
+/// An image with Debian in it: one that is there, else the registry's, else one made from packages.
+async fn ensure_debian(docker: &Docker, phases: &Phases<'_>) -> Result<String, ImageError> {
+    for name in [OWN_BASE, REGISTRY_BASE] {
+        if docker.image_exists(name).await? {
+            return Ok(name.to_owned());
+        }
+    }
+    phases.detail(&format!("pulling {REGISTRY_BASE}"));
+    let why = match docker.pull(REGISTRY_BASE, |line| phases.detail(line)).await {
+        Ok(()) => return Ok(REGISTRY_BASE.to_owned()),
+        Err(error) => error.to_string(),
+    };
+    if find_program("mmdebstrap").is_none() {
+        return Err(ImageError::NoBase(why));
+    }
+    phases.detail("no registry can be reached: making Debian from its packages");
+    let bootstrap = |error: DockerError| ImageError::Bootstrap(error);
+    let pipe = Pipe::start("mmdebstrap", &["--variant=minbase", "--format=tar", "trixie", "-"])
+        .map_err(|error| bootstrap(DockerError::Client(error.to_string())))?;
+    docker.import_root(OWN_BASE, pipe).await.map_err(bootstrap)?;
+    Ok(OWN_BASE.to_owned())
+}
+
+fn base_tag() -> String {
+    let parts: Vec<&[u8]> = FILES.iter().flat_map(|(name, content)| [name.as_bytes(), *content]).collect();
+    format!("minik/node-base:{}", short_hash(&parts))
+}
+
+fn image_labels(kind: &str) -> Labels {
+    [(labels::IMAGE, kind), (labels::VERSION, THIS_VERSION)]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into_iter()
+        .collect()
+}
+
+/// The first 12 hexadecimal digits of a SHA-256.
+fn short_hash(parts: &[&[u8]]) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    hex::encode(context.finish()).chars().take(12).collect()
+}
+
+fn context() -> Bytes {
+    let files = FILES.iter().map(|(name, content)| (Path::new(name), *content, 0o644));
+    archive(files).expect("writing to memory does not fail")
+}
+
+fn binary_layer(binary: &[u8]) -> std::io::Result<Bytes> {
+    archive([(Path::new("usr/bin/minik"), binary, 0o755)].into_iter())
+}
+
+/// A tar archive of these files, all root's, without a time.
+pub(super) fn archive<'a>(files: impl Iterator<Item = (&'a Path, &'a [u8], u32)>) -> std::io::Result<Bytes> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content, mode) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        header.set_mtime(0);
+        tar.append_data(&mut header, path, content)?;
+    }
+    tar.into_inner().map(Bytes::from)
+}
+
+/// Removes node images of earlier binaries. One in use stays, as Docker refuses; nobody waits for the outcome.
+async fn prune(docker: &Docker, keep: &[&str], now: i64) {
+    for kind in ["node", "base"] {
+        for image in docker.own_images(kind).await.unwrap_or_default() {
+            let old = now - image.created > YOUNG;
+            for tag in image.tags.iter().filter(|tag| old && !keep.contains(&tag.as_str())) {
+                let _ = docker.remove_image(tag).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_folder_is_embedded() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("node-image");
+        let mut there: Vec<String> = std::fs::read_dir(dir)
+            .expect("the folder")
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8"))
+            .collect();
+        there.sort();
+        assert_eq!(there, FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_tag_follows_the_content() {
+        assert_eq!(short_hash(&[b"a", b"b"]), short_hash(&[b"ab"]));
+        assert_ne!(short_hash(&[b"a"]), short_hash(&[b"b"]));
+        assert_eq!(base_tag().len(), "minik/node-base:".len() + 12);
+    }
+
+    #[test]
+    fn archives_hold_what_they_were_given() {
+        let bytes = binary_layer(b"program").expect("in memory");
+        let mut archive = tar::Archive::new(bytes.as_ref());
+        let entry = archive.entries().expect("entries").next().expect("one").expect("readable");
+        assert_eq!(entry.path().expect("path"), Path::new("usr/bin/minik"));
+        assert_eq!(entry.header().mode().expect("mode"), 0o755);
+    }
+}

@@ -1,0 +1,128 @@
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// A cluster's addresses: one /23, of which Docker hands out only the second quarter itself.
+///
+/// ```text
+/// .0.1 gateway | .0.2 .. .0.127 nodes (fixed) | .0.128/25 Docker's own | .1.1 .. .1.254 LoadBalancer Services
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet(Ipv4Net);
+
+impl Subnet {
+    const PREFIX: u8 = 23;
+
+    pub fn net(self) -> Ipv4Net {
+        self.0
+    }
+
+    pub fn gateway(self) -> Ipv4Addr {
+        self.at(1)
+    }
+
+    /// Address of the node with this number.
+    pub fn node(self, index: u32) -> Ipv4Addr {
+        self.at(2 + index)
+    }
+
+    /// What Docker may give to containers that join by themselves.
+    pub fn docker_range(self) -> Ipv4Net {
+        Ipv4Net::new_assert(self.at(128), 25)
+    }
+
+    /// First and last address for Services of type LoadBalancer.
+    pub fn load_balancers(self) -> (Ipv4Addr, Ipv4Addr) {
+        (self.at(257), self.at(510))
+    }
+
+    fn at(self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.0.network()) + offset)
+    }
+
+    /// The first block that overlaps nothing in `taken`. Blocks are tried from the top of Docker's usual ranges, which
+    /// Docker itself fills from the bottom; `skip` passes over that many free ones, for a retry after a conflict.
+    pub fn choose(taken: &[Ipv4Net], skip: usize) -> Option<Self> {
+        let free = |net: &Ipv4Net| {
+            !taken.iter().any(|other| {
+                other.prefix_len() > 0 && (other.contains(&net.network()) || net.contains(&other.network()))
+            })
+        };
+        ["172.31.0.0/16", "172.30.0.0/16", "172.29.0.0/16", "192.168.0.0/16", "10.213.0.0/16"]
+            .iter()
+            .filter_map(|range| range.parse::<Ipv4Net>().ok())
+            .flat_map(|range| {
+                let mut blocks: Vec<Ipv4Net> =
+                    range.subnets(Self::PREFIX).map(Iterator::collect).unwrap_or_default();
+                blocks.reverse();
+                blocks
+            })
+            .filter(free)
+            .nth(skip)
+            .map(Self)
+    }
+}
+
+/// The destinations of the host's routes, from `/proc/net/route`; the default route is left out.
+pub fn host_routes(proc_net_route: &str) -> Vec<Ipv4Net> {
+    // Numbers are the network byte order read as one little-endian word.
+    let word = |hex: &str| u32::from_str_radix(hex, 16).ok().map(|n| Ipv4Addr::from(n.swap_bytes()));
+    proc_net_route
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let destination = word(fields.get(1)?)?;
+            let mask = word(fields.get(7)?)?;
+            Ipv4Net::with_netmask(destination, mask).ok()
+        })
+        .filter(|net| net.prefix_len() > 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(list: &[&str]) -> Vec<Ipv4Net> {
+        list.iter().map(|n| n.parse().expect("a network")).collect()
+    }
+
+    #[test]
+    fn the_first_block_that_overlaps_nothing_is_taken() {
+        let check = |taken: &[&str], skip: usize, expect: &str| {
+            let chosen = Subnet::choose(&nets(taken), skip).expect("a block");
+            assert_eq!(chosen.net().to_string(), expect, "{taken:?} {skip}");
+        };
+        check(&[], 0, "172.31.254.0/23");
+        check(&[], 1, "172.31.252.0/23");
+        check(&["172.17.0.0/16", "0.0.0.0/0"], 0, "172.31.254.0/23");
+        check(&["172.31.254.0/23"], 0, "172.31.252.0/23");
+        check(&["172.31.254.128/32", "172.31.252.0/22"], 0, "172.31.250.0/23");
+        check(&["172.16.0.0/12"], 0, "192.168.254.0/23");
+        check(&["172.16.0.0/12", "192.168.0.0/16"], 0, "10.213.254.0/23");
+        assert_eq!(Subnet::choose(&nets(&["172.16.0.0/12", "192.168.0.0/16", "10.0.0.0/8"]), 0), None);
+    }
+
+    #[test]
+    fn the_parts_of_a_block_do_not_overlap() {
+        let subnet = Subnet::choose(&[], 0).expect("a block");
+        let (first, last) = subnet.load_balancers();
+        assert_eq!(subnet.gateway().to_string(), "172.31.254.1");
+        assert_eq!(subnet.node(0).to_string(), "172.31.254.2");
+        assert_eq!(subnet.docker_range().to_string(), "172.31.254.128/25");
+        assert_eq!((first.to_string(), last.to_string()), ("172.31.255.1".into(), "172.31.255.254".into()));
+        assert!(!subnet.docker_range().contains(&subnet.node(crate::cluster::spec::ClusterSpec::MAX_NODES)));
+        assert!(!subnet.docker_range().contains(&first));
+        assert!(subnet.net().contains(&last));
+    }
+
+    #[test]
+    fn routes_are_read_from_proc() {
+        let text = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+            eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+            broken\n";
+        assert_eq!(host_routes(text), nets(&["172.17.0.0/16"]));
+    }
+}
