@@ -11,7 +11,25 @@ pub mod allocate;
 pub mod auth;
 pub mod authz;
 pub mod bootstrap;
+mod call;
+mod client;
+mod convert;
+mod gate;
 pub mod index;
+mod interim;
+mod key;
+mod projection;
 pub mod request;
+mod root;
+mod rows;
+mod selection;
+mod server;
+mod special;
+mod verbs;
+mod wire;
 
 pub use request::RequestInfo;
+pub use server::{ApiServer, Options};
+
+#[cfg(test)]
+mod tests;

@@ -3,5 +3,3 @@
 mod namespaces;
 mod objects;
 mod real;
-mod rules;
-mod tracer;

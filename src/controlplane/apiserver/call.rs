@@ -1,0 +1,220 @@
+//! One request on its way through the verbs, and what they all need of it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use super::interim::schema::{self, FieldValidation, Schema};
+use crate::api::meta::Gvk;
+use crate::api::resources::Resource;
+use crate::api::status::ApiError;
+use crate::api::validate::FieldError;
+use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
+use crate::rt::{Clock, Stop};
+
+use super::admission::{Admission, Attributes, Operation};
+use super::auth::UserInfo;
+use super::convert;
+use super::key::Place;
+use super::request::RequestInfo;
+use super::verbs::{Sent, included};
+use super::wire::{self, Accept, Params, Shape};
+
+/// What all requests share.
+pub struct Engine {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub admission: Arc<Admission>,
+    /// Ends watches.
+    pub stop: Stop,
+}
+
+/// One request on a resource.
+pub struct Call<'a> {
+    pub engine: &'a Engine,
+    pub info: &'a RequestInfo,
+    pub user: &'a UserInfo,
+    pub resource: &'a Arc<Resource>,
+    pub accept: Accept,
+    pub params: Params<'a>,
+}
+
+impl Call<'_> {
+    /// Where the collection stands in storage.
+    pub fn place(&self) -> Place<'_> {
+        convert::place(self.resource)
+    }
+
+    /// The key of the object that the path names.
+    pub fn key(&self) -> String {
+        self.place().key(&self.info.namespace, &self.info.name)
+    }
+
+    /// The only name that a list or watch can be about, where that narrows the keys to read.
+    pub fn only_name(&self) -> &str {
+        let everywhere = self.resource.namespaced && self.info.namespace.is_empty();
+        if everywhere { "" } else { &self.info.name }
+    }
+
+    /// The path must name one object of the scope that the resource has.
+    pub fn check_single(&self) -> Result<(), ApiError> {
+        if self.info.name.is_empty() || (self.resource.namespaced && self.info.namespace.is_empty()) {
+            return Err(ApiError::method_not_allowed());
+        }
+        Ok(())
+    }
+
+    /// The type of the bodies that this path takes.
+    fn body_kind(&self) -> Gvk {
+        let subresource = self.resource.subresource(&self.info.subresource);
+        subresource.map_or_else(|| self.resource.gvk(), |subresource| subresource.kind.clone())
+    }
+
+    /// The schema of the bodies that this path takes.
+    pub fn schema(&self) -> Result<&'static Schema, ApiError> {
+        let kind = self.body_kind();
+        schema::builtin(&kind).ok_or_else(|| ApiError::internal(format!("there is no schema for {kind}")))
+    }
+
+    /// What to do with unknown and repeated fields, from `fieldValidation`.
+    fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        match self.params.text("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => {
+                let error =
+                    FieldError::not_supported("fieldValidation", other, &["Ignore", "Warn", "Strict"]);
+                Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![error]))
+            }
+        }
+    }
+
+    /// The body as an object of the path's type, defaulted, and what to warn of.
+    pub fn decode(&self, sent: &Sent<'_>) -> Result<(Value, Vec<String>), ApiError> {
+        let kind = self.body_kind();
+        let (mut object, warnings) =
+            wire::decode_object(sent.headers, &sent.body, &kind, self.schema()?, self.field_validation()?)?;
+        if kind.kind == self.resource.kind {
+            self.resource.default(&mut object);
+        }
+        Ok((object, warnings))
+    }
+
+    /// An object that came of a patch: checked against the schema and defaulted, as if it had been sent.
+    pub fn complete(&self, patched: &Value) -> Result<(Value, Vec<String>), ApiError> {
+        let bytes = serde_json::to_vec(patched).map_err(ApiError::internal)?;
+        let (mut object, warnings) = self.schema()?.decode(&bytes, self.field_validation()?)?;
+        if self.body_kind().kind == self.resource.kind {
+            self.resource.default(&mut object);
+        }
+        Ok((object, warnings))
+    }
+
+    /// Encodes an object for storage.
+    pub fn payload(&self, object: Value) -> Result<Payload, ApiError> {
+        convert::payload(self.resource, object)
+    }
+
+    /// Parses a stored object, in the request's version.
+    pub fn read(&self, entry: &Entry) -> Result<Value, ApiError> {
+        convert::read(self.resource, &entry.data)
+    }
+
+    /// What admission is told.
+    pub fn attributes<'c>(
+        &'c self,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<&'c Value>,
+        dry_run: bool,
+    ) -> Attributes<'c> {
+        Attributes {
+            user: self.user,
+            operation,
+            group: &self.resource.group,
+            resource: &self.resource.plural,
+            kind: &self.resource.kind,
+            subresource: &self.info.subresource,
+            namespace: &self.info.namespace,
+            name: &self.info.name,
+            object,
+            old,
+            dry_run,
+        }
+    }
+
+    /// Everything wrong with an object that is to be written through this path.
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        match (self.info.subresource.as_str(), old) {
+            ("" | "scale", old) => self.resource.validate(object, old),
+            (_, Some(old)) => self.resource.validate_status(object, old),
+            (_, None) => Vec::new(),
+        }
+    }
+
+    /// Answers a stored object in the form that the client accepts: its bytes, if nothing else is asked for.
+    pub fn answer_entry(&self, code: StatusCode, entry: &Entry) -> Result<Response<Body>, ApiError> {
+        if self.accept.yaml || convert::converts(self.resource) || self.accept.shape == Shape::Table {
+            return self.answer_object(code, &self.read(entry)?);
+        }
+        match self.accept.shape {
+            Shape::Partial => Ok(wire::raw(code, wire::partial(&entry.data))),
+            _ => Ok(wire::raw(code, entry.data.clone())),
+        }
+    }
+
+    /// Answers an object in the form that the client accepts.
+    pub fn answer_object(&self, code: StatusCode, object: &Value) -> Result<Response<Body>, ApiError> {
+        match self.accept.shape {
+            Shape::Plain => Ok(wire::value(code, self.accept, object)),
+            Shape::Partial => Ok(wire::raw(code, wire::partial(object.to_string().as_bytes()))),
+            Shape::Table => {
+                let meta = serde_json::json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                Ok(wire::value(code, self.accept, &self.table(std::slice::from_ref(object), meta)))
+            }
+        }
+    }
+
+    /// Objects as a table.
+    pub fn table(&self, objects: &[Value], meta: Value) -> Value {
+        let now = self.engine.clock.now();
+        convert::table_of(self.resource, objects, meta, included(&self.params), now)
+    }
+
+    pub fn not_found(&self) -> ApiError {
+        self.not_found_named(&self.info.name)
+    }
+
+    pub fn not_found_named(&self, name: &str) -> ApiError {
+        ApiError::not_found(&self.resource.group, &self.resource.plural, name)
+    }
+
+    /// The object is not the one that the client has seen.
+    pub fn modified(&self) -> ApiError {
+        ApiError::modified(&self.resource.group, &self.resource.plural, &self.info.name)
+    }
+
+    pub fn conflict(&self, why: &str) -> ApiError {
+        ApiError::conflict(&self.resource.group, &self.resource.plural, &self.info.name, why)
+    }
+
+    pub fn invalid(&self, name: &str, errors: Vec<FieldError>) -> ApiError {
+        ApiError::invalid(&self.resource.group, &self.resource.kind, name, errors)
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Compacted { asked, oldest } => {
+                Self::expired(format!("too old resource version: {asked} ({oldest})"))
+            }
+            StorageError::Future { asked, current } => Self::too_large_resource_version(asked, current),
+            StorageError::Unavailable(_) => Self::service_unavailable(error.to_string()),
+            StorageError::Exists(_) | StorageError::Conflict(_) => Self::internal(error),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! From stored bytes to an object in the version that a request speaks, and back. Most resources are stored as they are
+//! served; events and autoscalers have a second view of the same objects.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::resources::{Resource, table};
+use crate::api::status::ApiError;
+use crate::api::table::{self as tables, IncludeObject};
+use crate::controlplane::storage::{Payload, Ttl};
+
+use super::key::Place;
+use super::wire;
+
+/// How long events are kept, as upstream does.
+const EVENT_TTL: Ttl = Some(std::time::Duration::from_secs(3600));
+
+/// Whether stored bytes are not what this resource's readers get.
+pub fn converts(resource: &Resource) -> bool {
+    resource.stored_as.is_some()
+}
+
+/// Where the resource's objects stand.
+pub fn place(resource: &Resource) -> Place<'_> {
+    match &resource.stored_as {
+        Some(other) => {
+            Place { group: &other.group, plural: &other.resource, namespaced: resource.namespaced }
+        }
+        None => Place { group: &resource.group, plural: &resource.plural, namespaced: resource.namespaced },
+    }
+}
+
+/// Parses a stored object, and writes it as the resource's version does.
+pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
+    let mut object: Value = serde_json::from_slice(data).map_err(ApiError::internal)?;
+    if converts(resource) {
+        resource.strategy().from_stored(&mut object);
+    }
+    Ok(object)
+}
+
+/// Encodes an object of the resource's version as it is stored.
+pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiError> {
+    let mut stored = None;
+    if let Some(other) = &resource.stored_as {
+        resource.strategy().to_stored(&mut object);
+        let row = table().find(&other.group, &other.version, &other.resource);
+        stored =
+            Some(row.ok_or_else(|| {
+                ApiError::internal(format!("{resource:?} is stored as an unknown resource"))
+            })?);
+    }
+    let resource = stored.as_deref().unwrap_or(resource);
+    let ttl = if resource.plural == "events" && resource.group.is_empty() { EVENT_TTL } else { None };
+    let metadata = object.get("metadata").and_then(Value::as_object);
+    let attrs = wire::attrs(metadata, &resource.selectable_fields(&object));
+    Ok(wire::payload(&object, attrs, ttl))
+}
+
+/// Objects as a table.
+pub fn table_of(
+    resource: &Resource,
+    objects: &[Value],
+    meta: Value,
+    include: IncludeObject,
+    now: Timestamp,
+) -> Value {
+    tables::render(resource, objects, meta, include, now)
+}

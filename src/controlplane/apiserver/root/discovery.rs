@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::api::resources::Resource;
+
+/// Groups in the table's order, each with its versions in order of preference.
+pub fn groups(rows: &[Arc<Resource>]) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for row in rows {
+        let at = groups.iter().position(|(name, _)| *name == row.group).unwrap_or_else(|| {
+            groups.push((row.group.to_string(), Vec::new()));
+            groups.len() - 1
+        });
+        if !groups[at].1.contains(&row.version.to_string()) {
+            groups[at].1.push(row.version.to_string());
+        }
+    }
+    for (_, versions) in &mut groups {
+        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+    }
+    groups
+}
+
+/// Orders versions as upstream does: stable before beta before alpha, then by number, higher first.
+fn priority(version: &str) -> (u8, u32, u32) {
+    let digits = |text: &str| text.parse::<u32>().unwrap_or(0);
+    let rest = version.strip_prefix('v').unwrap_or(version);
+    if let Some((major, minor)) = rest.split_once("beta") {
+        (1, digits(major), digits(minor))
+    } else if let Some((major, minor)) = rest.split_once("alpha") {
+        (0, digits(major), digits(minor))
+    } else {
+        (2, digits(rest), 0)
+    }
+}
+
+/// Every plain discovery document, by its path.
+pub fn documents(rows: &[Arc<Resource>]) -> BTreeMap<String, Value> {
+    let groups = groups(rows);
+    let mut documents = BTreeMap::new();
+    documents.insert("/api".to_owned(), core_versions());
+    let named = groups.iter().filter(|(name, _)| !name.is_empty());
+    let list: Vec<Value> = named.clone().map(|(name, versions)| group(name, versions)).collect();
+    documents.insert("/apis".to_owned(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}));
+    for (name, versions) in named {
+        let mut document = group(name, versions);
+        document["kind"] = "APIGroup".into();
+        document["apiVersion"] = "v1".into();
+        documents.insert(format!("/apis/{name}"), document);
+    }
+    for (name, versions) in &groups {
+        for version in versions {
+            let path =
+                if name.is_empty() { format!("/api/{version}") } else { format!("/apis/{name}/{version}") };
+            let of_version = rows.iter().filter(|row| row.group == *name && row.version == *version);
+            documents.insert(path, resources(of_version));
+        }
+    }
+    documents
+}
+
+fn core_versions() -> Value {
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [],
+    })
+}
+
+fn group(name: &str, versions: &[String]) -> Value {
+    let version = |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let all: Vec<Value> = versions.iter().map(version).collect();
+    json!({"name": name, "versions": all, "preferredVersion": all[0]})
+}
+
+/// The APIResourceList of one group and version.
+fn resources<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> Value {
+    let mut group_version = String::new();
+    let mut list = Vec::new();
+    for row in rows {
+        group_version = row.api_version();
+        let mut entry = json!({
+            "name": row.plural,
+            "singularName": row.singular,
+            "namespaced": row.namespaced,
+            "kind": row.kind,
+            "verbs": row.verbs,
+        });
+        if !row.short_names.is_empty() {
+            entry["shortNames"] = json!(row.short_names);
+        }
+        if !row.categories.is_empty() {
+            entry["categories"] = json!(row.categories);
+        }
+        list.push(entry);
+        for sub in &row.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", row.plural, sub.name),
+                "singularName": "",
+                "namespaced": row.namespaced,
+                "kind": sub.kind.kind,
+                "verbs": sub.verbs,
+            });
+            if sub.kind.group != row.group || sub.kind.version != row.version {
+                entry["group"] = json!(sub.kind.group);
+                entry["version"] = json!(sub.kind.version);
+            }
+            list.push(entry);
+        }
+    }
+    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_preferred_as_upstream_does() {
+        let mut versions = ["v1beta1", "v2", "v1", "v1alpha1", "v1beta2"];
+        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+        assert_eq!(versions, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1"]);
+    }
+
+    #[test]
+    fn every_row_can_be_discovered() {
+        let rows: Vec<_> = crate::api::resources::table().iter().cloned().collect();
+        let documents = documents(&rows);
+        let pods = &documents["/api/v1"]["resources"];
+        let names: Vec<&str> =
+            pods.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();
+        for name in ["pods", "pods/log", "pods/eviction", "namespaces/finalize", "configmaps"] {
+            assert!(names.contains(&name), "{name}");
+        }
+        assert_eq!(documents["/apis/apps"]["preferredVersion"]["groupVersion"], "apps/v1");
+        assert_eq!(documents["/apis/autoscaling"]["preferredVersion"]["version"], "v2");
+    }
+}

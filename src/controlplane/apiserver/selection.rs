@@ -1,0 +1,96 @@
+//! Which objects of a collection a list or watch wants, decided on keys and attributes, without parsing objects.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::api::resources::Resource;
+use crate::api::selector::{FieldSelector, LabelSelector, SelectorError};
+use crate::api::status::ApiError;
+use crate::controlplane::storage::{Entry, Filter};
+
+use super::key::{name_of, namespace_of};
+use super::wire::Params;
+
+/// Label and field selector of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    labels: Option<LabelSelector>,
+    fields: Option<FieldSelector>,
+    /// The only name there can be, if the path says so.
+    name: Option<String>,
+    namespaced: bool,
+}
+
+impl Selection {
+    /// Reads `labelSelector` and `fieldSelector`; 400 if they do not parse or name a field that cannot be selected on.
+    /// `name`: the only name there can be; empty for any.
+    pub fn read(resource: &Resource, params: &Params<'_>, name: &str) -> Result<Self, ApiError> {
+        let bad = |error: SelectorError| ApiError::bad_request(error.to_string());
+        let labels = params.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
+        let fields = params.text("fieldSelector").map(FieldSelector::parse).transpose().map_err(bad)?;
+        if let Some(fields) = &fields {
+            check_fields(resource, fields)?;
+        }
+        let name = (!name.is_empty()).then(|| name.to_owned());
+        Ok(Self { labels, fields, name, namespaced: resource.namespaced }.trimmed())
+    }
+
+    /// Selectors without terms select everything.
+    fn trimmed(mut self) -> Self {
+        self.labels = self.labels.filter(|labels| !labels.is_empty());
+        self.fields = self.fields.filter(|fields| !fields.is_empty());
+        self
+    }
+
+    pub fn is_all(&self) -> bool {
+        self.labels.is_none() && self.fields.is_none() && self.name.is_none()
+    }
+
+    pub fn matches(&self, entry: &Entry) -> bool {
+        if self.name.as_deref().is_some_and(|name| name_of(&entry.key) != name) {
+            return false;
+        }
+        let labels =
+            self.labels.as_ref().is_none_or(|labels| labels.matches(|key| prefixed(entry, "l:", key)));
+        labels && self.fields.as_ref().is_none_or(|fields| fields.matches(|path| self.field(entry, path)))
+    }
+
+    fn field<'e>(&self, entry: &'e Entry, path: &str) -> Option<Cow<'e, str>> {
+        let value = match path {
+            "metadata.name" => name_of(&entry.key),
+            "metadata.namespace" if self.namespaced => namespace_of(&entry.key),
+            "metadata.namespace" => "",
+            _ => prefixed(entry, "f:", path)?,
+        };
+        Some(Cow::Borrowed(value))
+    }
+
+    /// The same as a filter for storage; `None` if everything is wanted.
+    pub fn filter(&self) -> Option<Filter> {
+        if self.is_all() {
+            return None;
+        }
+        let selection = self.clone();
+        Some(Arc::new(move |entry: &Entry| selection.matches(entry)))
+    }
+}
+
+/// The attribute `<prefix><name>`, found without building its name.
+fn prefixed<'e>(entry: &'e Entry, prefix: &str, name: &str) -> Option<&'e str> {
+    let found = entry.attrs.iter().find(|(key, _)| key.strip_prefix(prefix) == Some(name));
+    found.map(|(_, value)| value.as_ref())
+}
+
+fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
+    let known = resource.selectable_fields(&Value::Null);
+    for path in fields.terms().iter().map(|term| term.field.as_str()) {
+        let ok = matches!(path, "metadata.name" | "metadata.namespace")
+            || known.iter().any(|(own, _)| *own == path);
+        if !ok {
+            return Err(ApiError::bad_request(format!("field label not supported: {path}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The server: built from its parts once, then every request goes through [`ApiServer::router`].
+
+use std::net::Ipv4Addr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures::FutureExt as _;
+use http::header::ACCEPT;
+use http::request::Parts;
+use http::{Request, Response};
+use ipnet::Ipv4Net;
+
+use crate::api::resources::Storage;
+use crate::api::status::ApiError;
+use crate::controlplane::storage::{StorageError, Store};
+use crate::pki::Key;
+use crate::rt::{Clock, Tasks};
+
+use super::admission::Admission;
+use super::allocate::Allocator;
+use super::auth::{Authenticator, Tokens, UserInfo};
+use super::authz::Authorizer;
+use super::call::{Call, Engine};
+use super::gate::Gate;
+use super::index::Index;
+use super::request::RequestInfo;
+use super::root::Root;
+use super::rows::Rows;
+use super::verbs::{self, Sent};
+use super::wire::{self, Accept, Params};
+use super::{client, special};
+
+/// How long a request may take that is not a watch or a stream.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a server is built from.
+pub struct Options {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    /// Watches end, and what follows the store stops, when these do.
+    pub tasks: Tasks,
+    /// Signs ServiceAccount tokens.
+    pub token_key: Key,
+    /// Addresses for Services.
+    pub service_cidr: Ipv4Net,
+    /// Service addresses that are given only to who asks for them: the first one (`kubernetes`) and the DNS service's.
+    pub reserved: Vec<Ipv4Addr>,
+}
+
+/// The API server.
+#[derive(Clone)]
+pub struct ApiServer {
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+struct Shared {
+    engine: Engine,
+    gate: Gate,
+    rows: Rows,
+    root: Root,
+}
+
+impl ApiServer {
+    /// Puts the parts together and reads what they need to know; nothing is bound or served yet.
+    pub async fn build(options: Options) -> Result<Self, StorageError> {
+        let Options { store, clock, tasks, token_key, service_cidr, reserved } = options;
+        let allocator = Allocator::new(service_cidr, &reserved);
+        let index = Index::start(store.clone(), vec![allocator.clone()], &tasks).await?;
+        let authorizer = Arc::new(Authorizer::new(index.clone()));
+        let tokens = Arc::new(Tokens::new(&token_key));
+        let authenticator = Authenticator::new(index.clone(), tokens, authorizer.clone(), clock.clone());
+        let gate = Gate { authenticator: Arc::new(authenticator), authorizer };
+        let admission = Arc::new(Admission::new(index, allocator, clock.clone()));
+        let engine = Engine { store, clock, admission, stop: tasks.stop() };
+        let shared = Shared { engine, gate, rows: Rows::builtin(), root: Root::new() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The whole API as a service: what is put behind TLS, and what in-process clients call.
+    pub fn router(&self) -> Router {
+        let shared = self.shared.clone();
+        Router::new().fallback(move |request: Request<Body>| handle(shared.clone(), request))
+    }
+
+    /// A client in this process that acts as `user`; no socket and no TLS between.
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        client::in_process(self.router(), user)
+    }
+}
+
+/// Answers one request, whatever happens on the way.
+async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query());
+    let (verb, path) = (info.verb, info.path.clone());
+    let unbounded = info.verb == "watch" || special::is_stream(&info);
+    let work = AssertUnwindSafe(shared.route(parts, body, info)).catch_unwind();
+    let done = if unbounded { Ok(work.await) } else { tokio::time::timeout(PATIENCE, work).await };
+    match done {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(error))) => {
+            if error.code >= 500 {
+                tracing::warn!(verb, path, %error, "request failed");
+            }
+            wire::error(&error)
+        }
+        Ok(Err(_)) => {
+            tracing::error!(verb, path, "a request handler panicked");
+            wire::error(&ApiError::internal(format!("this request caused apiserver to panic: {verb} {path}")))
+        }
+        Err(_) => {
+            let why = format!("request did not complete within {}s", PATIENCE.as_secs());
+            wire::error(&ApiError::timeout(&why, 0))
+        }
+    }
+}
+
+impl Shared {
+    async fn route(&self, parts: Parts, body: Body, info: RequestInfo) -> verbs::Answer {
+        let user = self.gate.pass(&parts, &info).await?;
+        if !info.is_resource {
+            return self.root.answer(&parts, &info, self.engine.store.as_ref());
+        }
+        let Some(resource) = self.rows.find(&info.group, &info.version, &info.resource) else {
+            return Err(ApiError::unknown_path());
+        };
+        let allowed = if info.subresource.is_empty() {
+            resource.verbs
+        } else {
+            resource.subresource(&info.subresource).ok_or_else(ApiError::unknown_path)?.verbs
+        };
+        if !resource.namespaced && !info.namespace.is_empty() && resource.plural != "namespaces" {
+            return Err(ApiError::unknown_path());
+        }
+        if !allowed.contains(&info.verb) {
+            return Err(ApiError::method_not_allowed());
+        }
+        let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
+        let call = Call {
+            engine: &self.engine,
+            info: &info,
+            user: &user,
+            resource,
+            accept: Accept::negotiate(accept)?,
+            params: Params::new(parts.uri.query()),
+        };
+        if special::is_stream(&info) {
+            return special::stream(&call, Request::from_parts(parts.clone(), body)).await;
+        }
+        let body = if matches!(info.verb, "get" | "list" | "watch") {
+            bytes::Bytes::new()
+        } else {
+            wire::read_body(body).await?
+        };
+        let sent = Sent { headers: &parts.headers, body };
+        if resource.storage == Storage::Virtual || special::is_special(&info) {
+            return special::run(&call, sent).await;
+        }
+        verbs::run(&call, sent).await
+    }
+}

@@ -1,0 +1,129 @@
+use http::StatusCode;
+use rand::RngExt as _;
+use serde_json::Value;
+
+use crate::api::meta::{ObjectExt, format_time};
+use crate::api::status::ApiError;
+use crate::controlplane::storage::StorageError;
+
+use super::super::admission::Operation;
+use super::super::call::Call;
+use super::write::{self, Outcome};
+use super::{Answer, Sent};
+
+/// How often a generated name that is taken is replaced by another.
+const ATTEMPTS: usize = 8;
+/// Letters and digits of generated names: no vowels, so that no words come out, and nothing that looks like another.
+const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX: usize = 5;
+const LONGEST_BASE: usize = 63 - SUFFIX;
+
+/// Creates the object in the body.
+pub async fn create(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
+    if !call.info.name.is_empty() || (call.resource.namespaced && call.info.namespace.is_empty()) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let dry_run = call.params.dry_run()?;
+    let (object, warnings) = call.decode(sent)?;
+    let outcome = create_object(call, object, dry_run).await?;
+    write::answer(call, StatusCode::CREATED, &outcome, &warnings)
+}
+
+/// Creates a decoded and defaulted object; under a generated name if it asks for one.
+pub async fn create_object(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Outcome, ApiError> {
+    settle_metadata(call, &mut object)?;
+    let generated = object.name().is_empty() && !object.generate_name().is_empty();
+    if !generated {
+        let name = object.name().to_owned();
+        return match attempt(call, object, dry_run).await? {
+            Some(outcome) => Ok(outcome),
+            None => Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
+        };
+    }
+    let mut name = String::new();
+    for _ in 0..ATTEMPTS {
+        let mut object = object.clone();
+        name = generated_name(object.generate_name());
+        object.meta_mut().insert("name".to_owned(), name.as_str().into());
+        if let Some(outcome) = attempt(call, object, dry_run).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(ApiError::generate_name_conflict(&call.resource.group, &call.resource.plural, &name))
+}
+
+/// One attempt; `None`: the name is taken.
+async fn attempt(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Option<Outcome>, ApiError> {
+    call.resource.prepare_create(&mut object);
+    let prepared = write::admit(call, Operation::Create, object, None, dry_run).await?;
+    let key = call.place().key(&call.info.namespace, prepared.object.name());
+    if dry_run {
+        let taken = call.engine.store.get(&key).await?.is_some();
+        return Ok((!taken).then_some(Outcome::Object(prepared.object)));
+    }
+    let payload = call.payload(prepared.object)?;
+    match call.engine.store.create(key, payload).await {
+        Ok(entry) => {
+            prepared.reserved.commit();
+            Ok(Some(Outcome::Stored(entry)))
+        }
+        Err(StorageError::Exists(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the server sets, and what the request's path says.
+fn settle_metadata(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if !object.resource_version().is_empty() && object.resource_version() != "0" {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let namespace = object.namespace();
+    if call.resource.namespaced && !namespace.is_empty() && namespace != call.info.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let now = format_time(call.engine.clock.now());
+    let meta = object.meta_mut();
+    for field in [
+        "resourceVersion",
+        "selfLink",
+        "managedFields",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
+        meta.remove(field);
+    }
+    if call.resource.namespaced {
+        meta.insert("namespace".to_owned(), call.info.namespace.as_str().into());
+    } else {
+        meta.remove("namespace");
+    }
+    meta.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+    meta.insert("creationTimestamp".to_owned(), now.into());
+    Ok(())
+}
+
+fn generated_name(base: &str) -> String {
+    let mut end = base.len().min(LONGEST_BASE);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut name = base[..end].to_owned();
+    let mut random = rand::rng();
+    name.extend((0..SUFFIX).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_fit_a_label() {
+        let name = generated_name("web-");
+        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+        assert_eq!(generated_name(&"a".repeat(200)).len(), 63);
+    }
+}

@@ -1,0 +1,79 @@
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use super::super::interim::patch;
+use crate::api::status::ApiError;
+
+use super::super::call::Call;
+use super::write::{self, Attempt};
+use super::{Answer, Sent, update};
+
+/// The patch formats there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Merge,
+    Strategic,
+}
+
+const FORMATS: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+
+/// A decoded patch.
+pub struct Patch {
+    format: Format,
+    document: Value,
+}
+
+impl Patch {
+    /// Reads a patch from the request; 415 for a format that there is not.
+    pub fn read(sent: &Sent<'_>) -> Result<Self, ApiError> {
+        let content_type =
+            sent.headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
+        let format = match content_type.split(';').next().unwrap_or_default().trim() {
+            "application/json-patch+json" => Format::Json,
+            "application/merge-patch+json" => Format::Merge,
+            "application/strategic-merge-patch+json" => Format::Strategic,
+            _ => return Err(ApiError::unsupported_media_type(&FORMATS)),
+        };
+        let document: Value = serde_json::from_slice(&sent.body)
+            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+        let array = format == Format::Json;
+        if document.is_array() != array || document.is_object() == array {
+            let what = if array { "an array of operations" } else { "an object" };
+            return Err(ApiError::bad_request(format!("error decoding patch: it is not {what}")));
+        }
+        Ok(Self { format, document })
+    }
+
+    /// The object that comes of it.
+    pub fn apply(&self, call: &Call<'_>, object: &Value) -> Result<Value, ApiError> {
+        match self.format {
+            Format::Json => patch::json(object, &self.document),
+            Format::Merge => patch::merge(object, &self.document),
+            Format::Strategic => patch::strategic(object, &self.document, call.schema()?),
+        }
+    }
+}
+
+/// Changes an object, or what a subresource shows of it, by a patch. Without a `resourceVersion` in the patch, it is applied
+/// to whatever stands when it is written.
+pub async fn patch(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
+    call.check_single()?;
+    let dry_run = call.params.dry_run()?;
+    let patch = Patch::read(sent)?;
+    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
+    loop {
+        let old = attempt.standing(call)?;
+        let patched = patch.apply(call, &old)?;
+        let (new, warnings) = call.complete(&patched)?;
+        let prepared = write::prepare_update(call, &old, new, dry_run).await?;
+        if let Some(outcome) = attempt.commit(call, update::settle(&old, prepared.object)).await? {
+            if !dry_run {
+                prepared.reserved.commit();
+            }
+            return write::answer(call, StatusCode::OK, &outcome, &warnings);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::api::meta::ObjectExt;
+use crate::api::status::ApiError;
+use crate::api::validate::FieldError;
+
+use super::super::call::Call;
+use super::super::wire;
+use super::patch::Patch;
+use super::write::{self, Attempt, Outcome};
+use super::{Answer, Sent};
+
+/// Answers the Scale of an object.
+pub async fn get(call: &Call<'_>) -> Answer {
+    call.check_single()?;
+    let entry = call.engine.store.get(&call.key()).await?.ok_or_else(|| call.not_found())?;
+    Ok(wire::value(StatusCode::OK, call.accept, &scale_of(&call.read(&entry)?)))
+}
+
+/// Replaces the Scale: the replicas are all that can change.
+pub async fn update(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
+    let (scale, warnings) = call.decode(sent)?;
+    write(call, &warnings, |_| Ok(scale.clone())).await
+}
+
+/// Patches the Scale.
+pub async fn patch(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
+    let patch = Patch::read(sent)?;
+    write(call, &[], |scale| Ok(call.complete(&patch.apply(call, scale)?)?.0)).await
+}
+
+async fn write(
+    call: &Call<'_>,
+    warnings: &[String],
+    mut wanted: impl FnMut(&Value) -> Result<Value, ApiError> + Send,
+) -> Answer {
+    call.check_single()?;
+    let dry_run = call.params.dry_run()?;
+    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
+    loop {
+        let old = attempt.standing(call)?;
+        let scale = wanted(&scale_of(&old))?;
+        check(&scale)?;
+        let mut new = old.clone();
+        new["spec"]["replicas"] = scale.int_at("/spec/replicas").unwrap_or(0).into();
+        for field in ["resourceVersion", "uid", "name", "namespace"] {
+            let said =
+                scale.meta().and_then(|meta| meta.get(field)).and_then(Value::as_str).unwrap_or_default();
+            if !said.is_empty() {
+                new.meta_mut().insert(field.to_owned(), said.into());
+            }
+        }
+        let prepared = write::prepare_update(call, &old, new, dry_run).await?;
+        let Some(outcome) = attempt.commit(call, write::Step::Put(prepared.object)).await? else { continue };
+        if !dry_run {
+            prepared.reserved.commit();
+        }
+        let object = match outcome {
+            Outcome::Stored(entry) => call.read(&entry)?,
+            Outcome::Object(object) => object,
+        };
+        let mut response = wire::value(StatusCode::OK, call.accept, &scale_of(&object));
+        wire::warn(&mut response, warnings);
+        return Ok(response);
+    }
+}
+
+fn check(scale: &Value) -> Result<(), ApiError> {
+    let replicas = scale.int_at("/spec/replicas").unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+    Err(ApiError::invalid("autoscaling", "Scale", scale.name(), vec![error]))
+}
+
+/// The autoscaling/v1 Scale of an object with replicas.
+fn scale_of(object: &Value) -> Value {
+    let mut meta = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.meta().and_then(|meta| meta.get(field)) {
+            meta.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut status = json!({"replicas": object.int_at("/status/replicas").unwrap_or(0)});
+    let selector = selector_text(object.pointer("/spec/selector").unwrap_or(&Value::Null));
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": meta,
+        "spec": {"replicas": object.int_at("/spec/replicas").unwrap_or(0)},
+        "status": status,
+    })
+}
+
+/// A selector as query strings write it. ReplicationControllers have a plain map, the others a LabelSelector.
+fn selector_text(selector: &Value) -> String {
+    let labels = match selector.get("matchLabels") {
+        Some(labels) => labels.as_object(),
+        None if selector.get("matchExpressions").is_some() => None,
+        None => selector.as_object(),
+    };
+    let mut terms: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect();
+    for expression in selector.array_at("/matchExpressions") {
+        let key = expression.text("key").unwrap_or_default();
+        let values: Vec<&str> = expression.array_at("/values").iter().filter_map(Value::as_str).collect();
+        let values = values.join(",");
+        match expression.text("operator") {
+            Some("In") => terms.push(format!("{key} in ({values})")),
+            Some("NotIn") => terms.push(format!("{key} notin ({values})")),
+            Some("Exists") => terms.push(key.to_owned()),
+            Some("DoesNotExist") => terms.push(format!("!{key}")),
+            _ => {}
+        }
+    }
+    terms.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_says_what_autoscalers_ask() {
+        let object = json!({
+            "metadata": {"name": "a", "namespace": "b", "uid": "u", "labels": {"x": "y"}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}, "matchExpressions": [
+                {"key": "tier", "operator": "In", "values": ["a", "b"]}]}},
+            "status": {"replicas": 2},
+        });
+        let scale = scale_of(&object);
+        assert_eq!(scale["spec"], json!({"replicas": 3}));
+        assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=web,tier in (a,b)"}));
+        assert_eq!(scale["metadata"], json!({"name": "a", "namespace": "b", "uid": "u"}));
+        assert_eq!(selector_text(&json!({"app": "x"})), "app=x");
+    }
+}

@@ -1,0 +1,244 @@
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::StatusCode;
+use rand::RngExt as _;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+
+use crate::api::status::ApiError;
+use crate::controlplane::storage::{Batch, Entry, StorageError, Watch};
+use crate::rt::{Clock, Stop};
+
+use super::super::call::Call;
+use super::super::selection::Selection;
+use super::super::wire;
+use super::Answer;
+use super::list_plan::{ListOptions, Snapshot, Start};
+use super::watch_frames::{Framing, error_frame};
+use super::{included, list, watch_frames};
+
+/// How often a quiet watch says how far it is, as upstream does.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without a timeout of its own ends after one to two of these, so that clients spread over servers.
+const LIFETIME: Duration = Duration::from_secs(1800);
+/// Bytes of one chunk, about: many frames travel in one write.
+const CHUNK: usize = 256 * 1024;
+
+/// Answers a stream of what happens to a collection.
+pub async fn watch(call: &Call<'_>) -> Answer {
+    let options = ListOptions::read(&call.params)?;
+    let start = options.start()?;
+    let framing = Framing {
+        resource: call.resource.clone(),
+        shape: call.accept.shape,
+        include: included(&call.params),
+        selection: Selection::read(call.resource, &call.params, call.only_name())?,
+    };
+    let lifetime = lifetime(call.params.integer("timeoutSeconds")?);
+    let bookmarks = call.params.flag("allowWatchBookmarks");
+    let begun = match begin(call, &framing, start).await {
+        Ok(begun) => begun,
+        // Once a request is understood, a watch that cannot start says so in its first event.
+        Err(error @ ApiError { code: 410, .. }) => {
+            return Ok(wire::raw(StatusCode::OK, Body::from(error_frame(&error))));
+        }
+        Err(error) => return Err(error),
+    };
+    let state = Streaming {
+        watch: begun.watch,
+        initial: begun.initial.into(),
+        end_of_initial: begun.announce.then_some(begun.revision),
+        framing,
+        clock: call.engine.clock.clone(),
+        stop: call.engine.stop.clone(),
+        deadline: Box::pin(tokio::time::sleep(lifetime)),
+        bookmarks: bookmarks.then(|| {
+            let mut every = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            every
+        }),
+        behind: VecDeque::new(),
+        over: false,
+    };
+    let body = Body::from_stream(stream::unfold(state, |mut state| async move {
+        let chunk = state.chunk().await?;
+        Some((Ok::<_, Infallible>(chunk), state))
+    }));
+    Ok(wire::raw(StatusCode::OK, body))
+}
+
+fn lifetime(seconds: Option<i64>) -> Duration {
+    match seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0) {
+        Some(seconds) => Duration::from_secs(seconds),
+        None => LIFETIME.mul_f64(1.0 + rand::rng().random::<f64>()),
+    }
+}
+
+struct Begun {
+    watch: Box<dyn Watch>,
+    initial: Vec<Arc<Entry>>,
+    revision: u64,
+    announce: bool,
+}
+
+async fn begin(call: &Call<'_>, framing: &Framing, start: Start) -> Result<Begun, ApiError> {
+    let prefix = format!("{}{}", call.place().prefix(&call.info.namespace), call.only_name());
+    let store = &call.engine.store;
+    let (revision, initial, announce) = match start {
+        Start::Now => (store.revision(), Vec::new(), false),
+        Start::Behind(revision) => (revision, Vec::new(), false),
+        Start::State { at_least, announce_end } => {
+            let snapshot = Snapshot { at_least, ..Snapshot::default() };
+            let (_, listing) = list::fetch(call, &framing.selection, &snapshot, 0).await?;
+            (listing.revision, listing.entries, announce_end)
+        }
+    };
+    let watch = store.watch(prefix, revision).map_err(watch_error)?;
+    Ok(Begun { watch, initial, revision, announce })
+}
+
+fn watch_error(error: StorageError) -> ApiError {
+    match error {
+        StorageError::Compacted { asked, oldest } => {
+            ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
+        }
+        error => error.into(),
+    }
+}
+
+/// One watch on its way: what it still owes, and what it waits for.
+///
+/// ```text
+/// initial events -> end of initial events (bookmark) -> batches and bookmarks -> timeout (bookmark), stop, or ERROR
+/// ```
+struct Streaming {
+    watch: Box<dyn Watch>,
+    initial: VecDeque<Arc<Entry>>,
+    end_of_initial: Option<u64>,
+    framing: Framing,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+    deadline: Pin<Box<Sleep>>,
+    bookmarks: Option<Interval>,
+    /// Frames that are made but not sent.
+    behind: VecDeque<Bytes>,
+    over: bool,
+}
+
+enum Wake {
+    Batch(Result<Batch, StorageError>),
+    Bookmark,
+    Deadline,
+    Stop,
+}
+
+impl Streaming {
+    /// The next bytes to send; `None` ends the stream.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(chunk) = self.ready() {
+                return Some(chunk);
+            }
+            if self.over {
+                return None;
+            }
+            match self.wake().await {
+                Wake::Batch(batch) => self.take(batch),
+                Wake::Bookmark => self.bookmark(),
+                Wake::Deadline => {
+                    self.over = true;
+                    if self.bookmarks.is_some() {
+                        self.bookmark();
+                    }
+                }
+                Wake::Stop => return None,
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let tick = async {
+            match &mut self.bookmarks {
+                Some(every) => every.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Wake::Stop,
+            () = self.deadline.as_mut() => Wake::Deadline,
+            batch = self.watch.next() => Wake::Batch(batch),
+            _ = tick => Wake::Bookmark,
+        }
+    }
+
+    /// What can be sent without waiting: one frame as it is, several joined to a chunk.
+    fn ready(&mut self) -> Option<Bytes> {
+        if !self.initial.is_empty() || self.end_of_initial.is_some() {
+            self.frame_initial();
+        }
+        if self.behind.len() <= 1 {
+            return self.behind.pop_front();
+        }
+        let mut size = 0;
+        let count = self.behind.iter().take_while(|frame| {
+            let fits = size == 0 || size + frame.len() <= CHUNK;
+            size += if fits { frame.len() } else { 0 };
+            fits
+        });
+        let count = count.count();
+        let mut chunk = BytesMut::with_capacity(size);
+        for frame in self.behind.drain(..count) {
+            chunk.extend_from_slice(&frame);
+        }
+        Some(chunk.freeze())
+    }
+
+    fn frame_initial(&mut self) {
+        let now = self.clock.now();
+        let mut size: usize = self.behind.iter().map(Bytes::len).sum();
+        while size < CHUNK {
+            let Some(entry) = self.initial.pop_front() else {
+                if let Some(revision) = self.end_of_initial.take() {
+                    self.behind.push_back(self.framing.bookmark(revision, true));
+                }
+                return;
+            };
+            let frame = self.framing.initial(&entry, now);
+            size += frame.len();
+            self.behind.push_back(frame);
+        }
+    }
+
+    fn take(&mut self, batch: Result<Batch, StorageError>) {
+        match batch {
+            Ok(batch) => {
+                let now = self.clock.now();
+                let frames = batch.events.iter().filter_map(|event| self.framing.event(event, now));
+                self.behind.extend(frames);
+            }
+            Err(error) => {
+                self.over = true;
+                self.behind.push_back(watch_frames::error_frame(&watch_error(error)));
+            }
+        }
+    }
+
+    /// Sends what has happened up to now, and says up to where that is.
+    fn bookmark(&mut self) {
+        match self.watch.progress() {
+            Ok(batch) => {
+                let revision = batch.revision;
+                self.take(Ok(batch));
+                self.behind.push_back(self.framing.bookmark(revision, false));
+            }
+            Err(error) => self.take(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::super::interim::protobuf;
+use super::super::interim::schema::{FieldValidation, Schema};
+use crate::api::meta::{Gvk, ObjectExt, join_api_version};
+use crate::api::status::ApiError;
+
+/// Upstream's limit on request bodies.
+const LIMIT: usize = 3 * 1024 * 1024;
+
+/// The whole request body; 413 above the limit.
+pub async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::too_large(&format!("limit is {LIMIT}")))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the request body could not be read: {error}"))),
+    }
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
+    let Some(header) = headers.get(CONTENT_TYPE) else { return Ok(Format::Json) };
+    let text = header.to_str().unwrap_or_default();
+    let media = text.split(';').next().unwrap_or_default().trim();
+    match media {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        media if protobuf::is_protobuf(media) => Ok(Format::Protobuf),
+        _ => Err(ApiError::unsupported_media_type(&[
+            "application/json",
+            "application/yaml",
+            "application/vnd.kubernetes.protobuf",
+        ])),
+    }
+}
+
+/// Decodes an object that must be of the type `expected`; where it names no type, it is taken to be.
+/// Answers the object and what to warn the client of.
+pub fn decode_object(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    expected: &Gvk,
+    schema: &Schema,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let (mut object, warnings) = match format(headers)? {
+        Format::Json => schema.decode(bytes, validation)?,
+        Format::Yaml => schema.decode(&json_of_yaml(bytes)?, validation)?,
+        Format::Protobuf => (protobuf::decode(bytes)?, Vec::new()),
+    };
+    check_type(&mut object, expected)?;
+    Ok((object, warnings))
+}
+
+fn json_of_yaml(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let value: Value = serde_yaml::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("error converting YAML to JSON: {error}")))?;
+    serde_json::to_vec(&value).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn check_type(object: &mut Value, expected: &Gvk) -> Result<(), ApiError> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): it is not an object",
+            expected.kind
+        )));
+    };
+    let said = |name: &str| map.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let api_version = join_api_version(&expected.group, &expected.version);
+    match said("kind") {
+        None => {}
+        Some(kind) if kind == expected.kind => {}
+        Some(kind) => {
+            let version = said("apiVersion").unwrap_or_default();
+            return Err(ApiError::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {}: it is of another kind",
+                expected.kind
+            )));
+        }
+    }
+    if let Some(version) = said("apiVersion").filter(|version| *version != api_version) {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    if said("kind").is_none() {
+        map.insert("kind".to_owned(), Value::String(expected.kind.to_string()));
+    }
+    if !map.contains_key("apiVersion") || map["apiVersion"].as_str().is_none_or(str::is_empty) {
+        map.insert("apiVersion".to_owned(), Value::String(api_version));
+    }
+    Ok(())
+}
+
+/// Decodes request options (DeleteOptions and the like); `None` for an empty body.
+pub fn decode_options(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>, ApiError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let options: Value = match format(headers)? {
+        Format::Json => serde_json::from_slice(bytes)
+            .map_err(|error| ApiError::bad_request(format!("the options could not be decoded: {error}")))?,
+        Format::Yaml => serde_json::from_slice(&json_of_yaml(bytes)?)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?,
+        Format::Protobuf => protobuf::decode(bytes)?,
+    };
+    match options.text("kind") {
+        Some(kind) if !kind.ends_with("Options") => {
+            Err(ApiError::bad_request(format!("expect a DeleteOptions object in the body, not {kind}")))
+        }
+        _ => Ok(Some(options)),
+    }
+}
