@@ -3,3 +3,5 @@
 mod namespaces;
 mod objects;
 mod real;
+mod rules;
+mod tracer;

@@ -362,3 +362,20 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn the_kernel_takes_every_golden_text() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/proxy");
+        let mut count = 0;
+        for file in std::fs::read_dir(folder).expect("golden files") {
+            let path = file.expect("a file").path();
+            sh(&format!("iptables-restore --noflush --counters --test {}", path.display()));
+            count += 1;
+        }
+        assert!(count > 0);
+    });
+}

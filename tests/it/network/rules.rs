@@ -1,0 +1,288 @@
+//! What the service rules mean: packets traced through them, and their text in golden files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use minik::node::network::View;
+use minik::node::proxy::{BackendKind, Settings, open, plan};
+use minik::sys::exec::Recorder;
+use minik::sys::iptables::PacketFilter;
+
+use super::objects::view;
+use super::tracer::{From, Packet, Tracer};
+
+const NODE: &str = "172.18.0.3";
+const POD: &str = "10.42.1.77";
+const WORLD: &str = "203.0.113.5";
+
+fn settings() -> Settings {
+    Settings {
+        node: "here".into(),
+        node_ip: NODE.parse().expect("address"),
+        pod_cidr: "10.42.0.0/16".parse().expect("network"),
+        answered_here: BTreeSet::from([Ipv4Addr::new(10, 43, 0, 10)]),
+    }
+}
+
+/// What goes to iptables-restore on a fresh node.
+fn batch(view: &View) -> String {
+    let rules = plan(view, &settings());
+    let recorder = Recorder::default();
+    let mut backend = open(BackendKind::Iptables, PacketFilter::new(Arc::new(recorder.clone())));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(backend.apply(&rules)).expect("recorded");
+    let input = recorder.take().into_iter().find_map(|invocation| invocation.stdin).expect("a batch");
+    String::from_utf8(input).expect("text")
+}
+
+fn tracer(view: &View) -> Tracer {
+    let mut tracer = Tracer::read(&batch(view));
+    let local = ["127.0.0.1", NODE, "172.18.128.9", "10.43.0.10"];
+    tracer.local = local.iter().map(|ip| ip.parse().expect("address")).collect();
+    tracer
+}
+
+/// `source -> address:port/protocol`; from the node where the source is one of its addresses.
+fn packet(line: &str) -> Packet {
+    let (source, rest) = line.split_once(" -> ").expect("an arrow");
+    let (to, protocol) = rest.split_once('/').expect("a protocol");
+    let (to, port) = to.split_once(':').expect("a port");
+    let source: Ipv4Addr = source.parse().expect("source");
+    Packet {
+        from: if source.is_loopback() || source.to_string() == NODE { From::Node } else { From::Wire },
+        source,
+        to: to.parse().expect("destination"),
+        port: port.parse().expect("port"),
+        protocol: if protocol == "udp" { "udp" } else { "tcp" },
+    }
+}
+
+fn check(tracer: &Tracer, line: &str, expect: &[&str]) {
+    let fates = tracer.trace(&packet(line));
+    let total: f64 = fates.values().sum();
+    assert!((total - 1.0).abs() < 1e-6, "{line}: probabilities sum to {total}: {fates:?}");
+    let found: Vec<&str> = fates.keys().map(String::as_str).collect();
+    assert_eq!(found, expect, "{line}");
+    // Whatever is chosen among is chosen with equal probability.
+    let share = 1.0 / expect.len() as f64;
+    assert!(fates.values().all(|chance| (chance - share).abs() < 1e-6), "{line}: {fates:?}");
+}
+
+fn manifest(service: &str, endpoints: &str) -> View {
+    view(&format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{ name: web, namespace: shop }}
+spec:
+  clusterIP: 10.43.0.20
+  ports: [{{ name: http, port: 80, targetPort: 8080, nodePort: 30080 }}]
+{service}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: web-1, namespace: shop, labels: {{ kubernetes.io/service-name: web }} }}
+addressType: IPv4
+ports: [{{ name: http, port: 8080 }}]
+endpoints:
+{endpoints}
+"
+    ))
+}
+
+const THREE: &str = "
+- { addresses: [10.42.0.1], nodeName: there }
+- { addresses: [10.42.1.2], nodeName: here }
+- { addresses: [10.42.1.3], nodeName: here }";
+const AWAY: &str = "
+- { addresses: [10.42.0.1], nodeName: there }";
+const BALANCER: &str = "
+  type: LoadBalancer
+status: { loadBalancer: { ingress: [{ ip: 172.18.128.9 }] } }";
+
+#[test]
+fn connections_spread_evenly_over_ready_endpoints() {
+    for count in 1..=9 {
+        let endpoints: String =
+            (1..=count).map(|n| format!("\n- {{ addresses: [10.42.1.{n}], nodeName: here }}")).collect();
+        let tracer = tracer(&manifest("", &endpoints));
+        let expect: Vec<String> = (1..=count).map(|n| format!("10.42.1.{n}:8080")).collect();
+        let expect: Vec<&str> = expect.iter().map(String::as_str).collect();
+        check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &expect);
+    }
+}
+
+#[test]
+fn sources_are_kept_inside_and_hidden_where_answers_would_get_lost() {
+    let tracer = tracer(&manifest("", AWAY));
+    check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &["10.42.0.1:8080"]);
+    check(&tracer, &format!("{NODE} -> 10.43.0.20:80/tcp"), &["10.42.0.1:8080 as node"]);
+    check(&tracer, &format!("{WORLD} -> 10.43.0.20:80/tcp"), &["10.42.0.1:8080 as node"]);
+    check(&tracer, "10.42.0.1 -> 10.43.0.20:80/tcp", &["10.42.0.1:8080 as node"]);
+    check(&tracer, &format!("{WORLD} -> {NODE}:30080/tcp"), &["10.42.0.1:8080 as node"]);
+    check(&tracer, "127.0.0.1 -> 127.0.0.1:30080/tcp", &["10.42.0.1:8080 as node"]);
+    // Other ports and protocols are not the Service's.
+    check(&tracer, &format!("{POD} -> 10.43.0.20:81/tcp"), &["untouched 10.43.0.20:81 as node"]);
+    check(&tracer, &format!("{WORLD} -> {NODE}:30080/udp"), &["untouched 172.18.0.3:30080"]);
+}
+
+#[test]
+fn pods_leave_the_cluster_as_their_node() {
+    let tracer = tracer(&manifest("", AWAY));
+    check(&tracer, &format!("{POD} -> {WORLD}:443/tcp"), &["untouched 203.0.113.5:443 as node"]);
+    check(&tracer, &format!("{POD} -> 10.42.0.9:443/tcp"), &["untouched 10.42.0.9:443"]);
+    check(&tracer, &format!("{POD} -> {NODE}:10250/tcp"), &["untouched 172.18.0.3:10250"]);
+    check(&tracer, &format!("{NODE} -> {WORLD}:443/tcp"), &["untouched 203.0.113.5:443"]);
+}
+
+#[test]
+fn no_endpoint_means_refused() {
+    let tracer = tracer(&manifest(BALANCER, " []"));
+    check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &["refused"]);
+    check(&tracer, &format!("{NODE} -> 10.43.0.20:80/tcp"), &["refused"]);
+    check(&tracer, &format!("{WORLD} -> {NODE}:30080/tcp"), &["refused"]);
+    check(&tracer, &format!("{WORLD} -> 172.18.128.9:80/tcp"), &["refused"]);
+}
+
+#[test]
+fn local_policies() {
+    let external = format!("{}{BALANCER}", "  externalTrafficPolicy: Local");
+    let near = tracer(&manifest(&external, THREE));
+    let (local, all) =
+        (["10.42.1.2:8080", "10.42.1.3:8080"], ["10.42.0.1:8080", "10.42.1.2:8080", "10.42.1.3:8080"]);
+    check(&near, &format!("{WORLD} -> {NODE}:30080/tcp"), &local);
+    check(&near, &format!("{WORLD} -> 172.18.128.9:80/tcp"), &local);
+    check(&near, &format!("{POD} -> 172.18.128.9:80/tcp"), &all);
+    check(&near, &format!("{POD} -> 10.43.0.20:80/tcp"), &all);
+    let as_node = all.map(|to| format!("{to} as node"));
+    check(&near, &format!("{NODE} -> {NODE}:30080/tcp"), &as_node.each_ref().map(String::as_str));
+
+    let away = tracer(&manifest(&external, AWAY));
+    check(&away, &format!("{WORLD} -> {NODE}:30080/tcp"), &["dropped"]);
+    check(&away, &format!("{POD} -> 172.18.128.9:80/tcp"), &["10.42.0.1:8080"]);
+
+    let internal = "  internalTrafficPolicy: Local";
+    check(&tracer(&manifest(internal, THREE)), &format!("{POD} -> 10.43.0.20:80/tcp"), &local);
+    check(&tracer(&manifest(internal, AWAY)), &format!("{POD} -> 10.43.0.20:80/tcp"), &["dropped"]);
+    check(&tracer(&manifest(internal, " []")), &format!("{POD} -> 10.43.0.20:80/tcp"), &["refused"]);
+}
+
+#[test]
+fn endpoints_that_end_serve_only_when_nothing_else_does() {
+    let ending = "
+- { addresses: [10.42.1.2], nodeName: here, conditions: { ready: false, serving: true, terminating: true } }
+- { addresses: [10.42.1.3], nodeName: here, conditions: { ready: false, serving: false, terminating: true } }";
+    let starting = "
+- { addresses: [10.42.1.4], nodeName: here, conditions: { ready: false } }";
+    let ready = "
+- { addresses: [10.42.0.1], nodeName: there, conditions: { ready: true } }";
+    let to_service = format!("{POD} -> 10.43.0.20:80/tcp");
+    check(&tracer(&manifest("", &format!("{ending}{starting}"))), &to_service, &["10.42.1.2:8080"]);
+    check(&tracer(&manifest("", &format!("{ending}{ready}"))), &to_service, &["10.42.0.1:8080"]);
+    check(&tracer(&manifest("", starting)), &to_service, &["refused"]);
+    // For outside clients of a Local Service, what ends here is better than what is ready elsewhere.
+    let local = manifest("  externalTrafficPolicy: Local\n  type: NodePort", &format!("{ending}{ready}"));
+    check(&tracer(&local), &format!("{WORLD} -> {NODE}:30080/tcp"), &["10.42.1.2:8080"]);
+}
+
+#[test]
+fn source_ranges_and_external_addresses() {
+    let ranges = format!("{}{BALANCER}", "  loadBalancerSourceRanges: [198.51.100.0/24]");
+    let guarded = tracer(&manifest(&ranges, AWAY));
+    check(&guarded, "198.51.100.9 -> 172.18.128.9:80/tcp", &["10.42.0.1:8080 as node"]);
+    check(&guarded, &format!("{WORLD} -> 172.18.128.9:80/tcp"), &["dropped"]);
+    check(&guarded, &format!("{WORLD} -> {NODE}:30080/tcp"), &["10.42.0.1:8080 as node"]);
+
+    let external = tracer(&manifest("  externalIPs: [192.0.2.7]", AWAY));
+    check(&external, &format!("{WORLD} -> 192.0.2.7:80/tcp"), &["10.42.0.1:8080 as node"]);
+    let external = tracer(&manifest("  externalIPs: [192.0.2.7]", " []"));
+    check(&external, &format!("{POD} -> 192.0.2.7:80/tcp"), &["refused"]);
+}
+
+#[test]
+fn clients_with_affinity_return_to_their_endpoint() {
+    let view = manifest("  sessionAffinity: ClientIP", THREE);
+    let mut tracer = tracer(&view);
+    let all = ["10.42.0.1:8080", "10.42.1.2:8080", "10.42.1.3:8080"];
+    check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &all);
+    let text = batch(&view);
+    let known = text.lines().find(|l| l.contains("DNAT --to-destination 10.42.1.3:8080")).expect("a rule");
+    tracer.recent.insert(known.split(' ').nth(1).expect("its chain").to_owned());
+    check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &["10.42.1.3:8080"]);
+    assert!(
+        text.contains("--rcheck --seconds 10800 --reap"),
+        "three hours unless the Service says otherwise"
+    );
+}
+
+#[test]
+fn hints_for_nodes_keep_traffic_at_home() {
+    let hinted = "
+- { addresses: [10.42.0.1], nodeName: there, hints: { forNodes: [{ name: there }] } }
+- { addresses: [10.42.1.2], nodeName: here, hints: { forNodes: [{ name: here }] } }";
+    let to_service = format!("{POD} -> 10.43.0.20:80/tcp");
+    check(&tracer(&manifest("", hinted)), &to_service, &["10.42.1.2:8080"]);
+    let partly = format!("{hinted}\n- {{ addresses: [10.42.1.3], nodeName: here }}");
+    let all = ["10.42.0.1:8080", "10.42.1.2:8080", "10.42.1.3:8080"];
+    check(&tracer(&manifest("", &partly)), &to_service, &all);
+}
+
+#[test]
+fn dns_is_answered_here_and_other_proxies_services_are_theirs() {
+    let view = view(
+        "apiVersion: v1
+kind: Service
+metadata: { name: kube-dns, namespace: kube-system }
+spec: { clusterIP: 10.43.0.10, ports: [{ name: dns, port: 53, protocol: UDP }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: meshed, namespace: shop, labels: { service.kubernetes.io/service-proxy-name: mesh } }
+spec: { clusterIP: 10.43.0.21, ports: [{ port: 80 }] }
+",
+    );
+    let tracer = tracer(&view);
+    check(&tracer, &format!("{POD} -> 10.43.0.10:53/udp"), &["untouched 10.43.0.10:53"]);
+    check(&tracer, &format!("{NODE} -> 10.43.0.10:53/udp"), &["untouched 10.43.0.10:53"]);
+    check(&tracer, &format!("{NODE} -> 10.43.0.21:80/tcp"), &["untouched 10.43.0.21:80"]);
+}
+
+#[test]
+fn localhost_is_not_reached_from_the_network() {
+    let tracer = tracer(&View::default());
+    check(&tracer, &format!("{WORLD} -> 127.0.0.1:6443/tcp"), &["dropped"]);
+    check(&tracer, "127.0.0.1 -> 127.0.0.1:6443/tcp", &["untouched 127.0.0.1:6443"]);
+}
+
+#[test]
+fn the_text_is_as_written_down() {
+    let full = format!(
+        "  externalTrafficPolicy: Local
+  healthCheckNodePort: 31234
+  sessionAffinity: ClientIP
+  sessionAffinityConfig: {{ clientIP: {{ timeoutSeconds: 600 }} }}
+  loadBalancerSourceRanges: [172.18.0.0/16]
+  externalIPs: [192.0.2.7]{BALANCER}"
+    );
+    let cases = BTreeMap::from([
+        ("empty", View::default()),
+        ("cluster-ip", manifest("", THREE)),
+        ("everything", manifest(&full, THREE)),
+        ("no-endpoints", manifest(&full, " []")),
+        ("elsewhere", manifest(&full, AWAY)),
+    ]);
+    for (name, view) in cases {
+        golden(&format!("proxy/{name}.rules"), &batch(&view));
+    }
+}
+
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(&path, text).expect("written");
+    }
+    let expect = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expect, "{name} differs; UPDATE_GOLDEN=1 writes it anew");
+}
