@@ -1,0 +1,127 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Reviews;
+use crate::api::meta::ObjectExt;
+use crate::api::status::ApiError;
+use crate::api::validate::FieldError;
+use crate::controlplane::apiserver::auth::UserInfo;
+use crate::controlplane::apiserver::authz::{Action, Rule};
+
+const GROUP: &str = "authorization.k8s.io";
+
+/// Whom a review by somebody else is about.
+pub(super) fn subject(kind: &str, review: &Value) -> Result<UserInfo, ApiError> {
+    let strings = |field: &str| -> Vec<String> {
+        review.array_at(field).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let text = |field: &str| review.str_at(field).unwrap_or_default().to_owned();
+    let extra = review.pointer("/spec/extra").cloned().unwrap_or_default();
+    let user = UserInfo {
+        name: text("/spec/user"),
+        uid: text("/spec/uid"),
+        groups: strings("/spec/groups"),
+        extra: serde_json::from_value::<BTreeMap<String, Vec<String>>>(extra).unwrap_or_default(),
+    };
+    if user.name.is_empty() && user.groups.is_empty() {
+        let why = "at least one of user or group must be specified";
+        return Err(ApiError::invalid(GROUP, kind, "", vec![FieldError::invalid("spec.user", "", why)]));
+    }
+    Ok(user)
+}
+
+/// A local review is about its own namespace.
+pub(super) fn check_namespace(review: &Value, namespace: &str) -> Result<(), ApiError> {
+    let asked = review.str_at("/spec/resourceAttributes/namespace").unwrap_or_default();
+    if asked == namespace {
+        return Ok(());
+    }
+    let why = "must match metadata.namespace";
+    let error = FieldError::invalid("spec.resourceAttributes.namespace", asked, why);
+    Err(ApiError::invalid(GROUP, "LocalSubjectAccessReview", "", vec![error]))
+}
+
+/// What a review asks about.
+fn action(review: &Value) -> Option<Action<'_>> {
+    let text = |field: &str| review.str_at(field).unwrap_or_default();
+    match (review.map_at("/spec/resourceAttributes"), review.map_at("/spec/nonResourceAttributes")) {
+        (Some(_), None) => Some(Action {
+            verb: text("/spec/resourceAttributes/verb"),
+            group: text("/spec/resourceAttributes/group"),
+            resource: text("/spec/resourceAttributes/resource"),
+            subresource: text("/spec/resourceAttributes/subresource"),
+            namespace: text("/spec/resourceAttributes/namespace"),
+            name: text("/spec/resourceAttributes/name"),
+            path: "",
+            is_resource: true,
+        }),
+        (None, Some(_)) => Some(Action {
+            verb: text("/spec/nonResourceAttributes/verb"),
+            path: text("/spec/nonResourceAttributes/path"),
+            ..Action::default()
+        }),
+        _ => None,
+    }
+}
+
+impl Reviews {
+    /// May `user` do what the review asks about?
+    pub(super) async fn access_review(&self, user: UserInfo, mut review: Value) -> Result<Value, ApiError> {
+        let Some(action) = action(&review) else {
+            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let error = FieldError::invalid("spec.resourceAttributes", Value::Null, why);
+            let kind = review.str_at("/kind").unwrap_or_default();
+            return Err(ApiError::invalid(GROUP, kind, "", vec![error]));
+        };
+        let decision = self.authorizer.decide(&user, &action).await;
+        let mut status = json!({"allowed": decision.allowed});
+        if !decision.reason.is_empty() {
+            status["reason"] = decision.reason.into();
+        }
+        review["status"] = status;
+        Ok(review)
+    }
+
+    /// What may `user` do in a namespace?
+    pub(super) async fn rules_review(&self, user: &UserInfo, mut review: Value) -> Result<Value, ApiError> {
+        let namespace = review.str_at("/spec/namespace").unwrap_or_default();
+        if namespace.is_empty() {
+            return Err(ApiError::bad_request("no namespace on request"));
+        }
+        let rules = self.authorizer.rules(user, namespace).await;
+        let (paths, resources): (Vec<Rule>, Vec<Rule>) =
+            rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
+        let resources: Vec<Value> = resources
+            .into_iter()
+            .map(|rule| {
+                let mut value = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+                if !rule.resource_names.is_empty() {
+                    value["resourceNames"] = json!(rule.resource_names);
+                }
+                value
+            })
+            .collect();
+        let paths: Vec<Value> = paths
+            .into_iter()
+            .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
+            .collect();
+        review["status"] = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+        Ok(review)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_is_about_one_thing() {
+        let on = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "a"}}});
+        assert_eq!(action(&on), Some(Action::on("get", "", "pods", "a", "")));
+        let both = json!({"spec": {"resourceAttributes": {}, "nonResourceAttributes": {}}});
+        assert_eq!(action(&both), None);
+        assert!(check_namespace(&on, "a").is_ok() && check_namespace(&on, "b").is_err());
+        assert!(subject("SubjectAccessReview", &on).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! Resources that are questions, not objects: who am I, may I, whose token is this, give me a token. They are answered when
+//! they are created and never stored.
+
+mod access;
+mod identity;
+mod token;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::auth::{Authenticator, Tokens, UserInfo};
+use super::authz::Authorizer;
+use super::index::Index;
+use super::request::RequestInfo;
+use crate::api::status::ApiError;
+use crate::rt::Clock;
+
+/// Answers reviews and token requests.
+pub struct Reviews {
+    index: Arc<Index>,
+    authenticator: Arc<Authenticator>,
+    authorizer: Arc<Authorizer>,
+    tokens: Arc<Tokens>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Reviews {
+    pub fn new(
+        index: Arc<Index>,
+        authenticator: Arc<Authenticator>,
+        authorizer: Arc<Authorizer>,
+        tokens: Arc<Tokens>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { index, authenticator, authorizer, tokens, clock }
+    }
+
+    /// Answers a `create` of the request's resource; `object` is the decoded body, and what comes back is what the client
+    /// gets, with 201.
+    pub async fn answer(
+        &self,
+        user: &UserInfo,
+        info: &RequestInfo,
+        object: Value,
+    ) -> Result<Value, ApiError> {
+        match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
+            ("authentication.k8s.io", "tokenreviews", "") => self.token_review(object).await,
+            ("authentication.k8s.io", "selfsubjectreviews", "") => Ok(identity::self_subject(user, object)),
+            ("authorization.k8s.io", "selfsubjectrulesreviews", "") => self.rules_review(user, object).await,
+            ("authorization.k8s.io", "selfsubjectaccessreviews", "") => {
+                self.access_review(user.clone(), object).await
+            }
+            ("authorization.k8s.io", "subjectaccessreviews", "") => {
+                let subject = access::subject("SubjectAccessReview", &object)?;
+                self.access_review(subject, object).await
+            }
+            ("authorization.k8s.io", "localsubjectaccessreviews", "") => {
+                access::check_namespace(&object, &info.namespace)?;
+                let subject = access::subject("LocalSubjectAccessReview", &object)?;
+                self.access_review(subject, object).await
+            }
+            ("", "serviceaccounts", "token") => self.token_request(user, info, object).await,
+            _ => Err(ApiError::unknown_path()),
+        }
+    }
+}
