@@ -81,13 +81,7 @@ pub fn serve(listener: TcpListener, router: Router, tls: Arc<ServerConfig>, task
     });
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: TlsAcceptor,
-    router: Router,
-    stop: Stop,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, router: Router, stop: Stop) {
     // Small answers must not wait for acknowledgements.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY");

@@ -1,3 +1,108 @@
 //! What a cluster holds before anybody has asked for anything: created, and kept complete, at every start.
+//!
+//! Everything goes through the API itself, so that defaults, validation and admission apply here, too.
 
+mod merge;
+mod objects;
 mod policy;
+
+use axum::Router;
+use axum::body::Body;
+use futures::future::try_join_all;
+use http::{Method, Request, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::auth::UserInfo;
+use crate::api::meta::{Gvk, ObjectExt};
+use crate::api::resources::{Resource, table};
+use crate::config::NodeConfig;
+use crate::controlplane::storage::{StorageError, Store};
+
+pub use objects::api_cluster_ip;
+
+/// Why the first objects could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("templates/rbac.yaml: {0}")]
+    Policy(String),
+    #[error("{kind} {name}: {message}")]
+    Refused { kind: String, name: String, message: String },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Creates what is missing and completes what lacks something; returns when all of it is durable.
+pub async fn run(
+    router: &Router,
+    store: &dyn Store,
+    config: &NodeConfig,
+    authority_pem: &str,
+) -> Result<(), BootstrapError> {
+    ensure_all(router, store, objects::namespaces()).await?;
+    let mut rest = policy::objects().map_err(BootstrapError::Policy)?;
+    rest.extend(objects::all(config, authority_pem));
+    ensure_all(router, store, rest).await
+}
+
+async fn ensure_all(router: &Router, store: &dyn Store, objects: Vec<Value>) -> Result<(), BootstrapError> {
+    try_join_all(objects.into_iter().map(|object| ensure(router, store, object))).await?;
+    Ok(())
+}
+
+async fn ensure(router: &Router, store: &dyn Store, object: Value) -> Result<(), BootstrapError> {
+    let kind = Gvk::of_object(&object);
+    let refused = |message: String| BootstrapError::Refused {
+        kind: kind.to_string(),
+        name: object.name().to_owned(),
+        message,
+    };
+    let row = table().by_kind(&kind).ok_or_else(|| refused("not a known kind".to_owned()))?;
+    let stored = store.get(&storage_key(&row, &object)).await?;
+    let (method, path, body) = match stored {
+        None => (Method::POST, collection(&row, &object), object.clone()),
+        Some(entry) => {
+            let stored = serde_json::from_slice(&entry.data).map_err(|error| refused(error.to_string()))?;
+            let Some(merged) = merge::complete(&stored, &object) else { return Ok(()) };
+            (Method::PUT, format!("{}/{}", collection(&row, &object), object.name()), merged)
+        }
+    };
+    match send(router, method, &path, &body).await {
+        // 409: somebody made or changed it meanwhile; it is looked at again at the next start.
+        Ok((200..=299 | 409, _)) => Ok(()),
+        Ok((_, answer)) => Err(refused(answer)),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn group_of(row: &Resource) -> &str {
+    if row.group.is_empty() { "core" } else { &row.group }
+}
+
+fn storage_key(row: &Resource, object: &Value) -> String {
+    let separator = if row.namespaced { "/" } else { "" };
+    format!("/{}/{}/{}{separator}{}", group_of(row), row.plural, object.namespace(), object.name())
+}
+
+fn collection(row: &Resource, object: &Value) -> String {
+    let root = if row.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", row.group) };
+    match row.namespaced {
+        true => format!("{root}/{}/namespaces/{}/{}", row.version, object.namespace(), row.plural),
+        false => format!("{root}/{}/{}", row.version, row.plural),
+    }
+}
+
+async fn send(router: &Router, method: Method, path: &str, body: &Value) -> Result<(u16, String), String> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .extension(UserInfo::api_server())
+        .body(Body::from(body.to_string()))
+        .map_err(|error| error.to_string())?;
+    let Ok(response) = router.clone().oneshot(request).await;
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+    Ok((code, String::from_utf8_lossy(&body).into_owned()))
+}

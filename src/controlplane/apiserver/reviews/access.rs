@@ -95,7 +95,8 @@ impl Reviews {
         let resources: Vec<Value> = resources
             .into_iter()
             .map(|rule| {
-                let mut value = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+                let mut value =
+                    json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
                 if !rule.resource_names.is_empty() {
                     value["resourceNames"] = json!(rule.resource_names);
                 }
@@ -106,7 +107,8 @@ impl Reviews {
             .into_iter()
             .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
             .collect();
-        review["status"] = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+        review["status"] =
+            json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
         Ok(review)
     }
 }
@@ -117,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_review_is_about_one_thing() {
-        let on = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "a"}}});
+        let on =
+            json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "a"}}});
         assert_eq!(action(&on), Some(Action::on("get", "", "pods", "a", "")));
         let both = json!({"spec": {"resourceAttributes": {}, "nonResourceAttributes": {}}});
         assert_eq!(action(&both), None);

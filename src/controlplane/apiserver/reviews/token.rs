@@ -29,14 +29,16 @@ impl Reviews {
         let account = self.index.read().service_account(namespace, name).cloned();
         let account = account.ok_or_else(|| ApiError::not_found("", "serviceaccounts", name))?;
         let seconds = request.int_at("/spec/expirationSeconds").unwrap_or(DEFAULT_SECONDS);
-        let audiences = request.array_at("/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned);
+        let audiences =
+            request.array_at("/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned);
         let mut audiences: Vec<String> = audiences.collect();
         if audiences.is_empty() {
             audiences.push(ISSUER.to_owned());
         }
         check_seconds(name, seconds)?;
         let account = Reference { name: name.to_owned(), uid: account.uid().to_owned() };
-        let mut bound = Bound { namespace: namespace.to_owned(), serviceaccount: account, ..Bound::default() };
+        let mut bound =
+            Bound { namespace: namespace.to_owned(), serviceaccount: account, ..Bound::default() };
         self.bind(user, &request, &mut bound).await?;
         let now = self.clock.now();
         let claims = claims(now, seconds, audiences.clone(), bound);
