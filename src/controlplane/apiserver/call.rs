@@ -19,6 +19,7 @@ use super::auth::UserInfo;
 use super::convert;
 use super::key::Place;
 use super::request::RequestInfo;
+use super::reviews::Reviews;
 use super::verbs::{Sent, included};
 use super::wire::{self, Accept, Params, Shape};
 
@@ -27,6 +28,7 @@ pub struct Engine {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub admission: Arc<Admission>,
+    pub reviews: Arc<Reviews>,
     /// Ends watches.
     pub stop: Stop,
 }

@@ -6,7 +6,6 @@
 //!
 //! No resource has a handler of its own: the verbs read its descriptor from the table.
 
-pub mod access;
 pub mod admission;
 pub mod allocate;
 pub mod auth;

@@ -27,6 +27,7 @@ use super::call::{Call, Engine};
 use super::gate::Gate;
 use super::index::Index;
 use super::request::RequestInfo;
+use super::reviews::Reviews;
 use super::root::Root;
 use super::rows::Rows;
 use super::verbs::{self, Sent};
@@ -72,10 +73,13 @@ impl ApiServer {
         let index = Index::start(store.clone(), vec![allocator.clone()], &tasks).await?;
         let authorizer = Arc::new(Authorizer::new(index.clone()));
         let tokens = Arc::new(Tokens::new(&token_key));
-        let authenticator = Authenticator::new(index.clone(), tokens, authorizer.clone(), clock.clone());
-        let gate = Gate { authenticator: Arc::new(authenticator), authorizer };
+        let authenticator =
+            Arc::new(Authenticator::new(index.clone(), tokens.clone(), authorizer.clone(), clock.clone()));
+        let reviews =
+            Reviews::new(index.clone(), authenticator.clone(), authorizer.clone(), tokens, clock.clone());
+        let gate = Gate { authenticator, authorizer };
         let admission = Arc::new(Admission::new(index, allocator, clock.clone()));
-        let engine = Engine { store, clock, admission, stop: tasks.stop() };
+        let engine = Engine { store, clock, admission, reviews: Arc::new(reviews), stop: tasks.stop() };
         let shared = Shared { engine, gate, rows: Rows::builtin(), root: Root::new() };
         Ok(Self { shared: Arc::new(shared) })
     }

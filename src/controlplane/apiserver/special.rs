@@ -1,7 +1,7 @@
 //! The few requests that are not the generic verbs on stored objects: reviews, tokens, and streams to nodes.
 
 use axum::body::Body;
-use http::Request;
+use http::{Request, StatusCode};
 
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
@@ -9,6 +9,7 @@ use crate::api::status::ApiError;
 use super::call::Call;
 use super::request::RequestInfo;
 use super::verbs::{self, Answer, Sent};
+use super::wire;
 
 /// Subresources whose bytes are passed on to a node.
 const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
@@ -32,7 +33,13 @@ pub async fn stream(_call: &Call<'_>, _request: Request<Body>) -> Answer {
 pub async fn run(call: &Call<'_>, sent: Sent<'_>) -> Answer {
     match call.info.resource.as_str() {
         "bindings" => bind(call, &sent).await,
-        _ => Err(ApiError::unknown_path()),
+        _ => {
+            let (object, warnings) = call.decode(&sent)?;
+            let answer = call.engine.reviews.answer(call.user, call.info, object).await?;
+            let mut response = call.answer_object(StatusCode::CREATED, &answer)?;
+            wire::warn(&mut response, &warnings);
+            Ok(response)
+        }
     }
 }
 
