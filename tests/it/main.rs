@@ -1,4 +1,5 @@
 //! Tests that need no Docker.
 
 mod network;
+mod storage;
 mod tidy;

@@ -1,0 +1,178 @@
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use minik::controlplane::storage::{self, EventKind, ListQuery, Options, StorageError};
+use minik::rt::{ManualClock, Tasks};
+
+use super::expiry::lasting;
+use super::{Bench, create, data, delete, events, keys, list, text, under, update};
+
+pub async fn a_clean_close_keeps_everything(bench: &dyn Bench) {
+    if !bench.keeps() {
+        return;
+    }
+    let dump = |listing: &storage::Listing| format!("{:?}", listing.entries);
+    let store = bench.open(Default::default());
+    let a = create(&*store, "/core/pods/default/a", "1").await;
+    let b = create(&*store, "/core/pods/default/b", "1").await;
+    let a = update(&*store, &a, &"2".repeat(200_000)).await;
+    create(&*store, "/core/pods/default/c", "").await;
+    delete(&*store, &b).await;
+    let before = list(&*store, under("")).await;
+    drop(store);
+
+    let store = bench.open(Default::default());
+    assert_eq!(store.revision(), 5, "a delete at the end counts");
+    assert_eq!(dump(&list(&*store, under("")).await), dump(&before));
+    delete(&*store, &a).await;
+    drop(store);
+
+    let store = bench.open(Default::default());
+    assert_eq!(keys(&list(&*store, under("")).await), ["/core/pods/default/c"]);
+    assert_eq!(create(&*store, "/core/pods/default/a", "3").await.revision, 7);
+}
+
+pub async fn expiry_is_kept(bench: &dyn Bench) {
+    if !bench.keeps() {
+        return;
+    }
+    let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+    let options = || Options { clock: Arc::new(clock.clone()), ..Default::default() };
+    let store = bench.open(options());
+    for (key, seconds) in [("a", 60), ("b", 600)] {
+        let payload = lasting(key, Duration::from_secs(seconds));
+        store.create(format!("/core/events/default/{key}"), payload).await.expect("a create");
+    }
+    drop(store);
+    clock.advance(SignedDuration::from_secs(100));
+    let store = bench.open(options());
+    let mut watch = store.watch("/core/events/".to_owned(), 2).expect("a watch");
+    let seen = events(&mut *watch, 1).await;
+    assert_eq!(seen, [(EventKind::Delete, 3, "/core/events/default/a".to_owned(), "a".to_owned())]);
+    assert!(store.get("/core/events/default/b").await.expect("a read").is_some());
+}
+
+pub async fn history_begins_anew(bench: &dyn Bench) {
+    if !bench.keeps() {
+        return;
+    }
+    let store = bench.open(Default::default());
+    for n in 0..3 {
+        create(&*store, &format!("/core/pods/default/{n}"), "x").await;
+    }
+    drop(store);
+    let store = bench.open(Default::default());
+    let before = store.watch("/core/pods/".to_owned(), 2).err();
+    assert!(matches!(before, Some(StorageError::Compacted { asked: 2, oldest: 3 })), "{before:?}");
+    let older = ListQuery { at: Some(2), ..under("/core/pods/") };
+    assert!(matches!(store.list(older).await, Err(StorageError::Compacted { .. })));
+    let mut watch = store.watch("/core/pods/".to_owned(), 3).expect("from exactly here");
+    create(&*store, "/core/pods/default/3", "x").await;
+    assert_eq!(events(&mut *watch, 1).await[0].1, 4);
+}
+
+/// Where the child of `acknowledged_writes_survive_a_kill` keeps its store.
+const CHILD_STORE: &str = "MINIK_TEST_KILLED_STORE";
+
+/// Not a test by itself: the process that is killed. It says each write on standard output once it is acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "the child process of another test"]
+async fn killed_child() {
+    let Some(path) = std::env::var_os(CHILD_STORE) else { return };
+    let store = storage::open(Path::new(&path), Options::default()).expect("an openable store");
+    let round = store.revision();
+    let tasks = Tasks::new();
+    for writer in 0..8u64 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for step in 0u64.. {
+                let key = format!("/core/pods/{writer}/{}", step % 20);
+                let value = format!("{round}-{step}-").repeat(60);
+                let standing = store.get(&key).await.expect("a read");
+                let written = match standing {
+                    None => store.create(key, text(&value)).await.expect("a create"),
+                    Some(old) if step % 11 == 0 => {
+                        let gone = store.delete_if(key, old.revision).await.expect("a delete");
+                        say(&format!("gone {} {} -", gone.key, gone.revision));
+                        continue;
+                    }
+                    Some(old) => store.update_if(key, old.revision, text(&value)).await.expect("an update"),
+                };
+                say(&format!("put {} {} {}", written.key, written.revision, data(&written)));
+            }
+        });
+    }
+    std::future::pending::<()>().await;
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ack {line}").and_then(|()| out.flush()).expect("the parent listens");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_a_kill() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.redb");
+    for round in 0..3 {
+        let acknowledged = run_and_kill(&path, 1_500);
+        let store = storage::open(&path, Options::default()).expect("a store that opens again");
+        let newest = acknowledged.values().map(|(revision, _)| *revision).max().expect("acknowledged writes");
+        assert!(store.revision() >= newest, "round {round}");
+        // Each writer waits for its answer: at most the one write it was waiting for may stand above the rest.
+        let mut ahead: BTreeMap<&str, usize> = BTreeMap::new();
+        for (key, (revision, value)) in &acknowledged {
+            let standing = store.get(key).await.expect("a read");
+            if standing.as_deref().map(data) != value.as_deref() {
+                let writer = key.rsplit_once('/').expect("a path").0;
+                *ahead.entry(writer).or_default() += 1;
+                assert!(standing.is_none_or(|entry| entry.revision > *revision), "{key} went back");
+            }
+        }
+        assert!(ahead.values().all(|count| *count == 1), "round {round}: writes are lost: {ahead:?}");
+        create(&*store, &format!("/core/nodes/{round}"), "writable").await;
+    }
+}
+
+/// The last acknowledged write of each key: revision and value, `None` for a delete.
+type Acknowledged = BTreeMap<String, (u64, Option<String>)>;
+
+/// Starts the child, kills it after `enough` acknowledgements, and answers all that came out of it.
+#[allow(clippy::disallowed_types)] // a test may start itself
+fn run_and_kill(path: &Path, enough: usize) -> Acknowledged {
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "storage::durability::killed_child", "--ignored", "--nocapture"])
+        .env(CHILD_STORE, path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut acknowledged = Acknowledged::new();
+    let mut count = 0;
+    let mut line = String::new();
+    while out.read_line(&mut line).expect("readable output") > 0 {
+        if let Some(said) = line.strip_suffix('\n').and_then(|line| line.split_once("ack ")) {
+            let words: Vec<&str> = said.1.split(' ').collect();
+            let revision: u64 = words[2].parse().expect("a revision");
+            let value = (words[0] == "put").then(|| words[3].to_owned());
+            let last = acknowledged.entry(words[1].to_owned()).or_insert((0, None));
+            if revision > last.0 {
+                *last = (revision, value);
+            }
+            count += 1;
+            if count == enough {
+                child.kill().expect("a killed child");
+            }
+        }
+        line.clear();
+    }
+    child.wait().expect("an ended child");
+    assert!(count >= enough, "the child ended by itself after {count} writes");
+    acknowledged
+}
