@@ -1,7 +1,9 @@
 //! The node's network: rules traced packet by packet, the same rules in a real kernel, and DNS.
 
+mod names;
 mod namespaces;
 mod objects;
 mod real;
 mod rules;
 mod tracer;
+mod whole;
