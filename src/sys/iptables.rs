@@ -1,4 +1,4 @@
-//! The kernel's packet filter through iptables' own tools, and connection tracking through conntrack.
+//! The kernel's packet filter through iptables' own tools.
 
 use std::sync::Arc;
 
@@ -59,14 +59,5 @@ impl PacketFilter {
         let tool = self.tool("iptables-save", "iptables-legacy-save");
         let output = self.exec.run(Invocation::new(tool, ["-t", table])).await?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Deletes tracked connections that match these conntrack arguments; none to delete is no error.
-    pub async fn forget_flows(&self, matching: &[String]) -> Result<(), ExecError> {
-        let args = std::iter::once("-D").chain(matching.iter().map(String::as_str));
-        match self.exec.run(Invocation::new("conntrack", args)).await {
-            Err(ExecError::Failed { stderr, .. }) if stderr.contains("0 flow entries") => Ok(()),
-            other => other.map(drop),
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel seam: processes, mounts, cgroups, netlink, iptables; one recording fake for tests.
 
 pub mod cgroups;
+pub mod conntrack;
 pub mod exec;
 pub mod identity;
 pub mod init;

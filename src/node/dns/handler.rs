@@ -81,7 +81,7 @@ impl Handler {
                     return response;
                 }
                 Answer::Alias { record, target } => {
-                    response.answers.push(record);
+                    response.answers.push(*record);
                     if kind == RecordType::CNAME {
                         return response;
                     }

@@ -21,7 +21,7 @@ pub enum Answer {
     },
     /// The name is another's: this record, and whatever the target has.
     Alias {
-        record: Record,
+        record: Box<Record>,
         target: Name,
     },
     /// The name exists, but has nothing of the type asked for.
@@ -263,7 +263,7 @@ fn external_name(name: &Name, rest: &[&str], target: &str) -> Answer {
     match (rest, target) {
         ([], Ok(mut target)) => {
             target.set_fqdn(true);
-            Answer::Alias { record: cname(name, target.clone()), target }
+            Answer::Alias { record: Box::new(cname(name, target.clone())), target }
         }
         ([], Err(_)) => Answer::NoData,
         _ => Answer::NoSuchName,

@@ -84,8 +84,7 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
         proxy::Proxy {
             feed: feed.clone(),
             settings: settings(&config),
-            backend: proxy::open(proxy::BackendKind::default(), filter.clone()),
-            filter,
+            backend: proxy::open(proxy::BackendKind::default(), filter),
         },
         tasks,
     );

@@ -5,69 +5,73 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::rules::Flow;
+use crate::sys::conntrack::Tracked;
 
-type Flows = BTreeMap<Flow, BTreeSet<Ipv4Addr>>;
+/// Entries of UDP Services and the endpoints behind them.
+pub(super) type Flows = BTreeMap<Flow, BTreeSet<Ipv4Addr>>;
 
-/// Arguments for `conntrack -D`, one list per deletion: flows to endpoints that are gone, and flows that began while
-/// there was no endpoint and so were never translated.
-pub(super) fn stale(old: &Flows, new: &Flows) -> Vec<Vec<String>> {
-    let none = BTreeSet::new();
-    let mut stale = Vec::new();
-    for (flow, before) in old {
-        let gone = before.difference(new.get(flow).unwrap_or(&none));
-        stale.extend(gone.map(|ip| arguments(*flow, Some(*ip))));
+/// Whether `flow` must be forgotten now that `new` holds instead of `old`: it goes to an endpoint that is no longer one,
+/// or it began while there was none and was never translated.
+pub(super) fn stale(old: &Flows, new: &Flows, node_ip: Ipv4Addr, flow: &Tracked) -> bool {
+    let translated = flow.answered_by != flow.to;
+    let address = Flow::Address(flow.to, flow.port);
+    if let Some(endpoints) = new.get(&address) {
+        return !endpoints.contains(&flow.answered_by);
     }
-    for (flow, now) in new {
-        if !now.is_empty() && old.get(flow).is_none_or(BTreeSet::is_empty) {
-            stale.push(arguments(*flow, None));
-        }
+    if let Some(endpoints) = old.get(&address) {
+        return endpoints.contains(&flow.answered_by);
     }
-    stale
-}
-
-fn arguments(flow: Flow, endpoint: Option<Ipv4Addr>) -> Vec<String> {
-    let mut arguments = vec!["-p".to_owned(), "udp".to_owned()];
-    let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-    match flow {
-        Flow::Address(ip, port) => {
-            add("--orig-dst", ip.to_string());
-            add("--orig-port-dst", port.to_string());
-        }
-        Flow::NodePort(port) => add("--orig-port-dst", port.to_string()),
+    // A node port is one only on the node's addresses: the same port elsewhere is somebody else's.
+    if flow.to != node_ip && !flow.to.is_loopback() {
+        return false;
     }
-    if let Some(ip) = endpoint {
-        add("--reply-src", ip.to_string());
+    let node_port = Flow::NodePort(flow.port);
+    match (new.get(&node_port), old.get(&node_port)) {
+        (Some(endpoints), _) => !endpoints.contains(&flow.answered_by),
+        (None, Some(endpoints)) => translated && endpoints.contains(&flow.answered_by),
+        (None, None) => false,
     }
-    arguments
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn flows(entries: &[(Flow, &[&str])]) -> Flows {
-        let ips = |texts: &[&str]| texts.iter().map(|t| t.parse().expect("address")).collect();
-        entries.iter().map(|(flow, endpoints)| (*flow, ips(endpoints))).collect()
+    fn ip(text: &str) -> Ipv4Addr {
+        text.parse().expect("address")
+    }
+
+    fn flows(at: Option<(Flow, &[&str])>) -> Flows {
+        at.into_iter().map(|(flow, endpoints)| (flow, endpoints.iter().map(|e| ip(e)).collect())).collect()
     }
 
     #[test]
-    fn flows_to_what_is_gone_are_deleted() {
-        let vip = Flow::Address("10.43.0.9".parse().expect("address"), 53);
-        let check = |old: &[&str], new: &[&str], expect: &[&str]| {
-            let stale = stale(&flows(&[(vip, old)]), &flows(&[(vip, new)]));
-            assert_eq!(stale.iter().map(|s| s.join(" ")).collect::<Vec<_>>(), expect);
+    fn flows_to_what_is_gone_are_stale() {
+        let vip = Flow::Address(ip("10.43.0.9"), 53);
+        let check = |old: Option<&[&str]>, new: Option<&[&str]>, answered_by: &str, expect: bool| {
+            let (old, new) = (flows(old.map(|e| (vip, e))), flows(new.map(|e| (vip, e))));
+            let flow = Tracked::of(ip("10.42.0.7"), ip("10.43.0.9"), 53, ip(answered_by));
+            assert_eq!(stale(&old, &new, ip("172.18.0.3"), &flow), expect, "{old:?} {new:?} {answered_by}");
         };
-        let all = "-p udp --orig-dst 10.43.0.9 --orig-port-dst 53";
-        check(&["10.42.0.1"], &["10.42.0.1", "10.42.0.2"], &[]);
-        check(&["10.42.0.1", "10.42.0.2"], &["10.42.0.2"], &[&format!("{all} --reply-src 10.42.0.1")]);
-        check(&[], &["10.42.0.2"], &[all]);
-        check(&["10.42.0.1"], &[], &[&format!("{all} --reply-src 10.42.0.1")]);
+        check(Some(&["10.42.0.1"]), Some(&["10.42.0.1", "10.42.0.2"]), "10.42.0.1", false);
+        check(Some(&["10.42.0.1", "10.42.0.2"]), Some(&["10.42.0.2"]), "10.42.0.1", true);
+        check(Some(&[]), Some(&["10.42.0.2"]), "10.43.0.9", true);
+        check(Some(&["10.42.0.1"]), None, "10.42.0.1", true);
+        check(None, Some(&["10.42.0.2"]), "10.42.0.9", true);
+        check(None, None, "10.42.0.1", false);
     }
 
     #[test]
-    fn a_deleted_service_and_node_ports_count_too() {
-        let old = flows(&[(Flow::NodePort(30053), &["10.42.0.1"])]);
-        let stale = stale(&old, &Flows::new());
-        assert_eq!(stale[0].join(" "), "-p udp --orig-port-dst 30053 --reply-src 10.42.0.1");
+    fn node_ports_are_the_nodes_only() {
+        let port = Flow::NodePort(30053);
+        let (old, new) = (flows(Some((port, &["10.42.0.1"]))), flows(None));
+        let check = |to: &str, answered_by: &str, expect: bool| {
+            let flow = Tracked::of(ip("10.42.0.7"), ip(to), 30053, ip(answered_by));
+            assert_eq!(stale(&old, &new, ip("172.18.0.3"), &flow), expect, "{to} {answered_by}");
+        };
+        check("172.18.0.3", "10.42.0.1", true);
+        check("127.0.0.1", "10.42.0.1", true);
+        check("172.18.0.3", "172.18.0.3", false);
+        check("203.0.113.1", "203.0.113.1", false);
     }
 }

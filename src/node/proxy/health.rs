@@ -2,6 +2,7 @@
 //! endpoint, 503 otherwise, as load balancers expect it from kube-proxy.
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture;
 use std::net::Ipv4Addr;
 
 use axum::Router;
@@ -10,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::rules::HealthCheck;
 use crate::rt::{Stop, Tasks};
@@ -17,6 +19,7 @@ use crate::rt::{Stop, Tasks};
 struct Served {
     check: watch::Sender<HealthCheck>,
     stop: Stop,
+    task: JoinHandle<()>,
 }
 
 /// The servers, one per port.
@@ -32,13 +35,13 @@ impl HealthServers {
 
     /// Serves exactly `wanted`. A port that something else holds is said once per change, and tried again at the next.
     pub(super) async fn update(&mut self, wanted: &BTreeMap<u16, HealthCheck>) {
-        self.served.retain(|port, served| {
-            let keep = wanted.contains_key(port);
-            if !keep {
-                served.stop.cancel();
+        for (_, gone) in self.served.extract_if(.., |port, _| !wanted.contains_key(port)) {
+            gone.stop.cancel();
+            // Once it has ended, the port is free for whoever gets it next.
+            if let Err(error) = gone.task.await {
+                tracing::warn!(%error, "health check server failed");
             }
-            keep
-        });
+        }
         for (port, check) in wanted {
             if let Some(served) = self.served.get(port) {
                 served.check.send_replace(check.clone());
@@ -60,13 +63,14 @@ impl HealthServers {
         let (check, seen) = watch::channel(check);
         let stop = self.tasks.stop().child_token();
         let router = Router::new().fallback(answer).with_state(seen);
-        let stopped = stop.clone().cancelled_owned();
-        self.tasks.spawn(async move {
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        let stopped = stop.clone();
+        let task = self.tasks.spawn(async move {
+            let served = stopped.run_until_cancelled(axum::serve(listener, router).into_future()).await;
+            if let Some(Err(error)) = served {
                 tracing::warn!(%error, "health check server ended");
             }
         });
-        Served { check, stop }
+        Served { check, stop, task }
     }
 }
 

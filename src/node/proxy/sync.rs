@@ -1,19 +1,18 @@
 //! The loop that keeps the kernel as the plan says.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backend::Backend;
-use super::conntrack::stale;
+use super::conntrack::{Flows, stale};
 use super::health::HealthServers;
 use super::plan::{Settings, plan};
 use super::rules::Rules;
 use crate::node::network::Feed;
 use crate::rt::{Backoff, Tasks};
-use crate::sys::iptables::PacketFilter;
+use crate::sys::conntrack::forget_udp;
 
 /// A Service and its endpoints come as several changes, one after the other: so many are applied without a pause.
 const AT_ONCE: u32 = 4;
@@ -24,7 +23,6 @@ pub struct Proxy {
     pub feed: Feed,
     pub settings: Settings,
     pub backend: Box<dyn Backend>,
-    pub filter: PacketFilter,
 }
 
 /// Keeps rules, health check ports and UDP flows as the feed says, until `tasks` stops. The receiver tells the
@@ -42,7 +40,7 @@ pub fn run(proxy: Proxy, tasks: &Tasks) -> watch::Receiver<u64> {
 
 async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sender<u64>) {
     let mut changes = proxy.feed.services();
-    let mut udp = BTreeMap::new();
+    let mut udp = Flows::new();
     let mut failures = 0;
     let mut in_a_row = 0;
     if changes.wait_for(|generation| *generation > 0).await.is_err() {
@@ -88,17 +86,15 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
 }
 
 /// What follows once the rules hold.
-async fn finish(
-    proxy: &Proxy,
-    health: &mut HealthServers,
-    udp: &mut BTreeMap<super::Flow, std::collections::BTreeSet<std::net::Ipv4Addr>>,
-    rules: Rules,
-) {
+async fn finish(proxy: &Proxy, health: &mut HealthServers, udp: &mut Flows, rules: Rules) {
     health.update(&rules.health).await;
-    for matching in stale(udp, &rules.udp) {
-        if let Err(error) = proxy.filter.forget_flows(&matching).await {
-            tracing::warn!(%error, "stale UDP flows not forgotten");
-        }
+    let old = std::mem::replace(udp, rules.udp);
+    if old == *udp {
+        return;
     }
-    *udp = rules.udp;
+    match forget_udp(|flow| stale(&old, udp, proxy.settings.node_ip, flow)) {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "stale UDP flows forgotten"),
+        Err(error) => tracing::warn!(%error, "stale UDP flows not forgotten"),
+    }
 }

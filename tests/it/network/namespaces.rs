@@ -33,11 +33,6 @@ fn tool(command: &[&str]) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// Whether a tool of this name answers `--version`.
-pub fn has(name: &str) -> bool {
-    tool(&[name, "--version"])
-}
-
 /// Runs a command line and fails the test when it fails.
 #[allow(clippy::disallowed_types)] // tests set the stage with the system's own tools
 pub fn sh(line: &str) -> String {
