@@ -8,13 +8,18 @@ mod certificates;
 mod claim;
 mod context;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod expectations;
+mod load_balancer;
 mod node_ipam;
 mod pod_control;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod service_pods;
 mod views;
+mod writes;
 
 use std::sync::Arc;
 
@@ -34,10 +39,13 @@ pub struct Controller {
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "endpoint-controller", start: endpoints::start },
+    Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
     Controller { name: "node-ipam-controller", start: node_ipam::start },
     Controller { name: "replicaset-controller", start: replica_set::start },
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
+    Controller { name: "service-controller", start: load_balancer::start },
 ];
 
 /// Starts every controller. They read through `informers`, which may be shared with the scheduler,

@@ -1,0 +1,342 @@
+//! Services of type LoadBalancer: gives each an address of the cluster's own pool and a Ready node that
+//! announces it. The agent on that node answers for the address; the service proxy does the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::context::{Context, Error, ignore_not_found};
+use crate::client::informer::{Cache, Key};
+use crate::client::queue::Queue;
+use crate::client::typed::node_is_ready;
+
+/// The node that answers for a Service's external address.
+const ANNOUNCED_BY: &str = "minik.dev/announced-by";
+/// The class this controller serves, beside Services without one.
+const CLASS: &str = "minik.dev/loadbalancer";
+/// Nodes with this label are left out, as upstream defines.
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The addresses to give, first and last.
+#[derive(Clone, Copy, Debug)]
+struct Pool {
+    first: Ipv4Addr,
+    last: Ipv4Addr,
+}
+
+impl Pool {
+    fn contains(self, ip: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&ip)
+    }
+
+    fn free(self, used: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from).find(|ip| !used.contains(ip))
+    }
+}
+
+fn is_ours(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|spec| {
+        spec.type_.as_deref() == Some("LoadBalancer")
+            && spec.load_balancer_class.as_deref().is_none_or(|class| class == CLASS)
+    }) && service.metadata.deletion_timestamp.is_none()
+}
+
+fn address(service: &Service) -> Option<Ipv4Addr> {
+    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+    ingress.first()?.ip.as_deref()?.parse().ok()
+}
+
+fn announcer(service: &Service) -> Option<&String> {
+    service.annotations().get(ANNOUNCED_BY)
+}
+
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Nothing,
+    /// Give it this address, announced by this node (none while no node is Ready).
+    Serve {
+        ip: Ipv4Addr,
+        node: Option<String>,
+    },
+    /// Take back what it has.
+    Release,
+    Refuse(String),
+}
+
+/// Decides for one Service. `used` are the addresses of all others; `nodes` those that may announce, by
+/// how many they announce already.
+fn plan(service: &Service, pool: Pool, used: &BTreeSet<Ipv4Addr>, nodes: &BTreeMap<String, usize>) -> Plan {
+    let (has, by) = (address(service), announcer(service));
+    if !is_ours(service) {
+        let given = has.is_some_and(|ip| pool.contains(ip));
+        return if by.is_some() || given && service.metadata.deletion_timestamp.is_none() {
+            Plan::Release
+        } else {
+            Plan::Nothing
+        };
+    }
+    let asked = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
+    let ip = match asked.filter(|ip| !ip.is_empty()) {
+        Some(asked) => match asked.parse::<Ipv4Addr>() {
+            Ok(ip) if !pool.contains(ip) => {
+                return Plan::Refuse(format!("{ip} is not in the pool {}-{}", pool.first, pool.last));
+            }
+            Ok(ip) if used.contains(&ip) => return Plan::Refuse(format!("{ip} is used by another Service")),
+            Ok(ip) => ip,
+            Err(_) => return Plan::Refuse(format!("{asked:?} is not an IPv4 address")),
+        },
+        None => match has.filter(|ip| pool.contains(*ip) && !used.contains(ip)).or_else(|| pool.free(used)) {
+            Some(ip) => ip,
+            None => {
+                return Plan::Refuse(format!("no free address in the pool {}-{}", pool.first, pool.last));
+            }
+        },
+    };
+    let stays = by.filter(|node| nodes.contains_key(*node)).cloned();
+    let node = stays.or_else(|| nodes.iter().min_by_key(|(_, load)| **load).map(|(name, _)| name.clone()));
+    if has == Some(ip) && by == node.as_ref() { Plan::Nothing } else { Plan::Serve { ip, node } }
+}
+
+struct Loop {
+    context: Context,
+    services: Cache<Service>,
+    nodes: Cache<Node>,
+    slices: Cache<EndpointSlice>,
+    pool: Pool,
+    /// What was given and may not be seen in the cache yet.
+    given: Arc<Mutex<BTreeMap<Key, Ipv4Addr>>>,
+}
+
+pub(super) fn start(context: &Context) {
+    let queue = Queue::<Key>::default();
+    let (services, nodes) = (context.cache::<Service>(), context.cache::<Node>());
+    let slices = context.cache::<EndpointSlice>();
+    let given = Arc::new(Mutex::new(BTreeMap::new()));
+    watch(&queue, &services, &nodes, &given);
+    watch_local(&queue, &services, &slices);
+    let ready = {
+        let (services, nodes, slices) = (services.clone(), nodes.clone(), slices.clone());
+        async move {
+            services.synced().await;
+            nodes.synced().await;
+            slices.synced().await;
+        }
+    };
+    let pool = Pool { first: context.settings.lb_first, last: context.settings.lb_last };
+    let shared = Arc::new(Loop { context: context.clone(), services, nodes, slices, pool, given });
+    // One worker: addresses are given one after the other.
+    context.work(&queue, 1, ready, move |key| {
+        let shared = Arc::clone(&shared);
+        async move { shared.reconcile(&key).await }
+    });
+}
+
+fn watch(
+    queue: &Queue<Key>,
+    services: &Cache<Service>,
+    nodes: &Cache<Node>,
+    given: &Arc<Mutex<BTreeMap<Key, Ipv4Addr>>>,
+) {
+    let (changed, all, freed) = (queue.clone(), services.clone(), Arc::clone(given));
+    services.on_change(move |change| {
+        let Some(service) = change.latest() else { return };
+        let ours = |service: &Arc<Service>| is_ours(service);
+        let (is, was) = (change.new.is_some_and(ours), change.old.is_some_and(ours));
+        if is || was {
+            changed.add(Key::of(&service.metadata));
+        }
+        if was && !is {
+            freed.lock().unwrap_or_else(PoisonError::into_inner).remove(&Key::of(&service.metadata));
+            let waiting = all.list().into_iter().filter(|other| is_ours(other) && address(other).is_none());
+            waiting.for_each(|other| changed.add(Key::of(&other.metadata)));
+        }
+    });
+    let (moved, all) = (queue.clone(), services.clone());
+    nodes.on_change(move |change| {
+        let able = |node: &Arc<Node>| can_announce(node);
+        if change.new.is_some_and(able) != change.old.is_some_and(able) {
+            all.list().into_iter().filter(|s| is_ours(s)).for_each(|s| moved.add(Key::of(&s.metadata)));
+        }
+    });
+}
+
+/// A Service that keeps traffic local follows its endpoints from node to node.
+fn watch_local(queue: &Queue<Key>, services: &Cache<Service>, slices: &Cache<EndpointSlice>) {
+    let (queue, services) = (queue.clone(), services.clone());
+    slices.on_change(move |change| {
+        for slice in change.both() {
+            let Some(name) = slice.labels().get("kubernetes.io/service-name") else { continue };
+            let key = Key::new(slice.namespace().unwrap_or_default(), name);
+            if services.get(&key).is_some_and(|service| is_ours(&service) && is_local(&service)) {
+                queue.add(key);
+            }
+        }
+    });
+}
+
+fn is_local(service: &Service) -> bool {
+    let policy = service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref());
+    policy == Some("Local")
+}
+
+fn can_announce(node: &Node) -> bool {
+    node_is_ready(node) && node.metadata.deletion_timestamp.is_none() && !node.labels().contains_key(EXCLUDED)
+}
+
+impl Loop {
+    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
+        let Some(service) = self.services.get(key) else { return Ok(()) };
+        let (used, nodes) = self.others(key, &service);
+        let about = || service.object_ref(&());
+        let recorder = &self.context.recorder;
+        match plan(&service, self.pool, &used, &nodes) {
+            Plan::Nothing => {}
+            Plan::Serve { ip, node } => {
+                self.given.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), ip);
+                let new = address(&service) != Some(ip);
+                if new {
+                    recorder.normal(about(), "EnsuringLoadBalancer", "Ensuring load balancer");
+                }
+                self.write(key, &service, Some(ip), node).await?;
+                if new {
+                    recorder.normal(about(), "EnsuredLoadBalancer", "Ensured load balancer");
+                }
+            }
+            Plan::Release => {
+                self.write(key, &service, None, None).await?;
+                recorder.normal(about(), "DeletedLoadBalancer", "Deleted load balancer");
+            }
+            Plan::Refuse(why) => {
+                if address(&service).is_some() {
+                    self.write(key, &service, None, None).await?;
+                }
+                let message = format!("Error syncing load balancer: failed to ensure load balancer: {why}");
+                recorder.warning(about(), "SyncLoadBalancerFailed", message);
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses other Services have, and the nodes that may announce this one.
+    fn others(&self, key: &Key, service: &Service) -> (BTreeSet<Ipv4Addr>, BTreeMap<String, usize>) {
+        let all = self.services.list();
+        let others = all.iter().filter(|other| Key::of(&other.metadata) != *key && is_ours(other));
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let given = given.iter().filter(|(other, _)| *other != key).map(|(_, ip)| *ip);
+        let used = others.clone().filter_map(|other| address(other)).chain(given).collect();
+        let mut nodes: BTreeMap<String, usize> =
+            self.nodes.list().iter().filter(|n| can_announce(n)).map(|n| (n.name_any(), 0)).collect();
+        for other in others {
+            if let Some(load) = announcer(other).and_then(|name| nodes.get_mut(name)) {
+                *load += 1;
+            }
+        }
+        if is_local(service) {
+            let mut local = nodes.clone();
+            let with_endpoints = self.ready_nodes(key);
+            local.retain(|name, _| with_endpoints.contains(name));
+            if !local.is_empty() {
+                nodes = local;
+            }
+        }
+        (used, nodes)
+    }
+
+    fn ready_nodes(&self, key: &Key) -> BTreeSet<String> {
+        let slices = self.slices.in_namespace(&key.namespace).into_iter();
+        let mine = slices.filter(|s| s.labels().get("kubernetes.io/service-name") == Some(&key.name));
+        let mut names = BTreeSet::new();
+        for slice in mine {
+            for endpoint in slice.endpoints.iter().flatten() {
+                let ready = endpoint.conditions.as_ref().and_then(|c| c.ready) != Some(false);
+                names.extend(endpoint.node_name.clone().filter(|_| ready));
+            }
+        }
+        names
+    }
+
+    /// The announcing node first: whoever sees the address finds a node that answers for it.
+    async fn write(
+        &self,
+        key: &Key,
+        service: &Service,
+        ip: Option<Ipv4Addr>,
+        node: Option<String>,
+    ) -> Result<(), Error> {
+        let api = self.context.api::<Service>(&key.namespace);
+        let params = PatchParams::default();
+        if announcer(service) != node.as_ref() {
+            let patch = json!({"metadata": {"annotations": {ANNOUNCED_BY: node}}});
+            ignore_not_found(api.patch(&key.name, &params, &Patch::Merge(patch)).await)?;
+        }
+        if address(service) != ip {
+            let ingress = ip.map(|ip| json!([{"ip": ip, "ipMode": "VIP"}]));
+            let patch = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+            ignore_not_found(api.patch_status(&key.name, &params, &Patch::Merge(patch)).await)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value};
+
+    use super::*;
+
+    #[test]
+    fn addresses_and_announcers() {
+        let pool = Pool { first: "10.0.0.10".parse().unwrap(), last: "10.0.0.11".parse().unwrap() };
+        let check = |service: Value, used: &[&str], nodes: &[(&str, usize)], expect: Plan| {
+            let parsed: Service = from_value(service.clone()).unwrap();
+            let used = used.iter().map(|ip| ip.parse().unwrap()).collect();
+            let nodes = nodes.iter().map(|(name, load)| ((*name).to_owned(), *load)).collect();
+            assert_eq!(plan(&parsed, pool, &used, &nodes), expect, "{service}");
+        };
+        let serve = |ip: &str, node: Option<&str>| Plan::Serve {
+            ip: ip.parse().unwrap(),
+            node: node.map(ToOwned::to_owned),
+        };
+        let two = [("n1", 1), ("n2", 0)];
+        let new = json!({"spec": {"type": "LoadBalancer"}});
+        check(new.clone(), &[], &two, serve("10.0.0.10", Some("n2")));
+        check(new.clone(), &["10.0.0.10"], &[], serve("10.0.0.11", None));
+        let full = "no free address in the pool 10.0.0.10-10.0.0.11".to_owned();
+        check(new, &["10.0.0.10", "10.0.0.11"], &two, Plan::Refuse(full));
+        let with = |kind: &str, asked: &str, ip: &str, node: &str| {
+            json!({"metadata": {"annotations": {ANNOUNCED_BY: node}},
+                "spec": {"type": kind, "loadBalancerIP": asked},
+                "status": {"loadBalancer": {"ingress": [{"ip": ip}]}}})
+        };
+        check(with("LoadBalancer", "", "10.0.0.11", "n1"), &[], &two, Plan::Nothing);
+        check(with("LoadBalancer", "", "10.0.0.11", "dead"), &[], &two, serve("10.0.0.11", Some("n2")));
+        check(
+            with("LoadBalancer", "", "10.0.0.11", "n1"),
+            &["10.0.0.11"],
+            &two,
+            serve("10.0.0.10", Some("n1")),
+        );
+        check(
+            with("LoadBalancer", "10.0.0.10", "10.0.0.11", "n1"),
+            &[],
+            &two,
+            serve("10.0.0.10", Some("n1")),
+        );
+        let foreign = "10.9.9.9 is not in the pool 10.0.0.10-10.0.0.11".to_owned();
+        check(with("LoadBalancer", "10.9.9.9", "10.0.0.11", "n1"), &[], &two, Plan::Refuse(foreign));
+        check(with("ClusterIP", "", "10.0.0.11", "n1"), &[], &two, Plan::Release);
+        check(json!({"spec": {"type": "ClusterIP"}}), &[], &two, Plan::Nothing);
+        check(
+            json!({"spec": {"type": "LoadBalancer", "loadBalancerClass": "x/y"}}),
+            &[],
+            &two,
+            Plan::Nothing,
+        );
+    }
+}
