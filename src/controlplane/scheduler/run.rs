@@ -1,0 +1,255 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::preempt::{Room, make_room};
+use super::queue::Queue;
+use super::schedule::schedule;
+use super::snapshot::{PodInfo, Snapshot, priority};
+use crate::client::events::Recorder;
+use crate::client::informer::{Cache, Informers, Key};
+use crate::client::typed::{is_terminal, pod_condition};
+use crate::rt::{Clock, Tasks};
+
+/// The scheduler's name: what Pods ask for in `spec.schedulerName`, and what Events are signed with.
+const NAME: &str = "default-scheduler";
+
+/// Starts the scheduler. It reads through `informers`, which may be shared with the controllers, writes
+/// through `client`, and ends when `tasks` stop.
+pub fn run(client: Client, informers: &Informers, clock: Arc<dyn Clock>, tasks: &Tasks) {
+    let recorder = Recorder::start(client.clone(), NAME, "", Arc::clone(&clock), tasks);
+    let scheduler = Arc::new(Scheduler {
+        client,
+        recorder,
+        clock,
+        pods: informers.cache(),
+        queue: Queue::default(),
+        snapshot: Mutex::default(),
+    });
+    let (nodes, namespaces) = (informers.cache::<Node>(), informers.cache::<Namespace>());
+    watch(&scheduler, &nodes, &namespaces);
+    let all = tasks.clone();
+    tasks.spawn_until_stop(async move {
+        nodes.synced().await;
+        namespaces.synced().await;
+        scheduler.pods.synced().await;
+        loop {
+            let key = scheduler.queue.pop().await;
+            scheduler.attempt(&key, &all);
+        }
+    });
+}
+
+struct Scheduler {
+    client: Client,
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    pods: Cache<Pod>,
+    queue: Queue,
+    snapshot: Mutex<Snapshot>,
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// Whether the Pod waits for this scheduler.
+fn waits(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    node_of(pod).is_none()
+        && pod.metadata.deletion_timestamp.is_none()
+        && !is_terminal(pod)
+        && spec.scheduler_name.as_deref().is_none_or(|name| name == NAME)
+        && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// What of a node decides about Pods.
+fn face(node: &Node) -> impl PartialEq + '_ {
+    let spec = node.spec.as_ref();
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    (
+        node.metadata.labels.as_ref(),
+        spec.and_then(|spec| spec.taints.as_ref()),
+        spec.and_then(|spec| spec.unschedulable),
+        allocatable,
+    )
+}
+
+fn watch(scheduler: &Arc<Scheduler>, nodes: &Cache<Node>, namespaces: &Cache<Namespace>) {
+    let me = Arc::clone(scheduler);
+    nodes.on_change(move |change| {
+        match (change.new, change.old) {
+            (Some(node), _) => me.snapshot().put_node(Arc::clone(node)),
+            (None, Some(node)) => me.snapshot().remove_node(&node.name_any()),
+            (None, None) => {}
+        }
+        if change.new.map(|node| face(node)) != change.old.map(|node| face(node)) {
+            me.queue.cluster_changed();
+        }
+    });
+    let me = Arc::clone(scheduler);
+    namespaces.on_change(move |change| {
+        let Some(namespace) = change.latest() else { return };
+        let mut snapshot = me.snapshot();
+        match change.new {
+            Some(new) => snapshot.namespaces.insert(new.name_any(), new.labels().clone()),
+            None => snapshot.namespaces.remove(&namespace.name_any()),
+        };
+    });
+    let me = Arc::clone(scheduler);
+    scheduler.pods.on_change(move |change| me.pod_changed(change.old, change.new));
+}
+
+impl Scheduler {
+    fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pod_changed(&self, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {
+        let Some(pod) = new.or(old) else { return };
+        let key = Key::of(&pod.metadata);
+        let living = new.filter(|pod| !is_terminal(pod));
+        match living.and_then(|pod| Some((pod, node_of(pod)?))) {
+            Some((pod, node)) => {
+                self.queue.remove(&key);
+                self.snapshot().put_pod(Arc::clone(pod), node);
+                // New neighbours, labels or an end in sight: affinity may hold now.
+                let same =
+                    |old: &Arc<Pod>| node_of(old) == Some(node) && old.metadata.labels == pod.metadata.labels;
+                if !old.is_some_and(same) {
+                    self.queue.cluster_changed();
+                }
+            }
+            None if living.is_some_and(|pod| waits(pod)) => {
+                // A status written for a waiting Pod, often by this scheduler, changes nothing.
+                let same = old.is_some_and(|old| {
+                    waits(old) && old.spec == pod.spec && old.metadata.labels == pod.metadata.labels
+                });
+                if !same {
+                    self.queue.add(key, priority(pod));
+                }
+            }
+            None => {
+                self.queue.remove(&key);
+                if self.snapshot().remove_pod(&key) {
+                    self.queue.cluster_changed();
+                }
+            }
+        }
+    }
+
+    /// One attempt: decides at once, and leaves the writing to a task of its own.
+    fn attempt(self: &Arc<Self>, key: &Key, tasks: &Tasks) {
+        let Some(pod) = self.pods.get(key).filter(|pod| waits(pod)) else {
+            self.queue.remove(key);
+            return;
+        };
+        let info = PodInfo::new(Arc::clone(&pod));
+        let mut snapshot = self.snapshot();
+        let me = Arc::clone(self);
+        match schedule(&info, &snapshot, |count| rand::random_range(0..count.max(1))) {
+            Ok(node) => {
+                snapshot.put_pod(Arc::clone(&pod), &node);
+                drop(snapshot);
+                tasks.spawn_until_stop(async move { me.bind(&pod, &node).await });
+            }
+            Err(why) => {
+                let room = make_room(&info, &snapshot, &why);
+                drop(snapshot);
+                self.queue.failed(key, false);
+                let message = why.to_string();
+                tasks.spawn_until_stop(async move { me.refuse(&pod, &message, room).await });
+            }
+        }
+    }
+
+    fn api(&self, pod: &Pod) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default())
+    }
+
+    async fn bind(&self, pod: &Pod, node: &str) {
+        let (key, name) = (Key::of(&pod.metadata), pod.name_any());
+        let metadata = ObjectMeta {
+            name: Some(name.clone()),
+            namespace: pod.namespace(),
+            uid: pod.uid(),
+            ..ObjectMeta::default()
+        };
+        let target = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        };
+        let binding = Binding { metadata, target };
+        let bound: Result<serde_json::Value, _> =
+            self.api(pod).create_subresource("binding", &name, &PostParams::default(), &binding).await;
+        match bound {
+            Ok(_) => {
+                let message = format!("Successfully assigned {key} to {node}");
+                self.recorder.normal(pod.object_ref(&()), "Scheduled", message);
+            }
+            Err(error) => {
+                tracing::debug!(%key, node, %error, "binding failed");
+                // The watch may have told meanwhile that the Pod is bound, by whomever.
+                let there = self.pods.get(&key);
+                if there.as_deref().and_then(node_of).is_none() {
+                    self.snapshot().remove_pod(&key);
+                    self.queue.cluster_changed();
+                }
+                if there.is_some_and(|pod| waits(&pod)) {
+                    self.queue.failed(&key, true);
+                } else {
+                    self.queue.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Says why the Pod waits, and makes room for it where it may.
+    async fn refuse(&self, pod: &Pod, message: &str, room: Option<Room>) {
+        self.recorder.warning(pod.object_ref(&()), "FailedScheduling", message);
+        let known = pod_condition(pod, "PodScheduled");
+        let same = known.is_some_and(|condition| {
+            condition.status == "False" && condition.message.as_deref() == Some(message)
+        });
+        if same && room.is_none() {
+            return;
+        }
+        let since = known.filter(|condition| condition.status == "False");
+        let since = since.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(self.clock.now()));
+        let mut patch = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": message, "lastProbeTime": null, "lastTransitionTime": since}]}});
+        if let Some(room) = &room {
+            patch["status"]["nominatedNodeName"] = json!(room.node);
+        }
+        let api = self.api(pod);
+        let patched =
+            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await;
+        if let Err(error) = patched {
+            tracing::debug!(pod = %pod.name_any(), %error, "the condition was not written");
+        }
+        if let Some(room) = room {
+            self.evict(pod, &room).await;
+        }
+    }
+
+    async fn evict(&self, pod: &Pod, room: &Room) {
+        for victim in &room.victims {
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.namespace);
+            match api.delete(&victim.name, &DeleteParams::default()).await {
+                Ok(_) => {
+                    if let Some(there) = self.pods.get(victim) {
+                        let uid = pod.uid().unwrap_or_default();
+                        let message = format!("Preempted by pod {uid} on node {}", room.node);
+                        self.recorder.normal(there.object_ref(&()), "Preempted", message);
+                    }
+                }
+                Err(error) => tracing::debug!(%victim, %error, "not preempted"),
+            }
+        }
+    }
+}

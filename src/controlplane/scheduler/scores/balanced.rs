@@ -1,0 +1,13 @@
+use super::{MAX, fullness};
+use crate::controlplane::scheduler::cycle::Cycle;
+use crate::controlplane::scheduler::resources::{CPU, MEMORY};
+use crate::controlplane::scheduler::snapshot::NodeInfo;
+
+/// Processor and memory evenly used.
+pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {
+    let one = |node: &&NodeInfo| {
+        let both = fullness(cycle, node, CPU).zip(fullness(cycle, node, MEMORY));
+        both.map_or(MAX, |(cpu, memory)| (1.0 - (cpu - memory).abs() / 2.0) * MAX)
+    };
+    nodes.iter().map(one).collect()
+}

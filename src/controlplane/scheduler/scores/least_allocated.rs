@@ -1,0 +1,15 @@
+use super::{MAX, fullness};
+use crate::controlplane::scheduler::cycle::Cycle;
+use crate::controlplane::scheduler::resources::{CPU, MEMORY};
+use crate::controlplane::scheduler::snapshot::NodeInfo;
+
+/// The emptier the better.
+pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {
+    let one = |node: &&NodeInfo| {
+        let free = [CPU, MEMORY].into_iter().filter_map(|resource| fullness(cycle, node, resource));
+        let free: Vec<f64> = free.map(|full| (1.0 - full) * MAX).collect();
+        let count: f64 = free.iter().map(|_| 1.0).sum();
+        if free.is_empty() { 0.0 } else { free.iter().sum::<f64>() / count }
+    };
+    nodes.iter().map(one).collect()
+}

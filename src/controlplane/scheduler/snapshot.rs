@@ -1,0 +1,197 @@
+//! The scheduler's picture of the cluster: nodes, the Pods on them, and what those take.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, WeightedPodAffinityTerm};
+
+use super::resources::{Amounts, add, amounts, assumed, requested};
+use crate::client::informer::Key;
+use crate::client::typed::Labels;
+
+/// A port on the node that a Pod takes for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostPort {
+    ip: String,
+    protocol: String,
+    port: i32,
+}
+
+const ANY: &str = "0.0.0.0";
+
+impl HostPort {
+    /// Whether both cannot be on one node.
+    pub(super) fn conflicts(&self, other: &Self) -> bool {
+        let overlap = self.ip == other.ip || self.ip == ANY || other.ip == ANY;
+        overlap && self.protocol == other.protocol && self.port == other.port
+    }
+}
+
+/// A Pod with what scheduling reads of it, worked out once.
+#[derive(Clone, Debug)]
+pub(super) struct PodInfo {
+    pub pod: Arc<Pod>,
+    pub requests: Amounts,
+    pub assumed: Amounts,
+    pub ports: Vec<HostPort>,
+}
+
+impl PodInfo {
+    pub(super) fn new(pod: Arc<Pod>) -> Self {
+        let (requests, assumed, ports) = (requested(&pod), assumed(&pod), host_ports(&pod));
+        Self { pod, requests, assumed, ports }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn labels(&self) -> Option<&Labels> {
+        self.pod.metadata.labels.as_ref()
+    }
+
+    pub(super) fn priority(&self) -> i32 {
+        priority(&self.pod)
+    }
+
+    /// Terms that must hold between this Pod and others: for `true` those that keep apart.
+    pub(super) fn required(&self, anti: bool) -> &[PodAffinityTerm] {
+        let affinity = self.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+        let terms = affinity.and_then(|affinity| match anti {
+            true => affinity
+                .pod_anti_affinity
+                .as_ref()?
+                .required_during_scheduling_ignored_during_execution
+                .as_ref(),
+            false => {
+                affinity.pod_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()
+            }
+        });
+        terms.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Terms that are wished for, with their weights.
+    pub(super) fn preferred(&self, anti: bool) -> &[WeightedPodAffinityTerm] {
+        let affinity = self.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+        let terms = affinity.and_then(|affinity| match anti {
+            true => affinity
+                .pod_anti_affinity
+                .as_ref()?
+                .preferred_during_scheduling_ignored_during_execution
+                .as_ref(),
+            false => {
+                affinity.pod_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref()
+            }
+        });
+        terms.map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// A Pod's priority; 0 when admission gave none.
+pub(super) fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let containers = pod.spec.iter().flat_map(|spec| {
+        let sidecars = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always")))
+    });
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| ANY.to_owned());
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        Some(HostPort { ip, protocol, port: port.host_port.filter(|port| *port > 0)? })
+    });
+    taken.collect()
+}
+
+/// A node and what is on it. `node` is missing while only its Pods are known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NodeInfo {
+    pub node: Option<Arc<Node>>,
+    pub allocatable: Amounts,
+    pub requested: Amounts,
+    pub assumed: Amounts,
+    pub pods: BTreeMap<Key, PodInfo>,
+}
+
+impl NodeInfo {
+    pub(super) fn name(&self) -> &str {
+        self.node.as_ref().and_then(|node| node.metadata.name.as_deref()).unwrap_or_default()
+    }
+
+    pub(super) fn label(&self, key: &str) -> Option<&String> {
+        self.node.as_ref()?.metadata.labels.as_ref()?.get(key)
+    }
+
+    pub(super) fn insert(&mut self, key: Key, info: PodInfo) {
+        self.remove(&key);
+        add(&mut self.requested, &info.requests, 1);
+        add(&mut self.assumed, &info.assumed, 1);
+        self.pods.insert(key, info);
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<PodInfo> {
+        let info = self.pods.remove(key)?;
+        add(&mut self.requested, &info.requests, -1);
+        add(&mut self.assumed, &info.assumed, -1);
+        Some(info)
+    }
+}
+
+/// The cluster as the scheduler knows it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    nodes: BTreeMap<String, NodeInfo>,
+    /// Where each Pod is counted.
+    places: HashMap<Key, String>,
+    pub namespaces: HashMap<String, Labels>,
+}
+
+impl Snapshot {
+    /// The nodes that exist, by name.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeInfo> + Clone {
+        self.nodes.values().filter(|info| info.node.is_some())
+    }
+
+    /// Every Pod on an existing node, with its node.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&NodeInfo, &PodInfo)> {
+        self.nodes().flat_map(|node| node.pods.values().map(move |pod| (node, pod)))
+    }
+
+    pub(super) fn put_node(&mut self, node: Arc<Node>) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let info = self.nodes.entry(name).or_default();
+        info.allocatable = amounts(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+        info.node = Some(node);
+    }
+
+    pub(super) fn remove_node(&mut self, name: &str) {
+        if let Some(info) = self.nodes.get_mut(name) {
+            info.node = None;
+            if info.pods.is_empty() {
+                self.nodes.remove(name);
+            }
+        }
+    }
+
+    /// Counts a Pod on a node, wherever it was counted before.
+    pub(super) fn put_pod(&mut self, pod: Arc<Pod>, node: &str) {
+        let key = Key::of(&pod.metadata);
+        self.remove_pod(&key);
+        self.places.insert(key.clone(), node.to_owned());
+        self.nodes.entry(node.to_owned()).or_default().insert(key, PodInfo::new(pod));
+    }
+
+    pub(super) fn remove_pod(&mut self, key: &Key) -> bool {
+        let Some(node) = self.places.remove(key) else { return false };
+        if let Some(info) = self.nodes.get_mut(&node) {
+            info.remove(key);
+            if info.pods.is_empty() && info.node.is_none() {
+                self.nodes.remove(&node);
+            }
+        }
+        true
+    }
+}
