@@ -28,6 +28,7 @@ pub struct Loaded {
 }
 
 const IMPORT: &[&str] = &["ctr", "--namespace", "k8s.io", "images", "import", "-"];
+const CHECK: &[&str] = &["ctr", "--namespace", "k8s.io", "images", "check"];
 
 /// Copies images to every running node of a cluster, to all at once, and looks afterwards whether they are there.
 pub async fn load(
@@ -122,18 +123,13 @@ async fn check(
         Ok(answer) if answer.exit_code != 0 => return wrong(last_line(&answer)),
         Ok(_) => {}
     }
-    for name in names {
-        let filter = format!("name=={name}");
-        let command = ["ctr", "--namespace", "k8s.io", "images", "check", filter.as_str()];
-        match docker.exec(node, &command).await {
-            Err(error) => return wrong(error.to_string()),
-            Ok(answer) if !is_complete(&answer.stdout, name) => {
-                return wrong(format!("{name} is missing or incomplete"));
-            }
-            Ok(_) => {}
-        }
+    match docker.exec(node, CHECK).await {
+        Err(error) => wrong(error.to_string()),
+        Ok(answer) => names
+            .iter()
+            .find(|name| !is_complete(&answer.stdout, name))
+            .and_then(|name| wrong(format!("{name} is missing or incomplete"))),
     }
-    None
 }
 
 fn last_line(answer: &ExecOutput) -> String {

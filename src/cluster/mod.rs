@@ -9,6 +9,7 @@
 //! No state is kept outside Docker: labels say what belongs to a cluster ([`labels`]). `docker/` alone names the client
 //! library.
 
+mod binary;
 mod create;
 mod delete;
 pub mod docker;

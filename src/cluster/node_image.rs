@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::binary;
 use super::docker::{BuildRequest, Docker, DockerError};
 use super::labels::{self, Labels, THIS_VERSION};
 use super::progress::Phases;
@@ -51,28 +52,20 @@ pub async fn ensure(docker: &Docker, asked: Option<&str>, phases: &Phases<'_>) -
         }
         return Ok(name.to_owned());
     }
-    let (path, bytes) = this_binary().await?;
-    let node = format!("minik/node:{THIS_VERSION}-{}", short_hash(&[&bytes]));
+    let node = format!("minik/node:{THIS_VERSION}-{}", binary::identity().await?);
     if docker.image_exists(&node).await? {
         return Ok(node);
     }
     let base = ensure_base(docker, phases).await?;
     phases.detail("adding minik to the node image");
-    let layer = binary_layer(&bytes).map_err(|source| ImageError::Binary { path, source })?;
+    let layer = binary_layer(&binary::read().await?)
+        .map_err(|source| ImageError::Binary { path: "minik".into(), source })?;
     docker
         .add_layer(&base, layer, &node, ENTRYPOINT, image_labels("node"))
         .await
         .map_err(ImageError::Build)?;
     prune(docker, &[&node, &base], SystemClock.now().as_second()).await;
     Ok(node)
-}
-
-async fn this_binary() -> Result<(PathBuf, Bytes), ImageError> {
-    let path = PathBuf::from("/proc/self/exe");
-    match tokio::fs::read(&path).await {
-        Ok(bytes) => Ok((path, bytes.into())),
-        Err(source) => Err(ImageError::Binary { path, source }),
-    }
 }
 
 /// The layer under minik.
@@ -89,6 +82,10 @@ async fn ensure_base(docker: &Docker, phases: &Phases<'_>) -> Result<String, Ima
         labels: image_labels("base"),
     };
     docker.build(request, |line| phases.detail(line)).await.map_err(ImageError::Build)?;
+    // What the builder keeps of the first stage is three times the image.
+    for image in docker.own_images("stage").await? {
+        let _ = docker.remove_image(&image.id).await;
+    }
     Ok(tag)
 }
 
@@ -128,7 +125,7 @@ fn image_labels(kind: &str) -> Labels {
 }
 
 /// The first 12 hexadecimal digits of a SHA-256.
-fn short_hash(parts: &[&[u8]]) -> String {
+pub(super) fn short_hash(parts: &[&[u8]]) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     parts.iter().for_each(|part| context.update(part));
     hex::encode(context.finish()).chars().take(12).collect()

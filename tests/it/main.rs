@@ -1,5 +1,6 @@
 //! Tests that need no Docker.
 
+mod cli;
 mod network;
 mod storage;
 mod tidy;

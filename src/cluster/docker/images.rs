@@ -25,6 +25,7 @@ pub struct BuildRequest {
 /// An image of minik's own.
 #[derive(Clone, Debug)]
 pub struct OwnImage {
+    pub id: String,
     pub tags: Vec<String>,
     /// Seconds since 1970.
     pub created: i64,
@@ -159,7 +160,7 @@ impl Docker {
             ..Default::default()
         };
         let images = self.api.list_images(Some(options)).await?;
-        Ok(images.into_iter().map(|i| OwnImage { tags: i.repo_tags, created: i.created }).collect())
+        Ok(images.into_iter().map(|i| OwnImage { id: i.id, tags: i.repo_tags, created: i.created }).collect())
     }
 
     /// Removes an image that no container uses; one that is gone already is no error.

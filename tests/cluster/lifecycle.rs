@@ -1,0 +1,181 @@
+//! The life of a cluster: made, listed, refused, rolled back, interrupted, removed.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::Test;
+use crate::support::{Env, docker, eventually, test_images};
+
+pub const TESTS: &[Test] = &[
+    ("lifecycle::made_listed_and_removed", made_listed_and_removed),
+    ("lifecycle::two_at_once", two_at_once),
+    ("lifecycle::a_node_that_dies_is_rolled_back", a_node_that_dies_is_rolled_back),
+    ("lifecycle::a_node_that_says_nothing_times_out", a_node_that_says_nothing_times_out),
+    ("lifecycle::an_interrupt_leaves_nothing", an_interrupt_leaves_nothing),
+    ("lifecycle::an_image_that_does_not_exist", an_image_that_does_not_exist),
+    ("lifecycle::remains_without_rollback_can_be_removed", remains_without_rollback_can_be_removed),
+    ("lifecycle::a_foreign_network_is_not_touched", a_foreign_network_is_not_touched),
+    ("lifecycle::images_that_cannot_be_loaded", images_that_cannot_be_loaded),
+];
+
+/// An image that runs for ever as a node, without being one.
+const SILENT: &str = "minik-test/web:1";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn made_listed_and_removed(env: &Env) {
+    let name = env.name("life");
+    let others = "apiVersion: v1\nkind: Config\ncontexts:\n- name: other\n  context: {cluster: c, user: u}\ncurrent-context: other\n";
+    std::fs::write(env.kubeconfig(), others).unwrap();
+
+    let made = json(&env.minik(&["cluster", "create", &name, "--nodes", "2", "-o", "json"]).ok());
+    assert_eq!(made["nodes"].as_array().map(Vec::len), Some(2), "{made}");
+    assert_eq!(made["context"], format!("minik-{name}"));
+
+    let cluster = env.attach(&name);
+    let nodes = cluster.get(&["nodes"]);
+    for node in nodes["items"].as_array().unwrap() {
+        let conditions = node["status"]["conditions"].as_array().unwrap();
+        assert!(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"), "{node}");
+    }
+    // The user's own kubeconfig leads there as well, at once.
+    let kubeconfig = env.kubeconfig().display().to_string();
+    let get =
+        crate::support::run("kubectl", &["get", "nodes", "-o", "name"], &[("KUBECONFIG", &kubeconfig)]).ok();
+    assert_eq!(get.lines().count(), 2, "{get}");
+
+    let error = env.minik(&["cluster", "create", &name]).fails_with(5);
+    assert!(error.contains("already exists") && error.contains("hint:"), "{error}");
+
+    let list = json(&env.minik(&["cluster", "list", "-o", "json"]).ok());
+    let entry = list.as_array().unwrap().iter().find(|c| c["name"] == name.as_str()).expect("listed");
+    assert_eq!(
+        (entry["status"].as_str(), entry["nodes"].as_array().map(Vec::len)),
+        (Some("Running"), Some(2))
+    );
+
+    env.minik(&["cluster", "delete", &name]).ok();
+    env.assert_gone(&name);
+    assert!(std::fs::read_to_string(env.kubeconfig()).unwrap().contains("current-context: other"));
+    let again = env.minik(&["cluster", "delete", &name]).ok();
+    assert!(again.contains("Nothing to delete"), "{again}");
+}
+
+fn two_at_once(env: &Env) {
+    let names = [env.name("one"), env.name("two")];
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| env.minik(&["cluster", "create", name, "--nodes", "1", "--timeout", "5m"]).ok());
+        }
+    });
+    let subnets: Vec<String> = names
+        .iter()
+        .map(|name| {
+            docker::docker(&[
+                "network",
+                "inspect",
+                "--format",
+                "{{(index .IPAM.Config 0).Subnet}}",
+                &format!("minik-{name}"),
+            ])
+        })
+        .collect();
+    assert_ne!(subnets[0], subnets[1]);
+    for name in &names {
+        env.minik(&["cluster", "delete", name]).ok();
+        env.assert_gone(name);
+    }
+}
+
+fn a_node_that_dies_is_rolled_back(env: &Env) {
+    test_images();
+    let name = env.name("dies");
+    let error = env.minik(&["cluster", "create", &name, "--image", "busybox:1.36"]).fails_with(6);
+    assert!(error.contains("control plane") && error.contains("ended with exit code 0"), "{error}");
+    env.assert_gone(&name);
+}
+
+fn a_node_that_says_nothing_times_out(env: &Env) {
+    test_images();
+    let name = env.name("silent");
+    let error = env.minik(&["cluster", "create", &name, "--image", SILENT, "--timeout", "2s"]).fails_with(6);
+    for part in ["not ready after 2 s", "the API server does not answer", "listening on 8080", "hint:"] {
+        assert!(error.contains(part), "{part:?} is missing:\n{error}");
+    }
+    env.assert_gone(&name);
+}
+
+fn an_interrupt_leaves_nothing(env: &Env) {
+    test_images();
+    for (signal, part) in [(Signal::SIGINT, "int"), (Signal::SIGTERM, "term")] {
+        let name = env.name(part);
+        let mut child = env
+            .minik_command(&["cluster", "create", &name, "--nodes", "2", "--image", SILENT])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        eventually(Duration::from_secs(30), "containers are there", || {
+            if docker::remains(&name).iter().filter(|what| what.starts_with("ps ")).count() == 2 {
+                Ok(())
+            } else {
+                Err(String::new())
+            }
+        });
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        env.assert_gone(&name);
+    }
+}
+
+fn an_image_that_does_not_exist(env: &Env) {
+    let name = env.name("noimage");
+    let error = env.minik(&["cluster", "create", &name, "--image", "minik-test/none:1"]).fails_with(4);
+    assert!(error.contains("minik-test/none:1") && error.contains("does not exist"), "{error}");
+    env.assert_gone(&name);
+}
+
+fn remains_without_rollback_can_be_removed(env: &Env) {
+    test_images();
+    let name = env.name("remains");
+    let args =
+        ["cluster", "create", &name, "--nodes", "2", "--image", SILENT, "--timeout", "1s", "--no-rollback"];
+    env.minik(&args).fails_with(6);
+    assert!(!docker::remains(&name).is_empty());
+    // Half of it goes by other means.
+    docker::docker(&["rm", "--force", &format!("minik-{name}-server-0")]);
+    let list = env.minik(&["cluster", "list"]).ok();
+    assert!(list.contains("Degraded"), "{list}");
+    env.minik(&["cluster", "delete", &name]).ok();
+    env.assert_gone(&name);
+}
+
+fn a_foreign_network_is_not_touched(env: &Env) {
+    let name = env.name("foreign");
+    let network = format!("minik-{name}");
+    docker::docker(&["network", "create", &network]);
+    let error = env.minik(&["cluster", "create", &name]).fails_with(5);
+    let there =
+        docker::docker(&["network", "ls", "--format", "{{.Name}}", "--filter", &format!("name={network}")]);
+    docker::docker(&["network", "rm", &network]);
+    assert!(error.contains(&network), "{error}");
+    assert_eq!(there.trim(), network);
+}
+
+fn images_that_cannot_be_loaded(env: &Env) {
+    let cluster = &env.cluster().name;
+    let error = env.minik(&["image", "load", "minik-test/none:1", "--cluster", cluster]).fails_with(4);
+    assert!(error.contains("minik-test/none:1"), "{error}");
+    env.minik(&["image", "load", "/nowhere/image.tar", "--cluster", cluster]).fails_with(4);
+    env.minik(&["image", "load", "busybox:1.36", "--cluster", &env.name("none")]).fails_with(4);
+    // Something that is no archive is not taken for success.
+    let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
+    std::fs::write(file.path(), "no archive").unwrap();
+    let path = file.path().display().to_string();
+    assert_ne!(env.minik(&["image", "load", &path, "--cluster", cluster]).code, 0);
+}
