@@ -1,0 +1,19 @@
+//! From a Pod's definition to what the runtime is told: sandbox and container configurations.
+
+mod config;
+mod env;
+mod expand;
+mod fields;
+mod files;
+mod resources;
+mod sandbox;
+mod security;
+
+pub use config::{HASH, MESSAGE_POLICY, Parts, container_config, definition_hash, log_directory};
+pub use env::{Data, Environment, Source, environment};
+pub use expand::expand;
+pub use fields::{Facts, FieldError, field, resource_field};
+pub use files::hosts_file;
+pub use resources::{cgroup_parent, pod_limits, qos, quantity_value};
+pub use sandbox::sandbox_config;
+pub use security::check_user;

@@ -1,0 +1,67 @@
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::Client;
+
+use super::container::Facts;
+use super::objects::Objects;
+use super::services::Services;
+use crate::client::events::Recorder;
+use crate::config::NodeConfig;
+use crate::node::cri::Runtime;
+use crate::rt::Tasks;
+
+/// What every part of the kubelet works with.
+pub struct Context {
+    pub config: NodeConfig,
+    pub client: Client,
+    pub runtime: Runtime,
+    pub objects: Objects,
+    pub services: Services,
+    pub events: Recorder,
+    pub tasks: Tasks,
+    /// Where Pods' folders are; survives restarts.
+    pub dir: PathBuf,
+    /// The node's own /etc/resolv.conf, for Pods that inherit it.
+    pub resolv_conf: String,
+    /// The node's CPUs (thousandths) and memory (bytes) that Pods may use.
+    pub cpu_milli: u64,
+    pub memory: u64,
+}
+
+impl Context {
+    /// The Pod's folder.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.dir.join("pods").join(uid)
+    }
+
+    /// What the downward API tells beside the Pod's own fields.
+    pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
+        Facts {
+            node: self.config.node.clone(),
+            node_ip: self.config.node_ip.to_string(),
+            pod_ips,
+            cpu_milli: self.cpu_milli,
+            memory: self.memory,
+        }
+    }
+}
+
+/// The Pod as events name it; `container` adds the field path `kubectl describe` shows.
+pub fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
+    let init = |name: &str| {
+        pod.spec.as_ref().is_some_and(|spec| spec.init_containers.iter().flatten().any(|c| c.name == name))
+    };
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: pod.metadata.name.clone(),
+        namespace: pod.metadata.namespace.clone(),
+        uid: pod.metadata.uid.clone(),
+        resource_version: pod.metadata.resource_version.clone(),
+        field_path: container.map(|name| {
+            let list = if init(name) { "initContainers" } else { "containers" };
+            format!("spec.{list}{{{name}}}")
+        }),
+    }
+}

@@ -1,0 +1,145 @@
+//! What probes and lifecycle hooks do: run a command, ask over HTTP, open a connection, wait.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, TCPSocketAction};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::identity::trust_anyone;
+use crate::node::cri::Runtime;
+
+/// As much of an answer as goes into an event.
+const SHOWN: usize = 1024;
+const BODY: usize = 10 << 10;
+
+/// One container, as its handlers reach it.
+#[derive(Clone)]
+pub struct Target {
+    pub runtime: Runtime,
+    pub container: Arc<Container>,
+    pub id: String,
+    pub pod_ip: Option<String>,
+}
+
+impl Target {
+    fn port(&self, port: &IntOrString) -> Result<u16, String> {
+        let number = match port {
+            IntOrString::Int(number) => Some(*number),
+            IntOrString::String(name) => {
+                let ports = self.container.ports.iter().flatten();
+                let named =
+                    ports.filter(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port);
+                named.last().or_else(|| name.parse().ok())
+            }
+        };
+        number
+            .and_then(|number| u16::try_from(number).ok())
+            .filter(|port| *port > 0)
+            .ok_or_else(|| format!("invalid port number: {port:?}"))
+    }
+
+    fn host(&self, own: Option<&String>) -> Result<String, String> {
+        own.filter(|host| !host.is_empty())
+            .cloned()
+            .or_else(|| self.pod_ip.clone())
+            .ok_or_else(|| "the Pod has no address".to_owned())
+    }
+
+    /// Runs a command in the container; a non-zero exit is a failure with its output.
+    pub async fn exec(&self, action: &ExecAction, limit: Duration) -> Result<(), String> {
+        let command = action.command.clone().unwrap_or_default();
+        let answer =
+            self.runtime.exec_sync(&self.id, &command, limit).await.map_err(|error| error.to_string())?;
+        if answer.exit_code == 0 {
+            return Ok(());
+        }
+        let mut text = String::from_utf8_lossy(&answer.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&answer.stderr));
+        let shown: String = text.chars().take(SHOWN).collect();
+        Err(if shown.is_empty() { format!("exit code {}", answer.exit_code) } else { shown })
+    }
+
+    /// Opens a connection and closes it again.
+    pub async fn tcp(&self, action: &TCPSocketAction) -> Result<(), String> {
+        let (host, port) = (self.host(action.host.as_ref())?, self.port(&action.port)?);
+        connect(&host, port).await.map(drop)
+    }
+
+    /// Asks over HTTP; any status from 200 to 399 is success.
+    pub async fn http(&self, action: &HTTPGetAction, agent: &str) -> Result<(), String> {
+        let (host, port) = (self.host(action.host.as_ref())?, self.port(&action.port)?);
+        let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let mut request = Request::get(&path)
+            .header(http::header::HOST, format!("{host}:{port}"))
+            .header(http::header::USER_AGENT, agent)
+            .header(http::header::ACCEPT, "*/*")
+            .header(http::header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        for header in action.http_headers.iter().flatten() {
+            let name = HeaderName::try_from(&header.name).map_err(|error| error.to_string())?;
+            let value = HeaderValue::try_from(&header.value).map_err(|error| error.to_string())?;
+            request.headers_mut().insert(name, value);
+        }
+        let tcp = connect(&host, port).await?;
+        let scheme = action.scheme.as_deref().unwrap_or("HTTP");
+        let shown = format!("Get \"{}://{host}:{port}{path}\"", scheme.to_lowercase());
+        let answer = if scheme == "HTTPS" {
+            let name =
+                rustls_pki_types::ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
+            let tls = TlsConnector::from(trust_anyone().map_err(|error| error.to_string())?);
+            let stream = tls.connect(name, tcp).await.map_err(|error| format!("{shown}: {error}"))?;
+            send(stream, request).await
+        } else {
+            send(tcp, request).await
+        };
+        match answer.map_err(|error| format!("{shown}: {error}"))? {
+            200..400 => Ok(()),
+            status => Err(format!("HTTP probe failed with statuscode: {status}")),
+        }
+    }
+}
+
+async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let fail = |error: std::io::Error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("dial tcp {host}:{port}: {why}")
+    };
+    match host.parse::<IpAddr>() {
+        Ok(ip) => TcpStream::connect((ip, port)).await.map_err(fail),
+        Err(_) => TcpStream::connect((host, port)).await.map_err(fail),
+    }
+}
+
+async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<u16, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let ask = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status().as_u16();
+        // Read what there is of the answer, so that the server does not see a broken connection.
+        let _ = Limited::new(answer.into_body(), BODY).collect().await;
+        Ok(status)
+    };
+    tokio::pin!(connection);
+    tokio::pin!(ask);
+    tokio::select! {
+        status = &mut ask => status,
+        _ = &mut connection => ask.await,
+    }
+}

@@ -1,0 +1,294 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Uri, header};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kube::Client;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::{Service, ServiceExt};
+
+use super::IdentityError;
+use crate::config::NodeConfig;
+use crate::pki::{CertificateInfo, PkiError};
+
+/// A certificate that can be replaced while it is in use: TLS asks for it at each handshake.
+#[derive(Debug, Default)]
+pub struct Held(RwLock<Option<(Arc<CertifiedKey>, i64)>>);
+
+impl Held {
+    pub(super) fn set(&self, key: Arc<CertifiedKey>, not_after: i64) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some((key, not_after));
+    }
+
+    fn get(&self) -> Option<(Arc<CertifiedKey>, i64)> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When it expires, seconds since 1970; 0 while there is none.
+    pub(super) fn not_after(&self) -> i64 {
+        self.get().map_or(0, |(_, not_after)| not_after)
+    }
+
+    /// The names and addresses it is for.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        let Some((key, _)) = self.get() else { return Vec::new() };
+        let info = key.cert.first().and_then(|der| CertificateInfo::from_der(der).ok()).unwrap_or_default();
+        info.dns_names.into_iter().chain(info.ip_addresses.iter().map(ToString::to_string)).collect()
+    }
+}
+
+impl ResolvesClientCert for Held {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.get().map(|(key, _)| key)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.get().is_some()
+    }
+}
+
+impl ResolvesServerCert for Held {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.get().map(|(key, _)| key)
+    }
+}
+
+/// How a client says who it is.
+pub(super) enum Credentials {
+    Certificate(Arc<Held>),
+    Token(String),
+}
+
+pub(super) fn server_uri(config: &NodeConfig) -> Authority {
+    let text = format!("{}:{}", config.server_ip, config.server_port);
+    Authority::try_from(text).expect("an IPv4 address and a port are an authority")
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// A client of `server` that trusts only `authority` (PEM). All requests and watches share one HTTP/2 connection,
+/// which is given up when the other side stays silent.
+pub(super) fn client(
+    server: &Authority,
+    authority: &str,
+    credentials: Credentials,
+) -> Result<Client, IdentityError> {
+    let mut roots = RootCertStore::empty();
+    for der in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+        roots.add(der.map_err(|error| PkiError::Certificate(error.to_string()))?)?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let (mut tls, token) = match credentials {
+        Credentials::Certificate(held) => (builder.with_client_cert_resolver(held), None),
+        Credentials::Token(token) => (builder.with_no_client_auth(), Some(bearer(&token)?)),
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(Duration::from_secs(15))
+        .http2_keep_alive_timeout(Duration::from_secs(15))
+        .http2_keep_alive_while_idle(true)
+        .build::<_, kube::client::Body>(Connector { tls: Arc::new(tls) });
+    let server = server.clone();
+    let service = http.map_request(move |mut request: Request<kube::client::Body>| {
+        *request.uri_mut() = absolute(&server, request.uri());
+        if let Some(token) = &token {
+            request.headers_mut().insert(header::AUTHORIZATION, token.clone());
+        }
+        request
+    });
+    Ok(Client::new(service, "default"))
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, IdentityError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
+        IdentityError::Refused("the bootstrap token has characters no header may have".into())
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn absolute(server: &Authority, relative: &Uri) -> Uri {
+    let path = relative.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::builder()
+        .scheme(Scheme::HTTPS)
+        .authority(server.clone())
+        .path_and_query(path)
+        .build()
+        .expect("scheme, authority and path are there")
+}
+
+/// Opens TLS connections. Plain TCP settings matter here: small requests must not wait for each other's answers.
+#[derive(Clone)]
+struct Connector {
+    tls: Arc<ClientConfig>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, std::io::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let tls = TlsConnector::from(self.tls.clone());
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default().to_owned();
+            let port = uri.port_u16().unwrap_or(443);
+            let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+            let open = async {
+                let tcp = TcpStream::connect((host.as_str(), port)).await?;
+                tcp.set_nodelay(true)?;
+                tls.connect(name, tcp).await
+            };
+            let stream = tokio::time::timeout(Duration::from_secs(10), open).await??;
+            Ok(Stream(TokioIo::new(stream)))
+        })
+    }
+}
+
+struct Stream(TokioIo<TlsStream<TcpStream>>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new();
+        match self.0.inner().get_ref().1.alpn_protocol() {
+            Some(b"h2") => connected.negotiated_h2(),
+            _ => connected,
+        }
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// Asks the server for its certificates and answers the authority among them whose public key has the pinned hash.
+/// Nothing else is believed: the connection is closed and every later one verifies against that authority.
+pub(super) async fn discover_authority(config: &NodeConfig) -> Result<String, IdentityError> {
+    let server = format!("{}:{}", config.server_ip, config.server_port);
+    let connect = |source| IdentityError::Connect { server: server.clone(), source };
+    let tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Look))
+        .with_no_client_auth();
+    let tcp = TcpStream::connect((config.server_ip, config.server_port)).await.map_err(connect)?;
+    let name = ServerName::from(std::net::IpAddr::V4(config.server_ip));
+    let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.map_err(connect)?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    for der in shown {
+        if crate::pki::spki_hash(der)? == config.ca_hash {
+            return Ok(pem(der));
+        }
+    }
+    Err(IdentityError::Authority { server, expected: config.ca_hash.clone() })
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for at in (0..text.len()).step_by(64) {
+        pem.push_str(&text[at..text.len().min(at + 64)]);
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+/// Accepts any server, in order to look at its certificates: their hash is what is checked.
+#[derive(Debug)]
+struct Look;
+
+impl ServerCertVerifier for Look {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A configuration that accepts any server certificate: for probes, which ask whether a server answers and not who.
+pub fn trust_anyone() -> Result<Arc<ClientConfig>, rustls::Error> {
+    let tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Look))
+        .with_no_client_auth();
+    Ok(Arc::new(tls))
+}

@@ -1,0 +1,253 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use crate::config::{NodeConfig, Role};
+use crate::node::cri::api;
+use crate::sys::cgroups::Capacity;
+use crate::sys::identity::Machine;
+
+/// The API level this kubelet follows.
+pub const VERSION: &str = "v1.36.0+minik";
+/// Where the kubelet's server listens.
+pub const PORT: u16 = 10250;
+/// Upstream's default.
+const PODS: u64 = 110;
+/// Upstream's default hard limit: below this much free memory there is pressure, and so much is not given to Pods.
+const MEMORY_RESERVE: u64 = 100 << 20;
+/// The node's disk is the host's: only when next to nothing is left can containers not run.
+const DISK_RESERVE: u64 = 64 << 20;
+/// Upstream reports the largest ones only.
+const IMAGES: usize = 50;
+
+/// Everything node status is made from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub machine: Machine,
+    pub capacity: Capacity,
+    /// Bytes: size and free space of the file system that holds containers.
+    pub disk: (u64, u64),
+    pub processes: u64,
+    pub runtime_version: String,
+    pub images: Vec<api::Image>,
+    /// Why the node cannot run Pods; empty when it can.
+    pub not_ready: Vec<String>,
+}
+
+/// The object a new node registers.
+pub fn registration(config: &NodeConfig, machine: &Machine) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node.clone()),
+            labels: Some(labels(config, machine)),
+            ..Default::default()
+        },
+        spec: Some(NodeSpec {
+            provider_id: Some(format!("minik://{}/{}", config.cluster, config.node)),
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+/// The labels this node gives itself.
+pub fn labels(config: &NodeConfig, machine: &Machine) -> BTreeMap<String, String> {
+    let arch = machine.architecture.to_owned();
+    let mut labels = BTreeMap::from([
+        ("kubernetes.io/hostname".to_owned(), config.node.clone()),
+        ("kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("kubernetes.io/arch".to_owned(), arch.clone()),
+        ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("beta.kubernetes.io/arch".to_owned(), arch),
+    ]);
+    if config.role == Role::Server {
+        labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    }
+    labels
+}
+
+/// The node's status now. `before` gives the times of conditions that have not changed.
+pub fn status(config: &NodeConfig, facts: &Facts, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let capacity = resources(facts, 0);
+    NodeStatus {
+        capacity: Some(capacity),
+        allocatable: Some(resources(facts, MEMORY_RESERVE)),
+        conditions: Some(conditions(facts, before, now)),
+        addresses: Some(vec![
+            address("InternalIP", &config.node_ip.to_string()),
+            address("Hostname", &config.node),
+        ]),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(PORT) }),
+        }),
+        node_info: Some(NodeSystemInfo {
+            machine_id: facts.machine.machine_id.clone(),
+            system_uuid: facts.machine.machine_id.clone(),
+            boot_id: facts.machine.boot_id.clone(),
+            kernel_version: facts.machine.kernel.clone(),
+            os_image: facts.machine.os_image.clone(),
+            container_runtime_version: facts.runtime_version.clone(),
+            kubelet_version: VERSION.to_owned(),
+            kube_proxy_version: String::new(),
+            operating_system: "linux".to_owned(),
+            architecture: facts.machine.architecture.to_owned(),
+            swap: None,
+        }),
+        images: Some(images(&facts.images)),
+        ..Default::default()
+    }
+}
+
+fn address(kind: &str, address: &str) -> NodeAddress {
+    NodeAddress { type_: kind.to_owned(), address: address.to_owned() }
+}
+
+fn resources(facts: &Facts, reserve: u64) -> BTreeMap<String, Quantity> {
+    let cpu = facts.capacity.cpu_milli;
+    let cpu = if cpu.is_multiple_of(1000) { (cpu / 1000).to_string() } else { format!("{cpu}m") };
+    let kib = |bytes: u64| format!("{}Ki", bytes / 1024);
+    BTreeMap::from([
+        ("cpu".to_owned(), Quantity(cpu)),
+        ("memory".to_owned(), Quantity(kib(facts.capacity.memory.saturating_sub(reserve)))),
+        ("ephemeral-storage".to_owned(), Quantity(kib(facts.disk.0))),
+        ("pods".to_owned(), Quantity(PODS.to_string())),
+    ])
+}
+
+fn images(all: &[api::Image]) -> Vec<ContainerImage> {
+    let mut all: Vec<&api::Image> = all.iter().collect();
+    all.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    all.truncate(IMAGES);
+    all.into_iter()
+        .map(|image| ContainerImage {
+            names: Some(image.repo_digests.iter().chain(&image.repo_tags).cloned().collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
+        .collect()
+}
+
+fn conditions(facts: &Facts, before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let pressure = |kind: &str, holds: bool, yes: (&str, &str), no: (&str, &str)| {
+        let (reason, message) = if holds { yes } else { no };
+        (kind.to_owned(), holds, reason.to_owned(), message.to_owned())
+    };
+    let capacity = &facts.capacity;
+    let ready = facts.not_ready.is_empty();
+    let all = [
+        pressure(
+            "MemoryPressure",
+            capacity.memory_available < MEMORY_RESERVE,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            facts.disk.1 < DISK_RESERVE,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            facts.processes * 10 > capacity.pids * 9,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        (
+            "Ready".to_owned(),
+            ready,
+            if ready { "KubeletReady" } else { "KubeletNotReady" }.to_owned(),
+            if ready { "kubelet is posting ready status".to_owned() } else { facts.not_ready.join(", ") },
+        ),
+    ];
+    all.into_iter().map(|condition| dated(condition, before, now)).collect()
+}
+
+fn dated(
+    (kind, holds, reason, message): (String, bool, String, String),
+    before: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeCondition {
+    let status = if holds { "True" } else { "False" };
+    let now = Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
+    let old = before
+        .and_then(|before| before.conditions.as_ref()?.iter().find(|old| old.type_ == kind))
+        .filter(|old| old.status == status);
+    NodeCondition {
+        type_: kind,
+        status: status.to_owned(),
+        reason: Some(reason),
+        message: Some(message),
+        last_heartbeat_time: now.clone(),
+        last_transition_time: old.and_then(|old| old.last_transition_time.clone()).or(now),
+    }
+}
+
+/// The same status but for heartbeat times: then it is news only when the last report is old.
+pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
+    let plain = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    plain(a) == plain(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::kubelet::testing::config;
+
+    fn facts() -> Facts {
+        Facts {
+            machine: Machine { architecture: "amd64", ..Machine::default() },
+            capacity: Capacity { cpu_milli: 2000, memory: 4 << 30, memory_available: 2 << 30, pids: 32_768 },
+            disk: (100 << 30, 50 << 30),
+            processes: 10,
+            runtime_version: "containerd://1.7.24".into(),
+            images: Vec::new(),
+            not_ready: Vec::new(),
+        }
+    }
+
+    fn value(status: &NodeStatus, kind: &str) -> String {
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn conditions_follow_the_facts() {
+        let check = |change: fn(&mut Facts), kind: &str, expect: &str| {
+            let mut facts = facts();
+            change(&mut facts);
+            let status = status(&config(), &facts, None, Timestamp::UNIX_EPOCH);
+            assert_eq!(value(&status, kind), expect, "{kind}");
+        };
+        check(|_| (), "Ready", "True");
+        check(|facts| facts.not_ready.push("no network".into()), "Ready", "False");
+        check(|facts| facts.capacity.memory_available = 1, "MemoryPressure", "True");
+        check(|facts| facts.disk.1 = 1 << 30, "DiskPressure", "False");
+        check(|facts| facts.processes = 32_000, "PIDPressure", "True");
+    }
+
+    #[test]
+    fn times_move_only_with_the_status() {
+        let first = status(&config(), &facts(), None, Timestamp::UNIX_EPOCH);
+        let later = Timestamp::from_second(60).expect("time");
+        let second = status(&config(), &facts(), Some(&first), later);
+        assert!(same(&first, &second));
+        assert_eq!(
+            second.conditions.as_ref().and_then(|c| c[3].last_transition_time.clone()),
+            Some(Time(Timestamp::UNIX_EPOCH))
+        );
+        let memory = second.allocatable.and_then(|map| map.get("memory").cloned());
+        assert_eq!(memory, Some(Quantity("4091904Ki".into())));
+    }
+}

@@ -1,0 +1,243 @@
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::watch_object;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::lease;
+use super::object::{self, Facts};
+use crate::node::cni;
+use crate::node::kubelet::context::Context;
+use crate::sys::cgroups;
+use crate::sys::identity::Machine;
+
+/// An unchanged status is told this often.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// What readiness waits for beside this kubelet itself.
+pub struct Signals {
+    /// The runtime runs.
+    pub runtime: watch::Receiver<bool>,
+    /// A name and a Service were reached from this node.
+    pub network: watch::Receiver<bool>,
+    /// The kubelet's own server can be spoken to.
+    pub server: watch::Receiver<bool>,
+}
+
+/// Tells the API server about this machine.
+pub struct Reporter {
+    context: Arc<Context>,
+    machine: Machine,
+    runtime_version: String,
+    signals: Signals,
+    /// Pods' network is written; woken by the watch of our own Node.
+    cni: watch::Sender<bool>,
+    node_uid: Arc<Mutex<Option<String>>>,
+    told: Option<(NodeStatus, Instant)>,
+}
+
+impl Reporter {
+    /// Registers the node: returns when the API server knows it and its addresses.
+    pub async fn register(context: Arc<Context>, machine: Machine, signals: Signals) -> Self {
+        let runtime_version = match context.runtime.version().await {
+            Ok(version) => format!("{}://{}", version.runtime_name, version.runtime_version),
+            Err(_) => "containerd://unknown".to_owned(),
+        };
+        let node_uid = Arc::default();
+        let mut reporter = Self {
+            context,
+            machine,
+            runtime_version,
+            signals,
+            cni: watch::Sender::new(false),
+            node_uid,
+            told: None,
+        };
+        while let Err(error) = reporter.register_once().await {
+            tracing::warn!(%error, "the node is not registered yet");
+            tokio::time::sleep(RETRY).await;
+        }
+        reporter
+    }
+
+    fn api(&self) -> Api<Node> {
+        Api::all(self.context.client.clone())
+    }
+
+    async fn register_once(&mut self) -> Result<(), kube::Error> {
+        let config = &self.context.config;
+        let node = object::registration(config, &self.machine);
+        let api = self.api();
+        let node = match api.create(&PostParams::default(), &node).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let labels = object::labels(config, &self.machine);
+                let patch = json!({ "metadata": { "labels": labels } });
+                api.patch(&config.node, &PatchParams::default(), &Patch::Merge(&patch)).await?
+            }
+            other => other?,
+        };
+        self.seen(&node);
+        self.told = node.status.clone().map(|status| (status, Instant::now()));
+        let facts = self.facts().await;
+        self.tell(&facts.facts).await
+    }
+
+    /// Takes from our own Node what others decided: its identity and Pods' addresses.
+    fn seen(&self, node: &Node) {
+        self.node_uid.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&node.metadata.uid);
+        let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()?.parse::<Ipv4Net>().ok());
+        let Some(cidr) = cidr else { return };
+        match cni::write(Path::new(cni::CONF_DIR), cidr) {
+            Ok(_) => drop(self.cni.send_replace(true)),
+            Err(error) => tracing::error!(%error, "Pods' network cannot be written"),
+        }
+    }
+
+    /// Keeps lease and status fresh, and follows our own Node, until the tasks stop.
+    pub async fn run(mut self) {
+        let about = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.context.config.node.clone()),
+            uid: Some(self.context.config.node.clone()),
+            ..Default::default()
+        };
+        self.context.events.normal(about, "Starting", "Starting kubelet.");
+        let mut nodes = Box::pin(watch_object(self.api(), &self.context.config.node).default_backoff());
+        let mut ticks = tokio::time::interval(lease::RENEW);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut network_pending = true;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.renew().await,
+                Some(Ok(node)) = nodes.next() => match node {
+                    Some(node) => self.seen(&node),
+                    None => {
+                        tracing::warn!("this node was deleted; registering it again");
+                        self.told = None;
+                        if let Err(error) = self.register_once().await {
+                            tracing::warn!(%error, "the node is not registered yet");
+                        }
+                    }
+                },
+                Ok(()) = self.signals.runtime.changed() => {}
+                Ok(()) = self.signals.network.changed() => {}
+                Ok(()) = self.signals.server.changed() => {}
+                // The runtime reads a new network file by itself and tells nobody: asked briefly until it has.
+                () = tokio::time::sleep(SETTLE), if network_pending && *self.cni.borrow() => {}
+            }
+            let facts = self.facts().await;
+            network_pending = !facts.network_ready;
+            if let Err(error) = self.tell(&facts.facts).await {
+                tracing::warn!(%error, "node status is not told yet");
+            }
+        }
+    }
+
+    async fn renew(&self) {
+        let uid = self.node_uid.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let node = &self.context.config.node;
+        let owner = uid.map(|uid| OwnerReference {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            name: node.clone(),
+            uid,
+            ..Default::default()
+        });
+        if let Err(error) = lease::renew(&self.context.client, node, owner).await {
+            tracing::warn!(%error, "the lease is not renewed");
+        }
+    }
+
+    async fn tell(&mut self, facts: &Facts) -> Result<(), kube::Error> {
+        let before = self.told.as_ref().map(|(status, _)| status);
+        let status = object::status(&self.context.config, facts, before, Timestamp::now());
+        let fresh = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, when)| object::same(told, &status) && when.elapsed() < HEARTBEAT);
+        if fresh {
+            return Ok(());
+        }
+        let patch = json!({ "status": &status });
+        let name = self.context.config.node.clone();
+        let node = self.api().patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        if self.told.is_none() {
+            tracing::info!(node = node.name_any(), "registered");
+        }
+        self.told = Some((status, Instant::now()));
+        Ok(())
+    }
+
+    async fn facts(&self) -> Observed {
+        let mut not_ready = Vec::new();
+        let mut network_ready = false;
+        match self.context.runtime.status().await {
+            Ok(conditions) => {
+                for condition in conditions {
+                    network_ready |= condition.r#type == "NetworkReady" && condition.status;
+                    if !condition.status {
+                        let kind = if condition.r#type == "NetworkReady" { "network " } else { "" };
+                        not_ready.push(format!(
+                            "container runtime {kind}not ready: {}=false reason:{} message:{}",
+                            condition.r#type, condition.reason, condition.message
+                        ));
+                    }
+                }
+            }
+            Err(error) => not_ready.push(format!("container runtime is down: {error}")),
+        }
+        if !*self.cni.borrow() {
+            not_ready.push("the node has no range of Pod addresses yet".to_owned());
+        }
+        if !*self.signals.network.borrow() {
+            not_ready.push(
+                "the node's network is not proven yet: DNS or the API server's Service does not answer"
+                    .to_owned(),
+            );
+        }
+        if !*self.signals.server.borrow() {
+            not_ready.push("the kubelet has no serving certificate yet".to_owned());
+        }
+        let images = self.context.runtime.images().await.unwrap_or_default();
+        let facts = Facts {
+            machine: self.machine.clone(),
+            capacity: cgroups::capacity(),
+            disk: disk(&self.context.dir),
+            processes: processes(),
+            runtime_version: self.runtime_version.clone(),
+            images,
+            not_ready,
+        };
+        Observed { facts, network_ready }
+    }
+}
+
+struct Observed {
+    facts: Facts,
+    network_ready: bool,
+}
+
+/// Size and free bytes of the file system at `path`.
+fn disk(path: &Path) -> (u64, u64) {
+    let Ok(stat) = nix::sys::statvfs::statvfs(path) else { return (0, u64::MAX) };
+    (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size())
+}
+
+/// Processes and threads on the machine, from the second number of /proc/loadavg's fourth field.
+fn processes() -> u64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok()).unwrap_or(0)
+}

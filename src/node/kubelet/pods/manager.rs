@@ -1,0 +1,189 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::{mpsc, watch};
+
+use super::worker::{Message, Worker, Workers};
+use crate::node::cri::labels;
+use crate::node::kubelet::context::Context;
+use crate::sys::cgroups;
+
+/// The Pods of this node, and a worker for each.
+#[derive(Clone)]
+pub struct Manager {
+    context: Arc<Context>,
+    pods: Arc<RwLock<HashMap<String, Arc<Pod>>>>,
+    workers: Arc<Mutex<Workers>>,
+    events: watch::Sender<u64>,
+}
+
+impl Manager {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, pods: Arc::default(), workers: Arc::default(), events: watch::Sender::new(0) }
+    }
+
+    /// Everything bound to this node, as the API server last told.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Counts what the runtime reports about containers, for those who wait for a container's end.
+    pub fn events(&self) -> watch::Receiver<u64> {
+        self.events.subscribe()
+    }
+
+    /// The Pod of that name; of several (one may still be ending) the one that was made last.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let named = |pod: &Arc<Pod>| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
+        };
+        self.pods().into_iter().filter(named).max_by_key(|pod| pod.metadata.creation_timestamp.clone())
+    }
+
+    /// Watches Pods and containers until the tasks stop.
+    pub fn start(&self) {
+        let tasks = &self.context.tasks;
+        let (manager, events) = (self.clone(), self.clone());
+        tasks.spawn_until_stop(async move { manager.watch().await });
+        tasks.spawn_until_stop(async move { events.follow_runtime().await });
+    }
+
+    async fn watch(&self) {
+        let api: Api<Pod> = Api::all(self.context.client.clone());
+        let config =
+            watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.node));
+        let mut stream = Box::pin(kube::runtime::watcher(api, config).default_backoff());
+        let mut listed = HashSet::new();
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(pod)) => {
+                    listed.extend(pod.metadata.uid.clone());
+                    self.apply(pod);
+                }
+                Ok(Event::InitDone) => self.listed(&listed).await,
+                Ok(Event::Apply(pod)) => self.apply(pod),
+                Ok(Event::Delete(pod)) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
+                Err(error) => tracing::debug!(%error, "Pods cannot be watched at the moment"),
+            }
+        }
+    }
+
+    fn apply(&self, mut pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        pod.metadata.managed_fields = None;
+        let pod = Arc::new(pod);
+        self.pods.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), pod.clone());
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = workers.get(&uid)
+            && worker.send(Message::Pod(pod.clone())).is_ok()
+        {
+            return;
+        }
+        let (sender, inbox) = mpsc::unbounded_channel();
+        workers.insert(uid.clone(), sender);
+        let worker = Worker::new(self.context.clone(), pod, inbox);
+        let manager = self.clone();
+        self.context.tasks.spawn_until_stop(async move {
+            worker.run().await;
+            manager.forget(&uid);
+        });
+    }
+
+    fn gone(&self, uid: &str) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = workers.get(uid) {
+            let _ = worker.send(Message::Gone);
+        }
+    }
+
+    fn forget(&self, uid: &str) {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.pods.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// After a full list: Pods that were deleted meanwhile end, and what the runtime has of Pods nobody knows goes.
+    async fn listed(&self, listed: &HashSet<String>) {
+        let known: Vec<String> =
+            self.workers.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        known.iter().filter(|uid| !listed.contains(*uid)).for_each(|uid| self.gone(uid));
+        let sandboxes = self.context.runtime.sandboxes(None).await.unwrap_or_default();
+        for sandbox in sandboxes {
+            let uid = sandbox.labels.get(labels::POD_UID).cloned().unwrap_or_default();
+            if !listed.contains(&uid) && !known.contains(&uid) {
+                let (runtime, id) = (self.context.runtime.clone(), sandbox.id);
+                tracing::info!(uid, id, "removing a sandbox whose Pod is gone");
+                self.context.tasks.spawn_until_stop(async move {
+                    let _ = runtime.stop_sandbox(&id).await;
+                    let _ = runtime.remove_sandbox(&id).await;
+                });
+            }
+        }
+        self.remove_orphans(listed, &known);
+    }
+
+    /// Folders, logs and cgroups of Pods that are no more.
+    fn remove_orphans(&self, listed: &HashSet<String>, known: &[String]) {
+        let orphan = |uid: &str| !listed.contains(uid) && !known.iter().any(|known| known == uid);
+        let names = |dir: &std::path::Path| -> Vec<String> {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        };
+        for uid in names(&self.context.dir.join("pods")).iter().filter(|uid| orphan(uid)) {
+            if let Err(error) = crate::node::kubelet::volumes::remove(&self.context.pod_dir(uid)) {
+                tracing::warn!(%error, uid, "an old Pod's folder is not removed");
+            }
+            for class in ["", "/burstable", "/besteffort"] {
+                cgroups::remove(&format!("/kubepods{class}/pod{uid}"));
+            }
+        }
+        let logs = std::path::Path::new("/var/log/pods");
+        for name in names(logs) {
+            if name.rsplit_once('_').is_some_and(|(_, uid)| orphan(uid)) {
+                let _ = std::fs::remove_dir_all(logs.join(name));
+            }
+        }
+    }
+
+    /// The runtime's own events wake workers. After the stream broke, everybody looks again: that is the only relist.
+    async fn follow_runtime(&self) {
+        loop {
+            match self.context.runtime.events().await {
+                Ok(mut stream) => {
+                    self.wake(None);
+                    loop {
+                        match stream.message().await {
+                            Ok(Some(event)) => {
+                                let pod = event.pod_sandbox_status.and_then(|sandbox| sandbox.metadata);
+                                self.wake(pod.map(|metadata| metadata.uid).as_deref());
+                            }
+                            Ok(None) => break,
+                            Err(error) => {
+                                tracing::debug!(%error, "the runtime's events ended");
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the runtime's events cannot be followed yet"),
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Tells one worker, or all, that something happened to its containers.
+    fn wake(&self, uid: Option<&str>) {
+        self.events.send_modify(|count| *count += 1);
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        match uid {
+            Some(uid) => drop(workers.get(uid).map(|worker| worker.send(Message::Runtime))),
+            None => workers.values().for_each(|worker| drop(worker.send(Message::Runtime))),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! One worker per Pod: it compares what the Pod asks for with what the runtime has, and carries out the difference.
+//!
+//! ```text
+//!            watch: added                 all containers done, policy says stay
+//!   (none) ---------------> running --------------------------------------------> terminal
+//!                              |  deletionTimestamp, deadline                        |
+//!                              v                                                     | deletionTimestamp
+//!                         terminating <---------------------------------------------/
+//!   SIGTERM (after preStop), grace, SIGKILL; sandbox stopped; last status written
+//!                              |
+//!                              v  DELETE with grace 0 and the Pod's uid
+//!                            gone --containers, volumes, logs, cgroup removed--> (none)
+//!
+//!   running, per container:
+//!     pull --> create, start --> postStart --> probes --exit--> back-off --> pull
+//!                                                 \--liveness failed, definition changed--> stop
+//! ```
+//!
+//! `plan` and `status` are pure: they see the Pod, the runtime's view, the worker's memory and the time.
+
+mod manager;
+mod memory;
+mod observe;
+mod ops;
+mod plan;
+mod probing;
+mod status;
+mod view;
+mod worker;
+
+pub use manager::Manager;

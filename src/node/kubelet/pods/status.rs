@@ -1,0 +1,412 @@
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::memory::{Image, Slot};
+use super::plan::Input;
+use super::view::{Container, nanoseconds};
+use crate::node::cri::api::ContainerState as RuntimeState;
+use crate::node::kubelet::container::qos;
+use crate::node::kubelet::spec;
+
+/// An init container that keeps running beside the others.
+pub fn is_sidecar(container: &Spec) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn policy(pod: &Pod) -> &str {
+    spec(pod).restart_policy.as_deref().unwrap_or("Always")
+}
+
+/// Whether a container that ended with `code` is started again.
+pub fn restarts(pod: &Pod, container: &Spec, code: i32) -> bool {
+    let init = spec(pod).init_containers.iter().flatten().any(|init| init.name == container.name);
+    if is_sidecar(container) {
+        return true;
+    }
+    match policy(pod) {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        // A finished init container is finished, whatever the policy.
+        _ => !init || code != 0,
+    }
+}
+
+pub fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// The Pod's phase, by upstream's counting of its containers.
+pub fn phase(input: &Input<'_>) -> String {
+    let Input { pod, view, memory, .. } = *input;
+    for before in [memory.reported.as_ref(), pod.status.as_ref()].into_iter().flatten() {
+        if let Some(phase) = before.phase.as_ref().filter(|phase| is_terminal(phase)) {
+            return phase.clone();
+        }
+    }
+    if memory.failed.is_some() {
+        return "Failed".to_owned();
+    }
+    let spec = spec(pod);
+    let regular = spec.init_containers.iter().flatten().filter(|container| !is_sidecar(container));
+    let mut init_pending = false;
+    for container in regular {
+        match view.latest(&container.name) {
+            Some(done) if done.is_exited() && done.exit_code() == 0 => {}
+            Some(failed) if failed.is_exited() && policy(pod) == "Never" => return "Failed".to_owned(),
+            _ => init_pending = true,
+        }
+    }
+    let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    for container in &spec.containers {
+        match view.latest(&container.name) {
+            Some(c) if c.is_running() => running += 1,
+            Some(c) if c.is_exited() => {
+                stopped += 1;
+                succeeded += usize::from(c.exit_code() == 0);
+            }
+            _ => waiting += 1,
+        }
+    }
+    let phase = if waiting > 0 || (init_pending && running == 0 && stopped == 0) {
+        "Pending"
+    } else if running > 0 {
+        "Running"
+    } else {
+        match policy(pod) {
+            "Always" => "Running",
+            _ if stopped == succeeded => "Succeeded",
+            "Never" => "Failed",
+            _ => "Running",
+        }
+    };
+    phase.to_owned()
+}
+
+/// What a node says of itself in every Pod's status.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub ip: String,
+}
+
+/// The status to report now.
+pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
+    let Input { pod, view, memory, .. } = *input;
+    let spec = spec(pod);
+    let phase = phase(input);
+    let init_done = spec.init_containers.iter().flatten().all(|container| is_initialized(input, container));
+    let mut containers: Vec<ContainerStatus> = spec
+        .containers
+        .iter()
+        .map(|container| container_status(input, container, init_done, &phase))
+        .collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    let init: Vec<ContainerStatus> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|container| container_status(input, container, true, &phase))
+        .collect();
+    let conditions = conditions(input, &phase, init_done, &containers, &init);
+    let own = spec.host_network == Some(true);
+    let ips: Vec<String> = match view.sandboxes.first() {
+        Some(_) if own => vec![host.ip.clone()],
+        Some(sandbox) => sandbox.ips.clone(),
+        None => Vec::new(),
+    };
+    let (reason, message) = memory.failed.clone().unzip();
+    let before = pod.status.as_ref();
+    PodStatus {
+        phase: Some(phase),
+        reason: reason.or_else(|| before.and_then(|status| status.reason.clone())),
+        message: message.or_else(|| before.and_then(|status| status.message.clone())),
+        conditions: Some(conditions),
+        container_statuses: Some(containers),
+        init_container_statuses: Some(init).filter(|init| !init.is_empty()),
+        host_ip: Some(host.ip.clone()),
+        host_ips: Some(vec![HostIP { ip: host.ip.clone() }]),
+        pod_ip: ips.first().cloned(),
+        pod_ips: Some(ips.into_iter().map(|ip| PodIP { ip }).collect::<Vec<_>>())
+            .filter(|ips| !ips.is_empty()),
+        qos_class: Some(qos(spec).name().to_owned()),
+        start_time: memory.start_time.map(Time),
+        observed_generation: pod.metadata.generation,
+        ..Default::default()
+    }
+}
+
+/// Whether an init container stands in the way no more.
+fn is_initialized(input: &Input<'_>, container: &Spec) -> bool {
+    let Input { pod, view, memory, .. } = *input;
+    let main = |c: &Spec| view.latest(&c.name).is_some();
+    match view.latest(&container.name) {
+        Some(c) if is_sidecar(container) => {
+            memory.started.contains(c.id()) || spec(pod).containers.iter().any(main)
+        }
+        Some(c) if c.is_exited() => c.exit_code() == 0,
+        Some(_) => false,
+        // Removed long ago, when the containers after it had started.
+        None => spec(pod).containers.iter().any(main),
+    }
+}
+
+fn time(nanos: i64) -> Option<Time> {
+    (nanos > 0).then(|| Time(whole_second(nanoseconds(nanos))))
+}
+
+/// Kubernetes' times have seconds; comparing statuses needs the same.
+pub fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn terminated(container: &Container) -> ContainerState {
+    let status = &container.status;
+    let reason = match (status.reason.as_str(), status.exit_code) {
+        ("", 0) => "Completed",
+        ("", _) | ("Unknown", _) => "Error",
+        (reason, _) => reason,
+    };
+    let message = container.message.clone().or_else(|| Some(status.message.clone()));
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: status.exit_code,
+            reason: Some(reason.to_owned()),
+            message: message.filter(|message| !message.is_empty()),
+            started_at: time(status.started_at),
+            finished_at: time(status.finished_at),
+            container_id: Some(format!("containerd://{}", status.id)),
+            signal: None,
+        }),
+        ..Default::default()
+    }
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    let state = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    ContainerState { waiting: Some(state), ..Default::default() }
+}
+
+fn container_status(input: &Input<'_>, spec: &Spec, init_done: bool, phase: &str) -> ContainerStatus {
+    let Input { view, memory, .. } = *input;
+    let latest = view.latest(&spec.name);
+    let slot = memory.slot(&spec.name);
+    let mut status = ContainerStatus {
+        name: spec.name.clone(),
+        image: spec.image.clone().unwrap_or_default(),
+        started: Some(false),
+        ..Default::default()
+    };
+    let Some(container) = latest else {
+        status.state = Some(not_created(&slot, init_done, phase, has_init(input, spec)));
+        return status;
+    };
+    status.restart_count = i32::try_from(container.attempt()).unwrap_or(i32::MAX);
+    status.container_id = Some(format!("containerd://{}", container.id()));
+    status.image_id = container.status.image_ref.clone();
+    status.image = image_name(container).unwrap_or(status.image);
+    status.last_state = view.previous(&spec.name).filter(|c| c.is_exited()).map(terminated);
+    match container.status.state() {
+        RuntimeState::ContainerRunning => {
+            let started_at = time(container.status.started_at);
+            status.state = Some(ContainerState {
+                running: Some(ContainerStateRunning { started_at }),
+                ..Default::default()
+            });
+            status.started = Some(memory.started.contains(container.id()));
+            status.ready = memory.ready.contains(container.id());
+        }
+        RuntimeState::ContainerCreated => {
+            status.state = Some(not_created(&slot, init_done, phase, has_init(input, spec)));
+        }
+        _ => {
+            status.state = Some(ended(input, spec, container, &slot, phase));
+            if status.state.as_ref().is_some_and(|state| state.waiting.is_some()) {
+                status.last_state = Some(terminated(container));
+            }
+            let init = input_is_init(input, spec) && !is_sidecar(spec);
+            status.ready = init && container.exit_code() == 0;
+        }
+    }
+    status
+}
+
+fn input_is_init(input: &Input<'_>, container: &Spec) -> bool {
+    spec(input.pod).init_containers.iter().flatten().any(|init| init.name == container.name)
+}
+
+/// Whether a container waits for init containers rather than for its own creation.
+fn has_init(input: &Input<'_>, container: &Spec) -> bool {
+    let init = spec(input.pod).init_containers.as_deref().unwrap_or_default();
+    !init.is_empty() && init.first().is_some_and(|first| first.name != container.name)
+}
+
+fn image_name(container: &Container) -> Option<String> {
+    let image = container.status.image.as_ref()?;
+    let name = if image.user_specified_image.is_empty() { &image.image } else { &image.user_specified_image };
+    Some(name.clone()).filter(|name| !name.is_empty())
+}
+
+/// Why there is no container yet.
+fn not_created(slot: &Slot, init_done: bool, phase: &str, has_init: bool) -> ContainerState {
+    if let Image::Failed(trouble) = &slot.image {
+        return waiting(&trouble.reason, Some(trouble.message.clone()));
+    }
+    if let Some(trouble) = &slot.trouble {
+        return waiting(&trouble.reason, Some(trouble.message.clone()));
+    }
+    if has_init && (!init_done || phase == "Pending" && matches!(slot.image, Image::Unknown)) {
+        return waiting("PodInitializing", None);
+    }
+    waiting("ContainerCreating", None)
+}
+
+/// The state of a container that ended: it stays so, or it waits for its next start.
+fn ended(input: &Input<'_>, spec: &Spec, container: &Container, slot: &Slot, phase: &str) -> ContainerState {
+    let going = input.pod.metadata.deletion_timestamp.is_some() || input.memory.gone;
+    if going || is_terminal(phase) || !restarts(input.pod, spec, container.exit_code()) {
+        return terminated(container);
+    }
+    if let Image::Failed(trouble) = &slot.image {
+        return waiting(&trouble.reason, Some(trouble.message.clone()));
+    }
+    if let Some(trouble) = &slot.trouble {
+        return waiting(&trouble.reason, Some(trouble.message.clone()));
+    }
+    let (at, delay) = input.memory.restart_at(container);
+    if at > input.now && !delay.is_zero() {
+        let metadata = &input.pod.metadata;
+        let text = format!(
+            "back-off {} restarting failed container={} pod={}_{}({})",
+            go_duration(delay.as_secs()),
+            spec.name,
+            metadata.name.as_deref().unwrap_or_default(),
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.uid.as_deref().unwrap_or_default(),
+        );
+        return waiting("CrashLoopBackOff", Some(text));
+    }
+    terminated(container)
+}
+
+/// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
+pub fn go_duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        _ => format!("{}m{}s", seconds / 60, seconds % 60),
+    }
+}
+
+fn conditions(
+    input: &Input<'_>,
+    phase: &str,
+    init_done: bool,
+    containers: &[ContainerStatus],
+    init: &[ContainerStatus],
+) -> Vec<PodCondition> {
+    let Input { pod, view, .. } = *input;
+    let network = view.sandbox().is_some();
+    let names = |all: Vec<&str>| format!("[{}]", all.join(" "));
+    let done = match phase {
+        "Succeeded" => Some("PodCompleted"),
+        "Failed" => Some("PodFailed"),
+        _ => None,
+    };
+    let initialized = if init_done {
+        verdict("Initialized", true, done.filter(|_| phase == "Succeeded"), None)
+    } else {
+        let waiting = init.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
+        let text = format!("containers with incomplete status: {}", names(waiting));
+        verdict("Initialized", false, Some("ContainersNotInitialized"), Some(text))
+    };
+    let sidecars: Vec<&str> = spec(pod)
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| is_sidecar(c))
+        .map(|c| c.name.as_str())
+        .collect();
+    let unready: Vec<&str> = containers
+        .iter()
+        .chain(init.iter().filter(|c| sidecars.contains(&c.name.as_str())))
+        .filter(|c| !c.ready)
+        .map(|c| c.name.as_str())
+        .collect();
+    let containers_ready = match done {
+        Some(reason) => verdict("ContainersReady", false, Some(reason), None),
+        None if unready.is_empty() => verdict("ContainersReady", true, None, None),
+        None => {
+            let text = format!("containers with unready status: {}", names(unready));
+            verdict("ContainersReady", false, Some("ContainersNotReady"), Some(text))
+        }
+    };
+    let mut ready = PodCondition { type_: "Ready".into(), ..containers_ready.clone() };
+    if ready.status == "True"
+        && let Some(text) = closed_gates(pod)
+    {
+        ready = verdict("Ready", false, Some("ReadinessGatesNotReady"), Some(text));
+    }
+    let ours =
+        [verdict("PodReadyToStartContainers", network, None, None), initialized, ready, containers_ready];
+    merge(input, ours)
+}
+
+fn verdict(kind: &str, holds: bool, reason: Option<&str>, message: Option<String>) -> PodCondition {
+    PodCondition {
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: reason.map(str::to_owned),
+        message,
+        ..Default::default()
+    }
+}
+
+/// Conditions that others must set before the Pod counts as ready.
+fn closed_gates(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let open = |kind: &str| conditions.clone().any(|c| c.type_ == kind && c.status == "True");
+    let gates = spec(pod).readiness_gates.as_deref().unwrap_or_default();
+    let closed = gates.iter().find(|gate| !open(&gate.condition_type))?;
+    Some(format!(
+        "corresponding condition of pod readiness gate \"{}\" does not exist.",
+        closed.condition_type
+    ))
+}
+
+/// Ours in the Pod's list: times kept where nothing changed, other writers' conditions kept as they are. What this
+/// worker reported last counts before what the API server was last seen to say: that may be older.
+fn merge(input: &Input<'_>, ours: impl IntoIterator<Item = PodCondition>) -> Vec<PodCondition> {
+    let Input { pod, memory, .. } = *input;
+    let now = Some(Time(whole_second(input.now)));
+    let listed = |status: Option<&PodStatus>| -> Vec<PodCondition> {
+        status.iter().flat_map(|status| status.conditions.iter().flatten()).cloned().collect()
+    };
+    let seen = listed(pod.status.as_ref());
+    let reported = listed(memory.reported.as_ref());
+    let mut all: Vec<PodCondition> = Vec::new();
+    for mut condition in ours {
+        let old = reported.iter().chain(&seen).find(|old| old.type_ == condition.type_);
+        let same = old.filter(|old| old.status == condition.status);
+        condition.last_transition_time =
+            same.and_then(|old| old.last_transition_time.clone()).or_else(|| now.clone());
+        condition.observed_generation = pod.metadata.generation;
+        all.push(condition);
+    }
+    let foreign: Vec<PodCondition> =
+        seen.into_iter().filter(|old| !all.iter().any(|ours| ours.type_ == old.type_)).collect();
+    if !foreign.iter().any(|condition| condition.type_ == "PodScheduled") {
+        let old = reported.into_iter().find(|old| old.type_ == "PodScheduled");
+        all.push(old.unwrap_or_else(|| PodCondition {
+            last_transition_time: now,
+            ..verdict("PodScheduled", true, None, None)
+        }));
+    }
+    all.extend(foreign);
+    all
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use crate::node::cri::api::{self, ContainerState};
+use crate::node::kubelet::container::HASH;
+
+/// What the runtime has of one Pod.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Newest first.
+    pub sandboxes: Vec<Sandbox>,
+    /// Newest first.
+    pub containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    pub id: String,
+    pub attempt: u32,
+    pub ready: bool,
+    /// Empty for Pods on the node's own network.
+    pub ips: Vec<String>,
+    pub created_at: i64,
+}
+
+/// One container, as the runtime last described it.
+#[derive(Clone, Debug, Default)]
+pub struct Container {
+    pub sandbox: String,
+    pub status: api::ContainerStatus,
+    /// What the container left at its termination message path, read once after it ended.
+    pub message: Option<String>,
+}
+
+impl Container {
+    pub fn id(&self) -> &str {
+        &self.status.id
+    }
+
+    pub fn name(&self) -> &str {
+        self.status.metadata.as_ref().map_or("", |metadata| &metadata.name)
+    }
+
+    /// How often it was started before: 0 for the first.
+    pub fn attempt(&self) -> u32 {
+        self.status.metadata.as_ref().map_or(0, |metadata| metadata.attempt)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.status.state() == ContainerState::ContainerRunning
+    }
+
+    /// Ended; a container the runtime lost track of counts as ended, as upstream has it.
+    pub fn is_exited(&self) -> bool {
+        matches!(self.status.state(), ContainerState::ContainerExited | ContainerState::ContainerUnknown)
+    }
+
+    pub fn exit_code(&self) -> i32 {
+        self.status.exit_code
+    }
+
+    pub fn finished_at(&self) -> Timestamp {
+        nanoseconds(self.status.finished_at)
+    }
+
+    pub fn started_at(&self) -> Timestamp {
+        nanoseconds(self.status.started_at)
+    }
+
+    pub fn hash(&self) -> Option<&str> {
+        self.status.annotations.get(HASH).map(String::as_str)
+    }
+}
+
+/// The runtime's times are nanoseconds since 1970.
+pub fn nanoseconds(value: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(value)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+impl View {
+    /// The sandbox containers start in: the newest, if it is ready.
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.first().filter(|sandbox| sandbox.ready)
+    }
+
+    /// The newest container of that name, in whichever sandbox.
+    pub fn latest(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|container| container.name() == name)
+    }
+
+    /// The newest container of that name in the present sandbox.
+    pub fn current(&self, name: &str) -> Option<&Container> {
+        let sandbox = self.sandbox()?;
+        self.containers.iter().find(|c| c.sandbox == sandbox.id && c.name() == name)
+    }
+
+    /// The container before the newest one of that name.
+    pub fn previous(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().filter(|container| container.name() == name).nth(1)
+    }
+
+    pub fn by_id(&self, id: &str) -> Option<&Container> {
+        self.containers.iter().find(|container| container.id() == id)
+    }
+
+    /// Those that must be stopped before their Pod may go. One that was created but never started has no process;
+    /// it goes with its sandbox.
+    pub fn alive(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|container| container.is_running())
+    }
+}
+
+/// What was learned earlier and cannot have changed: it saves a call per container.
+#[derive(Debug, Default)]
+pub struct Known {
+    pub containers: HashMap<String, Container>,
+    pub sandboxes: HashMap<String, Sandbox>,
+}

@@ -1,0 +1,151 @@
+//! Probes: asks a container at its own pace and tells the worker when the answer changes.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Probe};
+use tokio::sync::mpsc;
+
+use super::context::reference;
+use super::handler::Target;
+use crate::client::events::Recorder;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl ProbeKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Readiness => "Readiness",
+            Self::Liveness => "Liveness",
+        }
+    }
+}
+
+/// A probe's answer crossed its threshold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Container id.
+    pub id: String,
+    pub container: String,
+    pub kind: ProbeKind,
+    pub healthy: bool,
+}
+
+/// Counts answers against the thresholds; what it says is `Some` only when the verdict changes.
+#[derive(Debug)]
+struct Counter {
+    success: u32,
+    failure: u32,
+    run: u32,
+    last: Option<bool>,
+    verdict: Option<bool>,
+}
+
+impl Counter {
+    fn new(probe: &Probe) -> Self {
+        let at_least_one = |value: Option<i32>, default: u32| {
+            value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
+        };
+        Self {
+            success: at_least_one(probe.success_threshold, 1),
+            failure: at_least_one(probe.failure_threshold, 3),
+            run: 0,
+            last: None,
+            verdict: None,
+        }
+    }
+
+    fn count(&mut self, answer: bool) -> Option<bool> {
+        self.run = if self.last == Some(answer) { self.run + 1 } else { 1 };
+        self.last = Some(answer);
+        let needed = if answer { self.success } else { self.failure };
+        if self.run >= needed && self.verdict != Some(answer) {
+            self.verdict = Some(answer);
+            return Some(answer);
+        }
+        None
+    }
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    let seconds = value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
+    Duration::from_secs(seconds.unwrap_or(default))
+}
+
+/// Asks until the container is replaced (the task is dropped then) or nothing more can change.
+pub async fn run(
+    pod: std::sync::Arc<Pod>,
+    target: Target,
+    kind: ProbeKind,
+    probe: Probe,
+    events: Recorder,
+    verdicts: mpsc::UnboundedSender<Verdict>,
+) {
+    let period = seconds(probe.period_seconds, 10);
+    let mut counter = Counter::new(&probe);
+    tokio::time::sleep(Duration::from_secs(
+        probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0),
+    ))
+    .await;
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let answer = ask(&target, &probe).await;
+        if let Err(why) = &answer {
+            let about = reference(&pod, Some(&target.container.name));
+            events.warning(about, "Unhealthy", format!("{} probe failed: {why}", kind.name()));
+        }
+        let Some(healthy) = counter.count(answer.is_ok()) else { continue };
+        let verdict =
+            Verdict { id: target.id.clone(), container: target.container.name.clone(), kind, healthy };
+        // A startup probe is done when it has passed; a failed liveness or startup probe ends the container.
+        let last = kind == ProbeKind::Startup || (kind == ProbeKind::Liveness && !healthy);
+        if verdicts.send(verdict).is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn ask(target: &Target, probe: &Probe) -> Result<(), String> {
+    let limit = seconds(probe.timeout_seconds, 1);
+    let asked = async {
+        if let Some(exec) = &probe.exec {
+            return target.exec(exec, limit).await;
+        }
+        if let Some(http) = &probe.http_get {
+            return target.http(http, "kube-probe/1.36").await;
+        }
+        if let Some(tcp) = &probe.tcp_socket {
+            return target.tcp(tcp).await;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(limit, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("command timed out: context deadline exceeded (limit {}s)", limit.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_decide() {
+        let probe = Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Default::default() };
+        let mut counter = Counter::new(&probe);
+        let answers = [true, true, true, false, false, true, false, false, false, false, true, true];
+        let verdicts: Vec<_> = answers.iter().map(|answer| counter.count(*answer)).collect();
+        let mut expect = vec![None; answers.len()];
+        expect[1] = Some(true);
+        expect[8] = Some(false);
+        expect[11] = Some(true);
+        assert_eq!(verdicts, expect);
+    }
+}

@@ -1,0 +1,91 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::context::Context;
+use super::identity::Identity;
+use super::node::{Reporter, Signals};
+use super::objects::Objects;
+use super::pods::Manager;
+use super::rotation;
+use super::server::{self, Routes, ServerError};
+use super::services::Services;
+use crate::client::events::Recorder;
+use crate::config::NodeConfig;
+use crate::node::cri::Runtime;
+use crate::rt::{SystemClock, Tasks};
+use crate::sys::identity::Machine;
+use crate::sys::{cgroups, inotify};
+
+/// What a kubelet is made of.
+pub struct KubeletOptions {
+    pub config: NodeConfig,
+    /// From [`super::identity::join`].
+    pub identity: Identity,
+    /// From [`crate::node::cri::containerd::supervise`]: the runtime, and whether it is up.
+    pub runtime: Runtime,
+    pub runtime_up: watch::Receiver<bool>,
+    /// True once the node's network has been proven: without it the node is not Ready.
+    pub network_proven: watch::Receiver<bool>,
+    /// Port 10250 on all addresses.
+    pub listener: TcpListener,
+}
+
+/// The kubelet cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Watch(#[from] inotify::WatchError),
+    #[error("{path}: {source}")]
+    Folder { path: PathBuf, source: std::io::Error },
+}
+
+/// Registers the node and runs its Pods until the tasks stop. Returns once the node is registered; it becomes Ready
+/// by itself when runtime, Pods' network, the proof and the serving certificate are there.
+pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletError> {
+    inotify::check_limits()?;
+    let KubeletOptions { config, identity, runtime, runtime_up, network_proven, listener } = options;
+    let dir = Path::new(NodeConfig::STATE_DIR).join("kubelet");
+    let folder = |source| KubeletError::Folder { path: dir.clone(), source };
+    std::fs::create_dir_all(dir.join("pods")).map_err(folder)?;
+    let client = identity.client();
+    let capacity = cgroups::capacity();
+    let context = Arc::new(Context {
+        events: Recorder::start(client.clone(), "kubelet", &config.node, Arc::new(SystemClock), tasks),
+        objects: Objects::new(client.clone(), tasks.clone()),
+        services: Services::watch(client.clone(), tasks),
+        tasks: tasks.clone(),
+        runtime: runtime.clone(),
+        resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        cpu_milli: capacity.cpu_milli,
+        memory: capacity.memory,
+        dir: dir.clone(),
+        client,
+        config: config.clone(),
+    });
+    let (serving, server_up) = watch::channel(false);
+    let signals = Signals { runtime: runtime_up, network: network_proven, server: server_up };
+    let reporter = Reporter::register(context.clone(), Machine::read(), signals).await;
+    tasks.spawn_until_stop(reporter.run());
+
+    let manager = Manager::new(context.clone());
+    manager.start();
+    tasks.spawn_until_stop(rotation::run(runtime.clone()));
+    let routes = Routes { manager, runtime, tasks: tasks.clone() };
+    server::serve(listener, &identity, routes, tasks)?;
+    let hosts = vec![config.node.clone(), config.node_ip.to_string()];
+    let inner = tasks.clone();
+    tasks.spawn_until_stop(async move {
+        match identity.serve(&hosts, &inner).await {
+            Ok(()) => drop(serving.send_replace(true)),
+            Err(error) => tracing::error!(%error, "the kubelet has no serving certificate"),
+        }
+        // Kept open for the reporter.
+        std::future::pending::<()>().await;
+    });
+    Ok(())
+}

@@ -1,0 +1,229 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use super::{logs, splice};
+use crate::node::cri::api::{AttachRequest, ContainerState, ExecRequest};
+use crate::node::cri::{Runtime, labels};
+use crate::node::kubelet::pods::Manager;
+use crate::pki::CertificateInfo;
+use crate::rt::Tasks;
+
+/// What the server answers from.
+pub struct Routes {
+    pub manager: Manager,
+    pub runtime: Runtime,
+    pub tasks: Tasks,
+}
+
+pub type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A refusal: status and a line of text, which the API server wraps into its own Status.
+#[derive(Debug)]
+pub struct Refusal(pub StatusCode, pub String);
+
+impl Refusal {
+    pub fn bad(message: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, message.into())
+    }
+
+    fn missing(message: impl Into<String>) -> Self {
+        Self(StatusCode::NOT_FOUND, message.into())
+    }
+
+    pub fn internal(message: impl ToString) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, message.to_string())
+    }
+}
+
+/// A whole answer at once.
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Answers one request of `who`.
+pub async fn answer(
+    routes: &Arc<Routes>,
+    who: &CertificateInfo,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    if path != "/healthz" && !may_enter(who) {
+        let message =
+            format!("Forbidden (user={}, verb=*, resource=nodes, subresource=proxy)", who.common_name);
+        return text(StatusCode::FORBIDDEN, message);
+    }
+    match route(routes, &path, request).await {
+        Ok(response) => response,
+        Err(Refusal(status, message)) => text(status, message),
+    }
+}
+
+/// The API server and administrators. A node's certificate must not open other nodes.
+fn may_enter(who: &CertificateInfo) -> bool {
+    let trusted = ["system:masters", "kubeadm:cluster-admins"];
+    who.common_name == "kube-apiserver-kubelet-client"
+        || who.organizations.iter().any(|organization| trusted.contains(&organization.as_str()))
+}
+
+async fn route(
+    routes: &Arc<Routes>,
+    path: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let parts: Vec<String> = path
+        .split('/')
+        .skip(1)
+        .map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned())
+        .collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    match (request.method(), parts.as_slice()) {
+        (_, ["healthz"]) => Ok(text(StatusCode::OK, "ok")),
+        (&Method::GET, ["pods"]) => Ok(pods(&routes.manager)),
+        (&Method::GET, ["containerLogs", namespace, pod, container]) => {
+            let pod = find(routes, namespace, pod)?;
+            logs::answer(routes, &pod, container, &query).await
+        }
+        (&(Method::GET | Method::POST), ["exec", namespace, pod, .., container]) => {
+            let id = running(routes, namespace, pod, container).await?;
+            let url = routes.runtime.exec(exec_request(id, &query)).await.map_err(Refusal::internal)?;
+            splice::forward(request, &url, &routes.tasks).await
+        }
+        (&(Method::GET | Method::POST), ["attach", namespace, pod, .., container]) => {
+            let id = running(routes, namespace, pod, container).await?;
+            let attach = AttachRequest {
+                container_id: id,
+                stdin: query.on(&["input", "stdin"]),
+                stdout: query.on(&["output", "stdout"]),
+                stderr: query.on(&["error", "stderr"]) && !query.on(&["tty"]),
+                tty: query.on(&["tty"]),
+            };
+            let url = routes.runtime.attach(attach).await.map_err(Refusal::internal)?;
+            splice::forward(request, &url, &routes.tasks).await
+        }
+        (&(Method::GET | Method::POST), ["portForward", namespace, pod, ..]) => {
+            let sandbox = sandbox(routes, namespace, pod).await?;
+            let ports = query.all("port").filter_map(|port| port.parse().ok()).collect();
+            let url = routes.runtime.port_forward(&sandbox, ports).await.map_err(Refusal::internal)?;
+            splice::forward(request, &url, &routes.tasks).await
+        }
+        _ => Err(Refusal::missing("404 page not found")),
+    }
+}
+
+/// Query parameters, repeated ones in order.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether any of the names (the kubelet's own and the API's) is switched on.
+    pub fn on(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| matches!(self.get(name), Some("1" | "true" | "True" | "t")))
+    }
+}
+
+fn exec_request(id: String, query: &Query) -> ExecRequest {
+    let tty = query.on(&["tty"]);
+    ExecRequest {
+        container_id: id,
+        cmd: query.all("command").map(str::to_owned).collect(),
+        tty,
+        stdin: query.on(&["input", "stdin"]),
+        stdout: query.on(&["output", "stdout"]),
+        // A terminal has one output.
+        stderr: query.on(&["error", "stderr"]) && !tty,
+    }
+}
+
+fn pods(manager: &Manager) -> Response<Body> {
+    let items: Vec<Arc<Pod>> = manager.pods();
+    let items: Vec<&Pod> = items.iter().map(AsRef::as_ref).collect();
+    let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
+    let mut response = text(StatusCode::OK, list.to_string());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn find(routes: &Routes, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
+    routes
+        .manager
+        .find(namespace, name)
+        .ok_or_else(|| Refusal::missing(format!("pod \"{name}_{namespace}\" does not exist")))
+}
+
+/// The id of the running container of that name.
+async fn running(routes: &Routes, namespace: &str, pod: &str, container: &str) -> Result<String, Refusal> {
+    let pod = find(routes, namespace, pod)?;
+    let containers =
+        routes.runtime.containers(pod.metadata.uid.as_deref()).await.map_err(Refusal::internal)?;
+    let named = |labels: &HashMap<String, String>| {
+        labels.get(labels::CONTAINER_NAME).map(String::as_str) == Some(container)
+    };
+    containers
+        .into_iter()
+        .filter(|c| named(&c.labels) && c.state() == ContainerState::ContainerRunning)
+        .max_by_key(|c| c.created_at)
+        .map(|c| c.id)
+        .ok_or_else(|| Refusal::missing(format!("container not found (\"{container}\")")))
+}
+
+async fn sandbox(routes: &Routes, namespace: &str, pod: &str) -> Result<String, Refusal> {
+    let pod = find(routes, namespace, pod)?;
+    let sandboxes = routes.runtime.sandboxes(pod.metadata.uid.as_deref()).await.map_err(Refusal::internal)?;
+    sandboxes
+        .into_iter()
+        .filter(|sandbox| sandbox.state == 0)
+        .max_by_key(|sandbox| sandbox.created_at)
+        .map(|sandbox| sandbox.id)
+        .ok_or_else(|| Refusal::missing("the Pod has no sandbox"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_api_server_and_administrators_enter() {
+        let check = |name: &str, organizations: &[&str], expect: bool| {
+            let organizations = organizations.iter().map(|o| (*o).to_owned()).collect();
+            let who = CertificateInfo { common_name: name.into(), organizations, ..Default::default() };
+            assert_eq!(may_enter(&who), expect, "{name}");
+        };
+        check("kube-apiserver-kubelet-client", &[], true);
+        check("kubernetes-admin", &["system:masters"], true);
+        check("system:node:a", &["system:nodes"], false);
+        check("alice", &[], false);
+    }
+
+    #[test]
+    fn exec_takes_both_spellings() {
+        let query = Query::parse("command=sh&command=-c&command=a%20b&input=1&stdout=true&error=1&tty=1");
+        let request = exec_request("id".into(), &query);
+        assert_eq!(request.cmd, ["sh", "-c", "a b"]);
+        assert!(request.stdin && request.stdout && request.tty && !request.stderr);
+    }
+}

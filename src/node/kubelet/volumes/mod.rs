@@ -1,0 +1,11 @@
+//! A Pod's volumes on this node: folders that containers mount, and the files minik writes into them.
+
+mod atomic;
+mod host_path;
+mod prepare;
+mod projected;
+mod tokens;
+
+pub use prepare::{Volumes, mounts, prepare, refresh, remove};
+pub use projected::Contents;
+pub use tokens::Tokens;

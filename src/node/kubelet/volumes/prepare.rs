@@ -1,0 +1,219 @@
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount};
+
+use super::projected::{self, Contents};
+use super::tokens::Tokens;
+use super::{atomic, host_path};
+use crate::node::cri::api::{Mount, MountPropagation};
+use crate::node::kubelet::container::{FieldError, expand, quantity_value};
+use crate::node::kubelet::objects::Kind;
+use crate::node::kubelet::spec;
+use crate::sys::mounts as sys;
+
+/// Why a volume cannot be mounted; the text ends up in FailedMount events.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("{} \"{name}\" not found", kind.lower())]
+    Missing { kind: Kind, name: String },
+    #[error("{} \"{name}\" references non-existent key: {key}", kind.lower())]
+    Key { kind: Kind, name: String, key: String },
+    #[error("failed to fetch token: {0}")]
+    Token(Box<kube::Error>),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("the path {0:?} is outside the volume")]
+    Path(String),
+    #[error("{0}")]
+    HostPath(String),
+    #[error("volumes of this kind are not supported by this node")]
+    Unsupported,
+    #[error("no volume of that name")]
+    Unknown,
+    #[error("{path}: {source}")]
+    File { path: String, source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] sys::MountError),
+    #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": {why}")]
+    SubPath { volume: String, container: String, why: String },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> VolumeError + '_ {
+    move |source| VolumeError::File { path: path.display().to_string(), source }
+}
+
+/// Where each volume of a Pod is on this node, by name.
+pub type Volumes = HashMap<String, PathBuf>;
+
+/// Makes every volume of the Pod. `dir` is the Pod's own folder.
+/// An error names its volume: `MountVolume.SetUp failed for volume "x" : …`, as upstream's events do.
+pub async fn prepare(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<Volumes, String> {
+    let mut volumes = Volumes::new();
+    for volume in spec(contents.pod).volumes.iter().flatten() {
+        let path = one(dir, contents, volume, tokens)
+            .await
+            .map_err(|error| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name))?;
+        volumes.insert(volume.name.clone(), path);
+    }
+    Ok(volumes)
+}
+
+/// Writes changed contents into volumes that are mounted already; answers whether anything changed.
+pub async fn refresh(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<(), VolumeError> {
+    for volume in spec(contents.pod).volumes.iter().flatten() {
+        if let Some(files) = projected::files(contents, volume, tokens).await? {
+            let target = folder(dir, kind(volume), &volume.name);
+            atomic::write(&target, &files, fs_group(contents.pod)).map_err(at(&target))?;
+        }
+    }
+    Ok(())
+}
+
+fn fs_group(pod: &Pod) -> Option<u32> {
+    let group = spec(pod).security_context.as_ref()?.fs_group?;
+    u32::try_from(group).ok()
+}
+
+/// The folder name upstream uses for each kind.
+fn kind(volume: &Volume) -> &'static str {
+    if volume.config_map.is_some() {
+        "configmap"
+    } else if volume.secret.is_some() {
+        "secret"
+    } else if volume.downward_api.is_some() {
+        "downward-api"
+    } else if volume.projected.is_some() {
+        "projected"
+    } else {
+        "empty-dir"
+    }
+}
+
+fn folder(dir: &Path, kind: &str, name: &str) -> PathBuf {
+    dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
+}
+
+async fn one(
+    dir: &Path,
+    contents: &Contents<'_>,
+    volume: &Volume,
+    tokens: &mut Tokens,
+) -> Result<PathBuf, VolumeError> {
+    let target = folder(dir, kind(volume), &volume.name);
+    let group = fs_group(contents.pod);
+    if let Some(files) = projected::files(contents, volume, tokens).await? {
+        atomic::write(&target, &files, group).map_err(at(&target))?;
+        return Ok(target);
+    }
+    if let Some(host) = &volume.host_path {
+        let path = PathBuf::from(&host.path);
+        host_path::check(&path, host.type_.as_deref().unwrap_or_default()).map_err(VolumeError::HostPath)?;
+        return Ok(path);
+    }
+    if let Some(empty) = &volume.empty_dir {
+        empty_dir(&target, empty, group)?;
+        return Ok(target);
+    }
+    Err(VolumeError::Unsupported)
+}
+
+fn empty_dir(target: &Path, empty: &EmptyDirVolumeSource, group: Option<u32>) -> Result<(), VolumeError> {
+    fs::create_dir_all(target).map_err(at(target))?;
+    if empty.medium.as_deref() == Some("Memory") && !sys::is_mounted(target) {
+        let size = empty.size_limit.as_ref().and_then(quantity_value).filter(|size| *size > 0);
+        sys::tmpfs(target, size)?;
+    }
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(target, fs::Permissions::from_mode(mode)).map_err(at(target))?;
+    if group.is_some() {
+        chown(target, None, group).map_err(at(target))?;
+    }
+    Ok(())
+}
+
+/// Takes the Pod's folder away, with everything that is mounted in it.
+pub fn remove(dir: &Path) -> Result<(), VolumeError> {
+    sys::unmount_below(dir)?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The mounts of one container. `env` expands subPathExpr.
+pub fn mounts(
+    container: &Container,
+    volumes: &Volumes,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, VolumeError> {
+    let mut all = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = volumes.get(&mount.name).ok_or(VolumeError::Unknown)?;
+        let lookup = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let expanded = mount.sub_path_expr.as_deref().map(|text| expand(text, lookup));
+        let sub_path = mount.sub_path.clone().or(expanded).filter(|path| !path.is_empty());
+        let source = match sub_path {
+            Some(path) => inside(volume, &path).map_err(|why| VolumeError::SubPath {
+                volume: mount.name.clone(),
+                container: container.name.clone(),
+                why,
+            })?,
+            None => volume.clone(),
+        };
+        all.push(Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: source.display().to_string(),
+            readonly: mount.read_only == Some(true),
+            propagation: propagation(mount).into(),
+        });
+    }
+    Ok(all)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn propagation(mount: &VolumeMount) -> MountPropagation {
+    match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => MountPropagation::PropagationBidirectional,
+        _ => MountPropagation::PropagationPrivate,
+    }
+}
+
+/// The real place of a path inside a volume, made as a folder if it is missing. A link out of the volume is refused.
+fn inside(volume: &Path, path: &str) -> Result<PathBuf, String> {
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err("it leaves the volume".to_owned());
+    }
+    let target = volume.join(path);
+    if !target.exists() {
+        fs::create_dir_all(&target).map_err(|error| error.to_string())?;
+        let _ = fs::set_permissions(&target, fs::Permissions::from_mode(0o777));
+    }
+    let root = volume.canonicalize().map_err(|error| error.to_string())?;
+    let real = target.canonicalize().map_err(|error| error.to_string())?;
+    if real.starts_with(&root) { Ok(real) } else { Err("it leaves the volume".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_paths_stay_inside() {
+        let dir = tempfile::tempdir().expect("folder");
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).expect("link");
+        let check = |path: &str, fine: bool| assert_eq!(inside(dir.path(), path).is_ok(), fine, "{path}");
+        check("a/b", true);
+        check("../x", false);
+        check("/etc", false);
+        check("out", false);
+        assert!(dir.path().join("a/b").is_dir());
+    }
+}
