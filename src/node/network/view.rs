@@ -132,3 +132,35 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V, ch
     map.insert(key, Arc::new(value));
     change
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(name: &str, service: &str) -> Slice {
+        let service = ServiceKey::new("shop", service);
+        Slice { name: name.into(), service, ports: Vec::new(), endpoints: Vec::new() }
+    }
+
+    #[test]
+    fn only_differences_wake_readers() {
+        let mut view = View::default();
+        assert_eq!(view.put_slice(slice("a", "web")), Change::Services);
+        assert_eq!(view.put_slice(slice("a", "web")), Change::Nothing);
+        assert_eq!(view.remove_slice("shop", "b"), Change::Nothing);
+        assert_eq!(view.remove_slice("shop", "a"), Change::Services);
+        assert_eq!(view.remove_node("n"), Change::Nothing);
+    }
+
+    #[test]
+    fn a_slice_whose_label_changes_leaves_its_service() {
+        let mut view = View::default();
+        view.put_slice(slice("a", "web"));
+        view.put_slice(slice("b", "web"));
+        assert_eq!(view.put_slice(slice("a", "api")), Change::Services);
+        let names = |service: &str| -> Vec<String> {
+            view.slices(&ServiceKey::new("shop", service)).map(|s| s.name.clone()).collect()
+        };
+        assert_eq!((names("web"), names("api")), (vec!["b".to_owned()], vec!["a".to_owned()]));
+    }
+}

@@ -48,7 +48,6 @@ pub fn on_node(test: impl FnOnce() + Send + 'static) {
     let node = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         sh("ip link set lo up");
-        sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.route_localnet=1");
         test();
     });
     if let Err(panic) = node.join() {

@@ -39,6 +39,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        minik::node::routes::apply_settings();
         let (a, b) = (Place::pod(POD_A), Place::pod(POD_B));
         let outside = Place::outside(OUTSIDE, NODE);
         for place in [&a, &b, &outside] {
