@@ -3,4 +3,5 @@
 pub mod events;
 pub mod informer;
 pub mod queue;
+pub mod tls;
 pub mod typed;

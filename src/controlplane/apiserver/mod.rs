@@ -19,6 +19,7 @@ pub mod index;
 mod interim;
 mod key;
 mod projection;
+pub mod proxy;
 pub mod request;
 pub mod reviews;
 mod root;

@@ -1,0 +1,123 @@
+//! Streams to nodes, Pods and Services: logs, exec, attach, port-forward and the `proxy` subresources.
+//!
+//! ```text
+//! client --request--> this server --request as the kubelet's client--> kubelet (or Pod)
+//! client <==bytes after 101 ==> this server <==same bytes, untouched==> kubelet
+//! ```
+//!
+//! Which protocol runs in an upgraded connection is the two ends' business. Only what no runtime speaks is refused here:
+//! the fifth version of the WebSocket protocol and SPDY tunnelled in a WebSocket, upon which kubectl falls back to SPDY/3.1.
+
+mod forward;
+mod location;
+mod target;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Request, Response, Uri};
+use rustls::ClientConfig;
+use serde_json::Value;
+
+use super::request::RequestInfo;
+use crate::api::status::ApiError;
+use crate::controlplane::storage::Store;
+use crate::pki::{PkiError, ServerPki};
+use crate::rt::Tasks;
+
+pub use target::PodStream;
+
+/// Passes streams on.
+pub struct Streams {
+    store: Arc<dyn Store>,
+    tls: Arc<ClientConfig>,
+    tasks: Tasks,
+}
+
+/// Where a stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Location {
+    /// Host (an address) and port.
+    pub host: std::net::IpAddr,
+    pub port: u16,
+    pub secure: bool,
+    /// Path and query.
+    pub path: String,
+}
+
+impl Streams {
+    /// Streams that show the API server's kubelet client certificate, and trust what the authority has signed.
+    pub fn new(store: Arc<dyn Store>, pki: &ServerPki, tasks: Tasks) -> Result<Self, PkiError> {
+        let tls = crate::client::tls::config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
+        Ok(Self { store, tls: Arc::new(tls), tasks })
+    }
+
+    /// Answers a request on `log`, `exec`, `attach`, `portforward` or `proxy`.
+    pub async fn answer(
+        &self,
+        info: &RequestInfo,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        match (info.resource.as_str(), info.subresource.as_str()) {
+            ("pods", "log" | "exec" | "attach" | "portforward") => self.pod_stream(info, request).await,
+            ("nodes", "proxy") => {
+                let location = self.node_proxy(info, request.uri()).await?;
+                self.forward(location, request).await
+            }
+            ("pods", "proxy") => {
+                let location = self.pod_proxy(info, request.uri()).await?;
+                self.forward(location, request).await
+            }
+            ("services", "proxy") => {
+                let location = self.service_proxy(info, request.uri()).await?;
+                self.forward(location, request).await
+            }
+            _ => Err(ApiError::unknown_path()),
+        }
+    }
+
+    async fn pod_stream(
+        &self,
+        info: &RequestInfo,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let pod = self.object("", "pods", &info.namespace, &info.name).await?;
+        let query = request.uri().query().unwrap_or_default();
+        let stream = PodStream::plan(&info.subresource, &pod, query)?;
+        if info.subresource != "log" {
+            forward::settle_protocols(request.headers_mut())?;
+        }
+        let Some(node) = stream.node else {
+            // As upstream: a Pod that is not scheduled has an empty log.
+            return Ok(Response::new(Body::empty()));
+        };
+        let node = self.object("", "nodes", "", &node).await?;
+        let (host, port) = target::kubelet_address(&node)?;
+        let location = Location { host, port, secure: true, path: stream.path };
+        if info.subresource == "log" {
+            return self.log(info, location).await;
+        }
+        self.forward(location, request).await
+    }
+
+    /// The stored object; 404 if there is none.
+    async fn object(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let place = if group.is_empty() { "core" } else { group };
+        let separator = if namespace.is_empty() { "" } else { "/" };
+        let key = format!("/{place}/{plural}/{namespace}{separator}{name}");
+        let entry = self.store.get(&key).await.map_err(ApiError::internal)?;
+        let entry = entry.ok_or_else(|| ApiError::not_found(group, plural, name))?;
+        serde_json::from_slice(&entry.data).map_err(ApiError::internal)
+    }
+}
+
+/// What follows `/proxy` in the path as it was sent, with the query; at least a slash.
+pub(super) fn proxied_path(uri: &Uri, namespaced: bool) -> String {
+    // "", "api", "v1", ["namespaces", namespace,] plural, name, "proxy"
+    let skipped = if namespaced { 8 } else { 6 };
+    let rest: Vec<&str> = uri.path().split('/').skip(skipped).collect();
+    match uri.query() {
+        Some(query) => format!("/{}?{query}", rest.join("/")),
+        None => format!("/{}", rest.join("/")),
+    }
+}

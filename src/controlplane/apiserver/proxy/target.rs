@@ -1,0 +1,175 @@
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::api::meta::ObjectExt;
+use crate::api::status::ApiError;
+
+/// Where on a kubelet a Pod's stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodStream {
+    /// The Pod's node; `None` (for logs only): it has none yet.
+    pub node: Option<String>,
+    /// Path and query on the kubelet.
+    pub path: String,
+}
+
+/// Parameters of a log that go on as they are.
+const LOG: &[&str] =
+    &["follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "stream", "tailLines", "timestamps"];
+
+impl PodStream {
+    /// Reads the request's query against the Pod. Refusals are upstream's, word for word.
+    pub fn plan(subresource: &str, pod: &Value, query: &str) -> Result<Self, ApiError> {
+        let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let node = pod.str_at("/spec/nodeName").filter(|node| !node.is_empty()).map(str::to_owned);
+        let place = format!("{}/{}", pod.namespace(), pod.name());
+        let (path, out) = match subresource {
+            "log" => {
+                let container = container(pod, asked_container(&pairs))?;
+                let options = pairs.iter().filter(|(name, _)| LOG.contains(&name.as_str())).cloned().collect();
+                (format!("/containerLogs/{place}/{container}"), options)
+            }
+            "portforward" => {
+                let ports = pairs.iter().filter(|(name, _)| name == "ports");
+                let ports = ports.map(|(_, port)| ("port".to_owned(), port.clone())).collect();
+                (format!("/portForward/{place}"), ports)
+            }
+            verb => {
+                let container = container(pod, asked_container(&pairs))?;
+                (format!("/{verb}/{place}/{container}"), stream_options(verb, &pairs)?)
+            }
+        };
+        if node.is_none() && subresource != "log" {
+            return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", pod.name())));
+        }
+        Ok(Self { node, path: with_query(path, out) })
+    }
+}
+
+fn with_query(path: String, pairs: Vec<(String, String)>) -> String {
+    if pairs.is_empty() {
+        return path;
+    }
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    format!("{path}?{query}")
+}
+
+fn is_true(pairs: &[(String, String)], name: &str) -> bool {
+    pairs.iter().any(|(key, value)| key == name && matches!(value.as_str(), "true" | "1"))
+}
+
+/// The streams, in the kubelet's words.
+fn stream_options(verb: &str, pairs: &[(String, String)]) -> Result<Vec<(String, String)>, ApiError> {
+    let mut out = Vec::new();
+    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        if is_true(pairs, ours) {
+            out.push((theirs.to_owned(), "1".to_owned()));
+        }
+    }
+    if !["stdin", "stdout", "stderr"].iter().any(|name| is_true(pairs, name)) {
+        return Err(ApiError::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    let command: Vec<_> = pairs.iter().filter(|(name, _)| name == "command").cloned().collect();
+    if verb == "exec" && command.is_empty() {
+        return Err(ApiError::bad_request("you must specify at least one command for the container"));
+    }
+    out.extend(command);
+    Ok(out)
+}
+
+fn asked_container(pairs: &[(String, String)]) -> &str {
+    pairs.iter().find(|(name, _)| name == "container").map(|(_, value)| value.as_str()).unwrap_or_default()
+}
+
+/// The container that is meant: the one named, or the only one.
+fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
+    let names = |list: &str| -> Vec<String> {
+        let containers = pod.array_at(&format!("/spec/{list}")).iter();
+        containers.filter_map(|container| container.str_at("/name")).map(str::to_owned).collect()
+    };
+    let (main, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let pod_name = pod.name();
+    if !asked.is_empty() {
+        return match [&main, &init, &ephemeral].iter().any(|list| list.iter().any(|name| name == asked)) {
+            true => Ok(asked.to_owned()),
+            false => {
+                Err(ApiError::bad_request(format!("container {asked} is not valid for pod {pod_name}")))
+            }
+        };
+    }
+    if let [only] = &main[..] {
+        return Ok(only.clone());
+    }
+    let mut why = format!(
+        "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+        main.join(" ")
+    );
+    if !init.is_empty() {
+        why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    }
+    if !ephemeral.is_empty() {
+        why.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
+    }
+    Err(ApiError::bad_request(why))
+}
+
+/// Where a node's kubelet listens: its internal address, else its external one.
+pub(super) fn kubelet_address(node: &Value) -> Result<(IpAddr, u16), ApiError> {
+    let port = node.int_at("/status/daemonEndpoints/kubeletEndpoint/Port");
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(10250);
+    let addresses = node.array_at("/status/addresses");
+    let of = |kind: &str| {
+        let mut all = addresses.iter().filter(|address| address.str_at("/type") == Some(kind));
+        all.find_map(|address| address.str_at("/address")?.parse::<IpAddr>().ok())
+    };
+    match of("InternalIP").or_else(|| of("ExternalIP")) {
+        Some(host) => Ok((host, port)),
+        None => Err(ApiError::internal("no preferred addresses found; known addresses: []")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(containers: &[&str], node: &str) -> Value {
+        let containers: Vec<Value> = containers.iter().map(|name| json!({"name": name})).collect();
+        json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"nodeName": node, "containers": containers,
+            "initContainers": [{"name": "i"}]}})
+    }
+
+    fn check(subresource: &str, pod: &Value, query: &str, expect: Result<&str, &str>) {
+        let got = PodStream::plan(subresource, pod, query);
+        let got = got.as_ref().map(|stream| stream.path.as_str()).map_err(|error| error.message.as_str());
+        assert_eq!(got, expect, "{subresource} {query}");
+    }
+
+    #[test]
+    fn streams_find_their_container() {
+        let one = pod(&["a"], "n1");
+        let two = pod(&["a", "b"], "n1");
+        check("log", &one, "follow=true&tailLines=5&pretty=1", Ok("/containerLogs/default/p/a?follow=true&tailLines=5"));
+        check("log", &one, "container=i", Ok("/containerLogs/default/p/i"));
+        check("log", &one, "container=c", Err("container c is not valid for pod p"));
+        check("log", &two, "", Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"));
+        check("exec", &two, "container=b&command=sh&command=-c&stdin=true&stdout=true&tty=true", Ok("/exec/default/p/b?input=1&output=1&tty=1&command=sh&command=-c"));
+        check("exec", &one, "stdout=true", Err("you must specify at least one command for the container"));
+        check("exec", &one, "command=sh", Err("you must specify at least 1 of stdin, stdout, stderr"));
+        check("attach", &one, "stdout=1", Ok("/attach/default/p/a?output=1"));
+        check("portforward", &one, "ports=80&ports=81", Ok("/portForward/default/p?port=80&port=81"));
+        check("attach", &pod(&["a"], ""), "stdout=true", Err("pod p does not have a host assigned"));
+        assert_eq!(PodStream::plan("log", &pod(&["a"], ""), "").unwrap().node, None);
+    }
+
+    #[test]
+    fn kubelets_listen_where_their_node_says() {
+        let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "172.20.0.3"}]}});
+        assert_eq!(kubelet_address(&node).unwrap(), ("172.20.0.3".parse().unwrap(), 10250));
+        let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "172.20.0.3"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 7}}}});
+        assert_eq!(kubelet_address(&node).unwrap().1, 7);
+        assert!(kubelet_address(&json!({})).is_err());
+    }
+}
