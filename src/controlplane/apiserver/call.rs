@@ -18,6 +18,7 @@ use super::admission::{Admission, Attributes, Operation};
 use super::auth::UserInfo;
 use super::convert;
 use super::key::Place;
+use super::proxy::Streams;
 use super::request::RequestInfo;
 use super::reviews::Reviews;
 use super::verbs::{Sent, included};
@@ -29,6 +30,7 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub admission: Arc<Admission>,
     pub reviews: Arc<Reviews>,
+    pub streams: Option<Arc<Streams>>,
     /// Ends watches.
     pub stop: Stop,
 }

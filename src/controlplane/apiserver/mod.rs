@@ -28,11 +28,13 @@ mod selection;
 pub mod serve;
 mod server;
 mod special;
+mod start;
 mod verbs;
 mod wire;
 
 pub use request::RequestInfo;
 pub use server::{ApiServer, Options};
+pub use start::{StartError, start};
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ use super::authz::Authorizer;
 use super::call::{Call, Engine};
 use super::gate::Gate;
 use super::index::Index;
+use super::proxy::Streams;
 use super::request::RequestInfo;
 use super::reviews::Reviews;
 use super::root::Root;
@@ -49,6 +50,8 @@ pub struct Options {
     pub service_cidr: Ipv4Net,
     /// Service addresses that are given only to who asks for them: the first one (`kubernetes`) and the DNS service's.
     pub reserved: Vec<Ipv4Addr>,
+    /// The way to the nodes; without it logs and the like answer 503.
+    pub streams: Option<Streams>,
 }
 
 /// The API server.
@@ -61,6 +64,7 @@ pub struct ApiServer {
 struct Shared {
     engine: Engine,
     gate: Gate,
+    index: Arc<Index>,
     rows: Rows,
     root: Root,
 }
@@ -68,7 +72,7 @@ struct Shared {
 impl ApiServer {
     /// Puts the parts together and reads what they need to know; nothing is bound or served yet.
     pub async fn build(options: Options) -> Result<Self, StorageError> {
-        let Options { store, clock, tasks, token_key, service_cidr, reserved } = options;
+        let Options { store, clock, tasks, token_key, service_cidr, reserved, streams } = options;
         let allocator = Allocator::new(service_cidr, &reserved);
         let index = Index::start(store.clone(), vec![allocator.clone()], &tasks).await?;
         let authorizer = Arc::new(Authorizer::new(index.clone()));
@@ -78,9 +82,16 @@ impl ApiServer {
         let reviews =
             Reviews::new(index.clone(), authenticator.clone(), authorizer.clone(), tokens, clock.clone());
         let gate = Gate { authenticator, authorizer };
-        let admission = Arc::new(Admission::new(index, allocator, clock.clone()));
-        let engine = Engine { store, clock, admission, reviews: Arc::new(reviews), stop: tasks.stop() };
-        let shared = Shared { engine, gate, rows: Rows::builtin(), root: Root::new() };
+        let admission = Arc::new(Admission::new(index.clone(), allocator, clock.clone()));
+        let engine = Engine {
+            store,
+            clock,
+            admission,
+            reviews: Arc::new(reviews),
+            streams: streams.map(Arc::new),
+            stop: tasks.stop(),
+        };
+        let shared = Shared { engine, gate, index, rows: Rows::builtin(), root: Root::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -88,6 +99,16 @@ impl ApiServer {
     pub fn router(&self) -> Router {
         let shared = self.shared.clone();
         Router::new().fallback(move |request: Request<Body>| handle(shared.clone(), request))
+    }
+
+    /// What requests are judged by.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.shared.index
+    }
+
+    /// Where everything is stored.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.engine.store
     }
 
     /// A client in this process that acts as `user`; no socket and no TLS between.

@@ -25,8 +25,11 @@ pub fn is_special(info: &RequestInfo) -> bool {
 }
 
 /// Passes a stream on.
-pub async fn stream(_call: &Call<'_>, _request: Request<Body>) -> Answer {
-    Err(ApiError::unknown_path())
+pub async fn stream(call: &Call<'_>, request: Request<Body>) -> Answer {
+    match &call.engine.streams {
+        Some(streams) => streams.answer(call.info, request).await,
+        None => Err(ApiError::service_unavailable("this server has no way to nodes")),
+    }
 }
 
 /// Answers a request on something that is not stored.

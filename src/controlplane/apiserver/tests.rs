@@ -26,6 +26,7 @@ impl Server {
             token_key: Key::generate().expect("a key"),
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             reserved: Vec::new(),
+            streams: None,
         };
         let server = Self(ApiServer::build(options).await.expect("a server").router());
         server.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;

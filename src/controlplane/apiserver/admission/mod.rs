@@ -17,6 +17,7 @@ mod pods;
 mod service_account;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use jiff::Timestamp;
@@ -141,6 +142,7 @@ impl Admission {
     /// Completes the object, before it is validated. What was reserved for it is given back when the answer is dropped
     /// without [`Hold::commit`], which is called once the write is durable.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {
+        self.wait_for_default_account(attributes).await;
         let before = (!self.index.is_current()).then(|| attributes.object.clone());
         match self.try_mutate(attributes) {
             Err(_) if before.is_some() => {
@@ -150,6 +152,31 @@ impl Admission {
             }
             done => done,
         }
+    }
+
+    /// The ServiceAccount `default` is made right after its namespace, by a controller: a Pod that comes in between waits
+    /// for it a little instead of being refused.
+    async fn wait_for_default_account(&self, attributes: &Attributes<'_>) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if !attributes.is("", "pods") || attributes.operation != Operation::Create {
+            return;
+        }
+        let field = |name: &str| attributes.object.as_ref()?.pointer("/spec")?.get(name)?.as_str();
+        let named = field("serviceAccountName").or_else(|| field("serviceAccount")).unwrap_or_default();
+        if !matches!(named, "" | "default") {
+            return;
+        }
+        let settled = |known: &Known| {
+            known.service_account(attributes.namespace, "default").is_some()
+                || known.namespace(attributes.namespace).is_none()
+        };
+        let mut progress = self.index.progress();
+        if settled(&self.index.read()) {
+            return;
+        }
+        let waiting = progress.wait_for(|_| settled(&self.index.read()));
+        // Not in time: the plugin tells.
+        let _ = tokio::time::timeout(PATIENCE, waiting).await;
     }
 
     fn try_mutate(&self, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {

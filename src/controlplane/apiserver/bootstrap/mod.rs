@@ -2,6 +2,7 @@
 //!
 //! Everything goes through the API itself, so that defaults, validation and admission apply here, too.
 
+mod aggregate;
 mod merge;
 mod objects;
 mod policy;
@@ -20,6 +21,7 @@ use crate::api::resources::{Resource, table};
 use crate::config::NodeConfig;
 use crate::controlplane::storage::{StorageError, Store};
 
+pub use aggregate::keep_aggregates;
 pub use objects::api_cluster_ip;
 
 /// Why the first objects could not be made.
@@ -105,4 +107,10 @@ async fn send(router: &Router, method: Method, path: &str, body: &Value) -> Resu
     let code = response.status().as_u16();
     let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok((code, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// A configuration for tests.
+#[cfg(test)]
+pub(super) fn test_config() -> NodeConfig {
+    objects::config()
 }

@@ -19,6 +19,11 @@ const KEPT: &[&str] = &[
 ];
 const RBAC: &str = "/rbac.authorization.k8s.io/";
 
+/// Whether a role or binding is stored at this key.
+pub(super) fn is_rbac(key: &str) -> bool {
+    key.starts_with(RBAC)
+}
+
 /// What the index knows.
 #[derive(Default)]
 pub struct Known {

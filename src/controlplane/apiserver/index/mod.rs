@@ -32,6 +32,8 @@ pub struct Index {
     known: RwLock<Known>,
     /// Everything up to this revision is in `known`.
     applied: watch::Sender<u64>,
+    /// Counts changes of roles and bindings.
+    rbac: watch::Sender<u64>,
     followers: Vec<Arc<dyn Follower>>,
 }
 
@@ -46,7 +48,13 @@ impl Index {
         tasks: &Tasks,
     ) -> Result<Arc<Self>, StorageError> {
         let known = RwLock::new(Known::default());
-        let index = Arc::new(Self { store, known, applied: watch::Sender::new(0), followers });
+        let index = Arc::new(Self {
+            store,
+            known,
+            applied: watch::Sender::new(0),
+            rbac: watch::Sender::new(0),
+            followers,
+        });
         let from = index.relist().await?;
         let follow = Arc::clone(&index);
         tasks.spawn_until_stop(async move { follow.follow(from).await });
@@ -61,6 +69,16 @@ impl Index {
     /// The present state. Hold it briefly, never across an await point.
     pub fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes when roles or bindings have changed.
+    pub fn rbac_changes(&self) -> watch::Receiver<u64> {
+        self.rbac.subscribe()
+    }
+
+    /// Wakes whenever the index has taken something in.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
     }
 
     /// Whether the store has nothing durable that the index has not seen.
@@ -105,6 +123,9 @@ impl Index {
             }
         };
         let last = known.set(key, object.clone());
+        if known::is_rbac(key) {
+            self.rbac.send_modify(|count| *count += 1);
+        }
         for follower in &self.followers {
             follower.changed(key, object.as_deref(), last.as_deref());
         }

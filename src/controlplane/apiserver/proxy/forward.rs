@@ -31,9 +31,8 @@ const PORT_PROTOCOLS: &[&str] = &["v4.base64.channel.k8s.io", "v4.channel.k8s.io
 /// Leaves of the WebSocket protocols that are offered those that the runtime speaks; refuses when there is none, which
 /// makes kubectl try SPDY.
 pub(super) fn settle_protocols(headers: &mut HeaderMap) -> Result<(), ApiError> {
-    let websocket = headers
-        .get(header::UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let websocket =
+        headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !websocket {
         return Ok(());
     }
@@ -66,8 +65,16 @@ pub(super) fn settle_protocols(headers: &mut HeaderMap) -> Result<(), ApiError> 
 
 /// Headers that are about the client's connection to this server, or its credentials.
 fn stays_here(name: &HeaderName) -> bool {
-    const OWN: &[&str] =
-        &["authorization", "host", "keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding", "content-length"];
+    const OWN: &[&str] = &[
+        "authorization",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "content-length",
+    ];
     OWN.contains(&name.as_str()) || name.as_str().starts_with("impersonate-")
 }
 
@@ -145,9 +152,9 @@ impl Streams {
         let host = HeaderValue::from_str(&host).map_err(std::io::Error::other)?;
         request.headers_mut().insert(header::HOST, host);
         let connect = TcpStream::connect((location.host, location.port));
-        let stream = tokio::time::timeout(CONNECT, connect).await.map_err(|_| {
-            std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout")
-        })??;
+        let stream = tokio::time::timeout(CONNECT, connect)
+            .await
+            .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout"))??;
         stream.set_nodelay(true)?;
         if !location.secure {
             return self.exchange(stream, request).await;
@@ -178,7 +185,10 @@ impl Streams {
     }
 }
 
-async fn splice(client: OnUpgrade, server: OnUpgrade) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn splice(
+    client: OnUpgrade,
+    server: OnUpgrade,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (client, server): (Upgraded, Upgraded) = futures::try_join!(client, server)?;
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await?;
@@ -205,7 +215,10 @@ fn refusal(info: &RequestInfo, status: StatusCode, text: &str) -> ApiError {
     match status.as_u16() {
         400 => ApiError::bad_request(text),
         404 => {
-            let why = format!("the server could not find the requested resource ( {} {})", info.resource, info.name);
+            let why = format!(
+                "the server could not find the requested resource ( {} {})",
+                info.resource, info.name
+            );
             let why = if text.is_empty() { why } else { text.to_owned() };
             ApiError::new(404, Reason::NotFound, why)
         }

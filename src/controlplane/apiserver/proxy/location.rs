@@ -95,10 +95,12 @@ fn endpoints(service: &Value, slices: &[Value], port: &str) -> Vec<(IpAddr, u16)
     let wanted = match (port, ports) {
         ("", [only]) => name_of(only),
         ("", _) => String::new(),
-        (port, _) => match ports.iter().find(|p| p.int_at("/port").map(|n| n.to_string()).as_deref() == Some(port)) {
-            Some(by_number) => name_of(by_number),
-            None => port.to_owned(),
-        },
+        (port, _) => {
+            match ports.iter().find(|p| p.int_at("/port").map(|n| n.to_string()).as_deref() == Some(port)) {
+                Some(by_number) => name_of(by_number),
+                None => port.to_owned(),
+            }
+        }
     };
     let mut found = Vec::new();
     for slice in slices.iter().filter(|s| s.label("kubernetes.io/service-name") == Some(service.name())) {

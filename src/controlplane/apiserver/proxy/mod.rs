@@ -101,7 +101,13 @@ impl Streams {
     }
 
     /// The stored object; 404 if there is none.
-    async fn object(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Value, ApiError> {
+    async fn object(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, ApiError> {
         let place = if group.is_empty() { "core" } else { group };
         let separator = if namespace.is_empty() { "" } else { "/" };
         let key = format!("/{place}/{plural}/{namespace}{separator}{name}");

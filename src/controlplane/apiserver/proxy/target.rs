@@ -27,7 +27,8 @@ impl PodStream {
         let (path, out) = match subresource {
             "log" => {
                 let container = container(pod, asked_container(&pairs))?;
-                let options = pairs.iter().filter(|(name, _)| LOG.contains(&name.as_str())).cloned().collect();
+                let options =
+                    pairs.iter().filter(|(name, _)| LOG.contains(&name.as_str())).cloned().collect();
                 (format!("/containerLogs/{place}/{container}"), options)
             }
             "portforward" => {
@@ -94,18 +95,14 @@ fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
     if !asked.is_empty() {
         return match [&main, &init, &ephemeral].iter().any(|list| list.iter().any(|name| name == asked)) {
             true => Ok(asked.to_owned()),
-            false => {
-                Err(ApiError::bad_request(format!("container {asked} is not valid for pod {pod_name}")))
-            }
+            false => Err(ApiError::bad_request(format!("container {asked} is not valid for pod {pod_name}"))),
         };
     }
     if let [only] = &main[..] {
         return Ok(only.clone());
     }
-    let mut why = format!(
-        "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-        main.join(" ")
-    );
+    let mut why =
+        format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
     if !init.is_empty() {
         why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
     }
@@ -151,11 +148,28 @@ mod tests {
     fn streams_find_their_container() {
         let one = pod(&["a"], "n1");
         let two = pod(&["a", "b"], "n1");
-        check("log", &one, "follow=true&tailLines=5&pretty=1", Ok("/containerLogs/default/p/a?follow=true&tailLines=5"));
+        check(
+            "log",
+            &one,
+            "follow=true&tailLines=5&pretty=1",
+            Ok("/containerLogs/default/p/a?follow=true&tailLines=5"),
+        );
         check("log", &one, "container=i", Ok("/containerLogs/default/p/i"));
         check("log", &one, "container=c", Err("container c is not valid for pod p"));
-        check("log", &two, "", Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"));
-        check("exec", &two, "container=b&command=sh&command=-c&stdin=true&stdout=true&tty=true", Ok("/exec/default/p/b?input=1&output=1&tty=1&command=sh&command=-c"));
+        check(
+            "log",
+            &two,
+            "",
+            Err(
+                "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]",
+            ),
+        );
+        check(
+            "exec",
+            &two,
+            "container=b&command=sh&command=-c&stdin=true&stdout=true&tty=true",
+            Ok("/exec/default/p/b?input=1&output=1&tty=1&command=sh&command=-c"),
+        );
         check("exec", &one, "stdout=true", Err("you must specify at least one command for the container"));
         check("exec", &one, "command=sh", Err("you must specify at least 1 of stdin, stdout, stderr"));
         check("attach", &one, "stdout=1", Ok("/attach/default/p/a?output=1"));

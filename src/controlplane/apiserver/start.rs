@@ -1,0 +1,50 @@
+//! The API server of a cluster, put together from a node's configuration.
+
+use std::sync::Arc;
+
+use super::bootstrap::{self, BootstrapError};
+use super::proxy::Streams;
+use super::{ApiServer, Options};
+use crate::config::NodeConfig;
+use crate::controlplane::storage::{StorageError, Store};
+use crate::pki::{Key, PkiError, ServerPki};
+use crate::rt::{Clock, Tasks};
+
+/// Why the API server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+}
+
+/// Builds the server and makes the cluster's first objects; when it returns, the server is ready for requests. It listens
+/// to nobody yet: see [`super::serve`].
+pub async fn start(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    pki: &ServerPki,
+    config: &NodeConfig,
+    tasks: &Tasks,
+) -> Result<ApiServer, StartError> {
+    let options = Options {
+        store: store.clone(),
+        clock,
+        tasks: tasks.clone(),
+        token_key: Key::from_pem(&pki.service_account_key.pem())?,
+        service_cidr: config.service_cidr,
+        reserved: vec![bootstrap::api_cluster_ip(config), config.dns_ip],
+        streams: Some(Streams::new(store.clone(), pki, tasks.clone())?),
+    };
+    let server = ApiServer::build(options).await?;
+    let router = server.router();
+    bootstrap::run(&router, store.as_ref(), config, pki.authority.certificate_pem()).await?;
+    tasks.spawn_until_stop(bootstrap::keep_aggregates(router, server.index().clone()));
+    Ok(server)
+}
+
+#[cfg(test)]
+mod tests;
