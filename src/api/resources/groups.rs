@@ -1,6 +1,7 @@
 //! The rows of all groups, in the order clients prefer them.
 
 use super::descriptor::Resource;
+use super::{apps, batch, core, others};
 use crate::api::meta::{Gvk, Gvr};
 use crate::api::validate::NameRule;
 
@@ -14,14 +15,14 @@ const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 /// Every built-in row.
 pub(super) fn rows() -> Vec<Resource> {
     [
-        core,
+        core_rows,
         apiregistration,
-        apps,
+        apps_rows,
         events,
         authentication,
         authorization,
         autoscaling,
-        batch,
+        batch_rows,
         certificates,
         networking,
         policy,
@@ -41,29 +42,37 @@ pub(super) fn rows() -> Vec<Resource> {
     .collect()
 }
 
-fn core() -> Vec<Resource> {
+fn core_rows() -> Vec<Resource> {
     let gv = ("", "v1");
     vec![
         Resource::namespaced(gv, "Binding", "bindings").review(),
         Resource::cluster(gv, "ComponentStatus", "componentstatuses").short(&["cs"]).verbs(&["get", "list"]),
-        Resource::namespaced(gv, "ConfigMap", "configmaps").short(&["cm"]),
-        Resource::namespaced(gv, "Endpoints", "endpoints").short(&["ep"]),
-        Resource::namespaced(gv, "Event", "events").short(&["ev"]),
-        Resource::namespaced(gv, "LimitRange", "limitranges").short(&["limits"]),
+        Resource::namespaced(gv, "ConfigMap", "configmaps").with(&core::ConfigMap).short(&["cm"]),
+        Resource::namespaced(gv, "Endpoints", "endpoints").with(&core::Endpoints).short(&["ep"]),
+        Resource::namespaced(gv, "Event", "events").with(&core::Event).short(&["ev"]),
+        Resource::namespaced(gv, "LimitRange", "limitranges").with(&core::LimitRange).short(&["limits"]),
         Resource::cluster(gv, "Namespace", "namespaces")
+            .with(&core::Namespace)
             .short(&["ns"])
             .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
             .names(NameRule::Label)
             .status()
             .sub("finalize", Gvk::of("", "v1", "Namespace"), UPDATE),
-        Resource::cluster(gv, "Node", "nodes").short(&["no"]).status().sub(
+        Resource::cluster(gv, "Node", "nodes").with(&core::Node).short(&["no"]).status().sub(
             "proxy",
             Gvk::of("", "v1", "NodeProxyOptions"),
             PROXY,
         ),
-        Resource::namespaced(gv, "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).status(),
-        Resource::cluster(gv, "PersistentVolume", "persistentvolumes").short(&["pv"]).status(),
+        Resource::namespaced(gv, "PersistentVolumeClaim", "persistentvolumeclaims")
+            .with(&core::Claim)
+            .short(&["pvc"])
+            .status(),
+        Resource::cluster(gv, "PersistentVolume", "persistentvolumes")
+            .with(&core::Volume)
+            .short(&["pv"])
+            .status(),
         Resource::namespaced(gv, "Pod", "pods")
+            .with(&core::Pod)
             .short(&["po"])
             .all()
             .counted()
@@ -77,21 +86,23 @@ fn core() -> Vec<Resource> {
             .sub("portforward", Gvk::of("", "v1", "PodPortForwardOptions"), STREAM)
             .sub("proxy", Gvk::of("", "v1", "PodProxyOptions"), PROXY)
             .sub("resize", Gvk::of("", "v1", "Pod"), GET_UPDATE),
-        Resource::namespaced(gv, "PodTemplate", "podtemplates").counted(),
+        Resource::namespaced(gv, "PodTemplate", "podtemplates").with(&core::PodTemplate).counted(),
         Resource::namespaced(gv, "ReplicationController", "replicationcontrollers")
+            .with(&apps::ReplicationController)
             .short(&["rc"])
             .all()
             .counted()
             .status()
             .scale(),
         Resource::namespaced(gv, "ResourceQuota", "resourcequotas").short(&["quota"]).status(),
-        Resource::namespaced(gv, "Secret", "secrets"),
+        Resource::namespaced(gv, "Secret", "secrets").with(&core::Secret),
         Resource::namespaced(gv, "ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
             "token",
             Gvk::of("authentication.k8s.io", "v1", "TokenRequest"),
             CREATE,
         ),
         Resource::namespaced(gv, "Service", "services")
+            .with(&core::Service)
             .short(&["svc"])
             .all()
             .names(NameRule::Label1035)
@@ -108,19 +119,32 @@ fn apiregistration() -> Vec<Resource> {
     ]
 }
 
-fn apps() -> Vec<Resource> {
+fn apps_rows() -> Vec<Resource> {
     let gv = ("apps", "v1");
     vec![
         Resource::namespaced(gv, "ControllerRevision", "controllerrevisions"),
-        Resource::namespaced(gv, "DaemonSet", "daemonsets").short(&["ds"]).all().counted().status(),
+        Resource::namespaced(gv, "DaemonSet", "daemonsets")
+            .with(&apps::DaemonSet)
+            .short(&["ds"])
+            .all()
+            .counted()
+            .status(),
         Resource::namespaced(gv, "Deployment", "deployments")
+            .with(&apps::Deployment)
             .short(&["deploy"])
             .all()
             .counted()
             .status()
             .scale(),
-        Resource::namespaced(gv, "ReplicaSet", "replicasets").short(&["rs"]).all().counted().status().scale(),
+        Resource::namespaced(gv, "ReplicaSet", "replicasets")
+            .with(&apps::ReplicaSet)
+            .short(&["rs"])
+            .all()
+            .counted()
+            .status()
+            .scale(),
         Resource::namespaced(gv, "StatefulSet", "statefulsets")
+            .with(&apps::StatefulSet)
             .short(&["sts"])
             .all()
             .counted()
@@ -132,6 +156,7 @@ fn apps() -> Vec<Resource> {
 fn events() -> Vec<Resource> {
     vec![
         Resource::namespaced(("events.k8s.io", "v1"), "Event", "events")
+            .with(&others::Event)
             .short(&["ev"])
             .stored_as(Gvr::of("", "v1", "events")),
     ]
@@ -162,14 +187,26 @@ fn autoscaling() -> Vec<Resource> {
             .all()
             .status()
     };
-    vec![row("v2"), row("v1").stored_as(Gvr::of("autoscaling", "v2", "horizontalpodautoscalers"))]
+    vec![
+        row("v2").with(&others::AutoscalerV2),
+        row("v1").with(&others::AutoscalerV1).stored_as(Gvr::of(
+            "autoscaling",
+            "v2",
+            "horizontalpodautoscalers",
+        )),
+    ]
 }
 
-fn batch() -> Vec<Resource> {
+fn batch_rows() -> Vec<Resource> {
     let gv = ("batch", "v1");
     vec![
-        Resource::namespaced(gv, "CronJob", "cronjobs").short(&["cj"]).all().counted().status(),
-        Resource::namespaced(gv, "Job", "jobs").all().counted().status(),
+        Resource::namespaced(gv, "CronJob", "cronjobs")
+            .with(&batch::CronJob)
+            .short(&["cj"])
+            .all()
+            .counted()
+            .status(),
+        Resource::namespaced(gv, "Job", "jobs").with(&batch::Job).all().counted().status(),
     ]
 }
 
@@ -178,6 +215,7 @@ fn certificates() -> Vec<Resource> {
     let kind = Gvk::of("certificates.k8s.io", "v1", "CertificateSigningRequest");
     vec![
         Resource::cluster(gv, "CertificateSigningRequest", "certificatesigningrequests")
+            .with(&others::SigningRequest)
             .short(&["csr"])
             .status()
             .sub("approval", kind, GET_UPDATE),
@@ -188,9 +226,16 @@ fn networking() -> Vec<Resource> {
     let gv = ("networking.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "IngressClass", "ingressclasses").counted(),
-        Resource::namespaced(gv, "Ingress", "ingresses").short(&["ing"]).counted().status(),
+        Resource::namespaced(gv, "Ingress", "ingresses")
+            .with(&others::Ingress)
+            .short(&["ing"])
+            .counted()
+            .status(),
         Resource::cluster(gv, "IPAddress", "ipaddresses").short(&["ip"]),
-        Resource::namespaced(gv, "NetworkPolicy", "networkpolicies").short(&["netpol"]).counted(),
+        Resource::namespaced(gv, "NetworkPolicy", "networkpolicies")
+            .with(&others::NetworkPolicy)
+            .short(&["netpol"])
+            .counted(),
         Resource::cluster(gv, "ServiceCIDR", "servicecidrs").status(),
     ]
 }
@@ -198,6 +243,7 @@ fn networking() -> Vec<Resource> {
 fn policy() -> Vec<Resource> {
     vec![
         Resource::namespaced(("policy", "v1"), "PodDisruptionBudget", "poddisruptionbudgets")
+            .with(&others::DisruptionBudget)
             .short(&["pdb"])
             .counted()
             .status(),
@@ -207,10 +253,14 @@ fn policy() -> Vec<Resource> {
 fn rbac() -> Vec<Resource> {
     let gv = ("rbac.authorization.k8s.io", "v1");
     vec![
-        Resource::cluster(gv, "ClusterRoleBinding", "clusterrolebindings").names(NameRule::PathSegment),
-        Resource::cluster(gv, "ClusterRole", "clusterroles").names(NameRule::PathSegment),
-        Resource::namespaced(gv, "RoleBinding", "rolebindings").names(NameRule::PathSegment),
-        Resource::namespaced(gv, "Role", "roles").names(NameRule::PathSegment),
+        Resource::cluster(gv, "ClusterRoleBinding", "clusterrolebindings")
+            .with(&others::Binding)
+            .names(NameRule::PathSegment),
+        Resource::cluster(gv, "ClusterRole", "clusterroles").with(&others::Role).names(NameRule::PathSegment),
+        Resource::namespaced(gv, "RoleBinding", "rolebindings")
+            .with(&others::Binding)
+            .names(NameRule::PathSegment),
+        Resource::namespaced(gv, "Role", "roles").with(&others::Role).names(NameRule::PathSegment),
     ]
 }
 
@@ -220,7 +270,7 @@ fn storage() -> Vec<Resource> {
         Resource::cluster(gv, "CSIDriver", "csidrivers"),
         Resource::cluster(gv, "CSINode", "csinodes"),
         Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities"),
-        Resource::cluster(gv, "StorageClass", "storageclasses").short(&["sc"]),
+        Resource::cluster(gv, "StorageClass", "storageclasses").with(&others::StorageClass).short(&["sc"]),
         Resource::cluster(gv, "VolumeAttachment", "volumeattachments").status(),
         Resource::cluster(gv, "VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]),
     ]
@@ -232,10 +282,10 @@ fn admissionregistration() -> Vec<Resource> {
     vec![
         row("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
         row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
-        row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+        row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations").with(&others::Webhooks),
         row("ValidatingAdmissionPolicy", "validatingadmissionpolicies").status(),
         row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
-        row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+        row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations").with(&others::Webhooks),
     ]
 }
 
@@ -252,7 +302,12 @@ fn apiextensions() -> Vec<Resource> {
 
 fn scheduling() -> Vec<Resource> {
     let gv = ("scheduling.k8s.io", "v1");
-    vec![Resource::cluster(gv, "PriorityClass", "priorityclasses").short(&["pc"]).counted()]
+    vec![
+        Resource::cluster(gv, "PriorityClass", "priorityclasses")
+            .with(&others::PriorityClass)
+            .short(&["pc"])
+            .counted(),
+    ]
 }
 
 fn coordination() -> Vec<Resource> {
@@ -264,7 +319,11 @@ fn node() -> Vec<Resource> {
 }
 
 fn discovery() -> Vec<Resource> {
-    vec![Resource::namespaced(("discovery.k8s.io", "v1"), "EndpointSlice", "endpointslices").counted()]
+    vec![
+        Resource::namespaced(("discovery.k8s.io", "v1"), "EndpointSlice", "endpointslices")
+            .with(&core::EndpointSlice)
+            .counted(),
+    ]
 }
 
 fn flowcontrol() -> Vec<Resource> {

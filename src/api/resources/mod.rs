@@ -3,8 +3,13 @@
 //! One file per kind that behaves in its own way, below its group; the others are rows in their group's
 //! `mod.rs`. The REST engine has no other knowledge of kinds.
 
+mod apps;
+mod batch;
+mod core;
 mod descriptor;
+mod fill;
 mod groups;
+mod others;
 mod strategy;
 mod table;
 

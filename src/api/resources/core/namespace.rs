@@ -1,0 +1,36 @@
+use serde_json::{Value, json};
+
+use crate::api::meta::ObjectExt;
+use crate::api::resources::Strategy;
+use crate::api::resources::fill::Fill;
+
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// Held until the namespace's content is gone.
+const FINALIZER: &str = "kubernetes";
+
+pub struct Namespace;
+
+impl Strategy for Namespace {
+    fn prepare_create(&self, namespace: &mut Value) {
+        let name = namespace.name().to_owned();
+        namespace.set_label(NAME_LABEL, &name);
+        let mut finalizers: Vec<Value> = namespace.array_at("/spec/finalizers").to_vec();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            finalizers.push(FINALIZER.into());
+        }
+        namespace.open("spec").put("finalizers", finalizers);
+        namespace.put("status", json!({"phase": "Active"}));
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        // Finalizers of the spec are for the `finalize` subresource alone.
+        new.put("spec", old.get("spec").cloned().unwrap_or_else(|| json!({})));
+        let name = new.name().to_owned();
+        new.set_label(NAME_LABEL, &name);
+    }
+
+    fn selectable_fields(&self, namespace: &Value) -> Vec<(&'static str, String)> {
+        let phase = namespace.str_at("/status/phase").unwrap_or_default().to_owned();
+        vec![("name", namespace.name().to_owned()), ("status.phase", phase)]
+    }
+}

@@ -1,0 +1,97 @@
+use serde_json::Value;
+
+use crate::api::meta::ObjectExt;
+use crate::api::resources::Strategy;
+use crate::api::resources::fill::Fill;
+use crate::api::validate::{FieldError, Path, label_value, qualified_name};
+
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+pub struct Node;
+
+impl Strategy for Node {
+    /// A kubelet registers itself with its status in one request.
+    fn resets_status(&self) -> bool {
+        false
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        match old.get("status") {
+            Some(status) => new.put("status", status.clone()),
+            None => {
+                new.as_object_mut().and_then(|members| members.remove("status"));
+            }
+        }
+    }
+
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let path = Path::new("spec");
+        let mut errors = Vec::new();
+        for (index, taint) in new.array_at("/spec/taints").iter().enumerate() {
+            let at = path.child("taints").index(index);
+            let text = |key: &str| taint.text(key).unwrap_or_default();
+            let wrong = qualified_name(text("key")).into_iter();
+            errors.extend(wrong.map(|why| FieldError::invalid(at.child("key"), text("key"), why)));
+            let wrong = label_value(text("value")).into_iter();
+            errors.extend(wrong.map(|why| FieldError::invalid(at.child("value"), text("value"), why)));
+            match text("effect") {
+                "" => errors.push(FieldError::required(at.child("effect"), "")),
+                effect if !EFFECTS.contains(&effect) => {
+                    errors.push(FieldError::not_supported(at.child("effect"), effect, EFFECTS));
+                }
+                _ => {}
+            }
+        }
+        for field in ["podCIDR", "providerID"] {
+            let before = old.and_then(|old| old.str_at(&format!("/spec/{field}"))).unwrap_or_default();
+            let now = new.str_at(&format!("/spec/{field}")).unwrap_or_default();
+            if !before.is_empty() && before != now {
+                let why = "node updates may not change this field once it is set";
+                errors.push(FieldError::forbidden(path.child(field), why));
+            }
+        }
+        errors
+    }
+
+    fn selectable_fields(&self, node: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.unschedulable", node.bool_at("/spec/unschedulable").unwrap_or(false).to_string())]
+    }
+}
+
+/// Events of the core group.
+pub struct Event;
+
+impl Strategy for Event {
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        // Rule: an Event about a namespaced object lies in its namespace, about a cluster's object in `default`.
+        let about = new.str_at("/involvedObject/namespace").unwrap_or_default();
+        let expected = if about.is_empty() { "default" } else { about };
+        if new.namespace() != expected && !(about.is_empty() && new.namespace() == "kube-system") {
+            let why = "does not match event.namespace";
+            errors.push(FieldError::invalid("involvedObject.namespace", about, why));
+        }
+        errors
+    }
+
+    fn selectable_fields(&self, event: &Value) -> Vec<(&'static str, String)> {
+        let text = |pointer: &str| event.str_at(pointer).unwrap_or_default().to_owned();
+        let source = match text("/source/component") {
+            component if component.is_empty() => text("/reportingComponent"),
+            component => component,
+        };
+        vec![
+            ("involvedObject.apiVersion", text("/involvedObject/apiVersion")),
+            ("involvedObject.fieldPath", text("/involvedObject/fieldPath")),
+            ("involvedObject.kind", text("/involvedObject/kind")),
+            ("involvedObject.name", text("/involvedObject/name")),
+            ("involvedObject.namespace", text("/involvedObject/namespace")),
+            ("involvedObject.resourceVersion", text("/involvedObject/resourceVersion")),
+            ("involvedObject.uid", text("/involvedObject/uid")),
+            ("reason", text("/reason")),
+            ("reportingComponent", text("/reportingComponent")),
+            ("source", source),
+            ("type", text("/type")),
+        ]
+    }
+}

@@ -1,0 +1,315 @@
+use serde_json::{Value, json};
+
+use super::container::{self, Seen};
+use super::pod_spec::{default_pod, default_spec, default_template};
+use super::pod_update;
+use super::volume;
+use crate::api::meta::ObjectExt;
+use crate::api::quantity::Quantity;
+use crate::api::resources::Strategy;
+use crate::api::resources::fill::Fill;
+use crate::api::validate::{
+    FieldError, Path, annotations_errors, dns1123_label, dns1123_subdomain, ip_address, labels_errors,
+    qualified_name,
+};
+
+const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+pub struct Pod;
+
+impl Strategy for Pod {
+    fn default(&self, pod: &mut Value) {
+        pod.within("spec", |spec| {
+            default_spec(spec);
+            default_pod(spec);
+        });
+    }
+
+    fn prepare_create(&self, pod: &mut Value) {
+        let class = quality_of_service(pod);
+        pod.put("status", json!({"phase": "Pending", "qosClass": class}));
+    }
+
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        // The class follows from the spec, whoever writes the status.
+        if let Some(class) = old.pointer("/status/qosClass").cloned() {
+            new.open("status").put("qosClass", class);
+        }
+        // Rule: a status update must not remove the grace that a delete has promised.
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+            let kept = old.meta().and_then(|meta| meta.get(field)).cloned();
+            match kept {
+                Some(value) => new.meta_mut().insert(field.to_owned(), value),
+                None => new.meta_mut().remove(field),
+            };
+        }
+    }
+
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let path = Path::new("spec");
+        let mut errors = validate_spec(&new["spec"], &path);
+        if let Some(old) = old {
+            errors.extend(pod_update::validate(&new["spec"], &old["spec"], &path));
+        }
+        errors
+    }
+
+    fn selectable_fields(&self, pod: &Value) -> Vec<(&'static str, String)> {
+        let text = |pointer: &str| pod.str_at(pointer).unwrap_or_default().to_owned();
+        let ip = pod.array_at("/status/podIPs").first().and_then(|ip| ip.text("ip"));
+        vec![
+            ("spec.hostNetwork", pod.bool_at("/spec/hostNetwork").unwrap_or(false).to_string()),
+            ("spec.nodeName", text("/spec/nodeName")),
+            ("spec.restartPolicy", text("/spec/restartPolicy")),
+            ("spec.schedulerName", text("/spec/schedulerName")),
+            ("spec.serviceAccountName", text("/spec/serviceAccountName")),
+            ("status.nominatedNodeName", text("/status/nominatedNodeName")),
+            ("status.phase", text("/status/phase")),
+            ("status.podIP", ip.map_or_else(|| text("/status/podIP"), str::to_owned)),
+        ]
+    }
+
+    /// Rule: `podStrategy.CheckGracefulDelete`. A Pod that no kubelet has, or that has ended, needs no grace.
+    fn grace_period(&self, pod: &Value, asked: Option<i64>) -> Option<i64> {
+        let own = pod.int_at("/spec/terminationGracePeriodSeconds").unwrap_or(30);
+        let unassigned = pod.str_at("/spec/nodeName").unwrap_or_default().is_empty();
+        let ended = matches!(pod.str_at("/status/phase"), Some("Succeeded" | "Failed"));
+        let seconds = if unassigned || ended { 0 } else { asked.unwrap_or(own) };
+        // A negative period means "at once, but let the kubelet know".
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+}
+
+/// Rule: Guaranteed if every container has equal limits and requests of cpu and memory, Burstable if any is said.
+fn quality_of_service(pod: &Value) -> &'static str {
+    let containers: Vec<&Value> =
+        pod.array_at("/spec/containers").iter().chain(pod.array_at("/spec/initContainers")).collect();
+    let amount = |container: &Value, kind: &str, name: &str| {
+        let found = container.pointer(&format!("/resources/{kind}/{name}"))?;
+        Quantity::from_value(found).ok().filter(|amount| !amount.is_zero())
+    };
+    let said = |container: &&Value, kind: &str, name: &str| amount(container, kind, name).is_some();
+    let any = containers.iter().any(|container| {
+        ["cpu", "memory"]
+            .iter()
+            .any(|name| said(container, "requests", name) || said(container, "limits", name))
+    });
+    let all = containers.iter().all(|container| {
+        ["cpu", "memory"].iter().all(|name| {
+            let limit = amount(container, "limits", name);
+            limit.is_some()
+                && amount(container, "requests", name).is_none_or(|request| Some(request) == limit)
+        })
+    });
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+pub struct PodTemplate;
+
+impl Strategy for PodTemplate {
+    fn default(&self, object: &mut Value) {
+        default_template(object, "template");
+    }
+
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        validate_template(&new["template"], &Path::new("template"))
+    }
+}
+
+/// Everything wrong with a Pod template.
+pub fn validate_template(template: &Value, path: &Path) -> Vec<FieldError> {
+    let meta = template.get("metadata");
+    let member = |key: &str| meta.and_then(|meta| meta.get(key));
+    let mut errors = labels_errors(member("labels"), &path.child("labels"));
+    errors.extend(annotations_errors(member("annotations"), &path.child("annotations")));
+    errors.extend(validate_spec(template.get("spec").unwrap_or(&Value::Null), &path.child("spec")));
+    if !template.array_at("/spec/ephemeralContainers").is_empty() {
+        let at = path.child("spec").child("ephemeralContainers");
+        errors.push(FieldError::forbidden(at, "ephemeral containers not allowed in pod template"));
+    }
+    errors
+}
+
+/// Everything wrong with a Pod's spec. Rule: `ValidatePodSpec`.
+pub fn validate_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let volumes = volume::validate(spec, path, &mut errors);
+    let mut seen = Seen::default();
+    if spec.array_at("/containers").is_empty() {
+        errors.push(FieldError::required(path.child("containers"), ""));
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for (index, container) in spec.array_at(&format!("/{list}")).iter().enumerate() {
+            errors.extend(container::validate(
+                container,
+                &path.child(list).index(index),
+                &volumes,
+                &mut seen,
+            ));
+        }
+    }
+    let mut one_of = |field: &str, allowed: &[&str]| match spec.text(field).unwrap_or_default() {
+        "" => errors.push(FieldError::required(path.child(field), "")),
+        value if !allowed.contains(&value) => {
+            errors.push(FieldError::not_supported(path.child(field), value, allowed));
+        }
+        _ => {}
+    };
+    one_of("restartPolicy", RESTART_POLICIES);
+    one_of("dnsPolicy", DNS_POLICIES);
+    names(spec, path, &mut errors);
+    container::resources(spec.get("resources"), &path.child("resources"), &mut errors);
+    if spec.text("dnsPolicy") == Some("None") && spec.array_at("/dnsConfig/nameservers").is_empty() {
+        let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.push(FieldError::required(path.child("dnsConfig").child("nameservers"), why));
+    }
+    for (index, alias) in spec.array_at("/hostAliases").iter().enumerate() {
+        let at = path.child("hostAliases").index(index).child("ip");
+        let ip = alias.text("ip").unwrap_or_default();
+        errors.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(&at, ip, why)));
+    }
+    if let Some(seconds) = spec.int_at("/activeDeadlineSeconds").filter(|seconds| *seconds < 1) {
+        let why = "must be between 1 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(path.child("activeDeadlineSeconds"), seconds, why));
+    }
+    if let Some(seconds) = spec.int_at("/terminationGracePeriodSeconds").filter(|seconds| *seconds < 0) {
+        let why = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(path.child("terminationGracePeriodSeconds"), seconds, why));
+    }
+    tolerations(spec, &path.child("tolerations"), &mut errors);
+    errors
+}
+
+fn names(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    type Rule = fn(&str) -> Vec<String>;
+    let rules: [(&str, Rule); 6] = [
+        ("nodeName", dns1123_subdomain),
+        ("serviceAccountName", dns1123_subdomain),
+        ("priorityClassName", dns1123_subdomain),
+        ("runtimeClassName", dns1123_subdomain),
+        ("hostname", dns1123_label),
+        ("subdomain", dns1123_label),
+    ];
+    for (field, rule) in rules {
+        let value = spec.text(field).unwrap_or_default();
+        if !value.is_empty() {
+            errors.extend(
+                rule(value).into_iter().map(|why| FieldError::invalid(path.child(field), value, why)),
+            );
+        }
+    }
+    errors.extend(labels_errors(spec.get("nodeSelector"), &path.child("nodeSelector")));
+}
+
+fn tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    for (index, toleration) in spec.array_at("/tolerations").iter().enumerate() {
+        let at = path.index(index);
+        let text = |key: &str| toleration.text(key).unwrap_or_default();
+        let (key, operator, effect) = (text("key"), text("operator"), text("effect"));
+        if !key.is_empty() {
+            let wrong = qualified_name(key).into_iter();
+            errors.extend(wrong.map(|why| FieldError::invalid(at.child("key"), key, why)));
+        }
+        if key.is_empty() && operator != "Exists" {
+            let why =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            errors.push(FieldError::invalid(at.child("operator"), operator, why));
+        }
+        if !["", "Equal", "Exists"].contains(&operator) {
+            errors.push(FieldError::not_supported(at.child("operator"), operator, &["Equal", "Exists"]));
+        }
+        if operator == "Exists" && !text("value").is_empty() {
+            let why = "value must be empty when `operator` is 'Exists'";
+            errors.push(FieldError::invalid(at.child("operator"), toleration.clone(), why));
+        }
+        if !effect.is_empty() && !EFFECTS.contains(&effect) {
+            errors.push(FieldError::not_supported(at.child("effect"), effect, EFFECTS));
+        }
+        if toleration.has("tolerationSeconds") && effect != "NoExecute" {
+            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            errors.push(FieldError::invalid(at.child("effect"), effect, why));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: Value) -> Value {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": spec});
+        Pod.default(&mut pod);
+        pod
+    }
+
+    fn errors(spec: Value) -> Vec<String> {
+        Pod.validate(&pod(spec), None).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_minimal_pod_gets_everything_it_needs() {
+        let pod = pod(json!({"containers": [{"name": "a", "image": "b"}]}));
+        assert_eq!(pod["spec"]["restartPolicy"], "Always");
+        assert_eq!(pod["spec"]["dnsPolicy"], "ClusterFirst");
+        assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 30);
+        assert_eq!(pod["spec"]["enableServiceLinks"], true);
+        assert_eq!(Pod.validate(&pod, None), []);
+    }
+
+    #[test]
+    fn limits_are_requests_where_none_are_said() {
+        let pod = pod(
+            json!({"containers": [{"name": "a", "image": "b", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]}),
+        );
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"]["requests"],
+            json!({"cpu": "1", "memory": "1Gi"})
+        );
+        assert_eq!(quality_of_service(&pod), "Guaranteed");
+    }
+
+    #[test]
+    fn classes_follow_from_resources() {
+        let class = |resources: Value| {
+            quality_of_service(&pod(
+                json!({"containers": [{"name": "a", "image": "b", "resources": resources}]}),
+            ))
+        };
+        assert_eq!(class(json!({})), "BestEffort");
+        assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
+        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1"}})), "Guaranteed");
+    }
+
+    #[test]
+    fn a_pod_without_containers_is_refused() {
+        assert_eq!(errors(json!({})), ["spec.containers: Required value"]);
+        assert_eq!(
+            errors(json!({"containers": [{"name": "a", "image": "b"}], "restartPolicy": "Sometimes"})),
+            [
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\""
+            ]
+        );
+        assert_eq!(
+            errors(json!({"containers": [{"name": "a", "image": "b"}, {"name": "a", "image": "b"}]})),
+            ["spec.containers[1].name: Duplicate value: \"a\""]
+        );
+    }
+
+    #[test]
+    fn grace_ends_with_the_kubelet() {
+        let mut running = pod(json!({"nodeName": "n", "containers": []}));
+        running["status"] = json!({"phase": "Running"});
+        assert_eq!(Pod.grace_period(&running, None), Some(30));
+        assert_eq!(Pod.grace_period(&running, Some(5)), Some(5));
+        assert_eq!(Pod.grace_period(&running, Some(-1)), Some(1));
+        running["status"]["phase"] = json!("Succeeded");
+        assert_eq!(Pod.grace_period(&running, None), Some(0));
+        assert_eq!(Pod.grace_period(&pod(json!({"containers": []})), None), Some(0));
+    }
+}

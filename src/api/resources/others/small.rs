@@ -1,0 +1,262 @@
+use serde_json::{Value, json};
+
+use crate::api::meta::ObjectExt;
+use crate::api::resources::Strategy;
+use crate::api::resources::fill::Fill;
+use crate::api::validate::{FieldError, Path};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+pub struct NetworkPolicy;
+
+impl Strategy for NetworkPolicy {
+    /// Rule: `SetDefaults_NetworkPolicy`: ingress always, egress if it is spoken of.
+    fn default(&self, policy: &mut Value) {
+        let spec = policy.open("spec");
+        if spec.array_at("/policyTypes").is_empty() {
+            let egress = !spec.array_at("/egress").is_empty();
+            spec.put("policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
+        }
+        for direction in ["ingress", "egress"] {
+            spec.each(direction, |rule| rule.each("ports", |port| port.fill_text("protocol", "TCP")));
+        }
+    }
+}
+
+pub struct Ingress;
+
+impl Strategy for Ingress {
+    fn prepare_create(&self, ingress: &mut Value) {
+        ingress.put("status", json!({"loadBalancer": {}}));
+    }
+
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        const TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
+        let mut errors = Vec::new();
+        let path = Path::new("spec");
+        if new.array_at("/spec/rules").is_empty() && !new["spec"].has("defaultBackend") {
+            let why = "either `defaultBackend` or `rules` must be specified";
+            errors.push(FieldError::invalid(&path, new["spec"].clone(), why));
+        }
+        for (index, rule) in new.array_at("/spec/rules").iter().enumerate() {
+            let at = path.child("rules").index(index).child("http").child("paths");
+            for (index, item) in rule.array_at("/http/paths").iter().enumerate() {
+                let at = at.index(index);
+                match item.text("pathType").unwrap_or_default() {
+                    "" => {
+                        errors.push(FieldError::required(at.child("pathType"), "pathType must be specified"))
+                    }
+                    kind if !TYPES.contains(&kind) => {
+                        errors.push(FieldError::not_supported(at.child("pathType"), kind, TYPES));
+                    }
+                    kind => {
+                        let target = item.text("path").unwrap_or_default();
+                        if kind != "ImplementationSpecific" && !target.starts_with('/') {
+                            let why = "must be an absolute path";
+                            errors.push(FieldError::invalid(at.child("path"), target, why));
+                        }
+                    }
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// Roles and ClusterRoles.
+pub struct Role;
+
+impl Strategy for Role {
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for (index, rule) in new.array_at("/rules").iter().enumerate() {
+            let at = Path::new("rules").index(index);
+            let empty = |field: &str| rule.array_at(&format!("/{field}")).is_empty();
+            if empty("verbs") {
+                errors.push(FieldError::required(at.child("verbs"), "verbs must contain at least one value"));
+            }
+            if !empty("nonResourceURLs") {
+                if !new.namespace().is_empty() {
+                    let why = "namespaced rules cannot apply to non-resource URLs";
+                    errors.push(FieldError::invalid(
+                        at.child("nonResourceURLs"),
+                        rule["nonResourceURLs"].clone(),
+                        why,
+                    ));
+                }
+                continue;
+            }
+            if empty("apiGroups") {
+                let why = "resource rules must supply at least one api group";
+                errors.push(FieldError::required(at.child("apiGroups"), why));
+            }
+            if empty("resources") {
+                let why = "resource rules must supply at least one resource";
+                errors.push(FieldError::required(at.child("resources"), why));
+            }
+        }
+        errors
+    }
+}
+
+/// RoleBindings and ClusterRoleBindings.
+pub struct Binding;
+
+impl Strategy for Binding {
+    fn default(&self, binding: &mut Value) {
+        binding.within("roleRef", |role| role.fill_text("apiGroup", RBAC));
+        binding.each("subjects", |subject| {
+            if matches!(subject.text("kind"), Some("User" | "Group")) {
+                subject.fill_text("apiGroup", RBAC);
+            }
+        });
+    }
+
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        const KINDS: &[&str] = &["ServiceAccount", "User", "Group"];
+        let mut errors = Vec::new();
+        let role = Path::new("roleRef");
+        let kind = new.str_at("/roleRef/kind").unwrap_or_default();
+        let allowed: &[&str] =
+            if new.namespace().is_empty() { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
+        if !allowed.contains(&kind) {
+            errors.push(FieldError::not_supported(role.child("kind"), kind, allowed));
+        }
+        if new.str_at("/roleRef/name").unwrap_or_default().is_empty() {
+            errors.push(FieldError::required(role.child("name"), ""));
+        }
+        for (index, subject) in new.array_at("/subjects").iter().enumerate() {
+            let at = Path::new("subjects").index(index);
+            let text = |key: &str| subject.text(key).unwrap_or_default();
+            if text("name").is_empty() {
+                errors.push(FieldError::required(at.child("name"), ""));
+            }
+            if !KINDS.contains(&text("kind")) {
+                errors.push(FieldError::not_supported(at.child("kind"), text("kind"), KINDS));
+            }
+            if text("kind") == "ServiceAccount" && text("namespace").is_empty() && new.namespace().is_empty()
+            {
+                errors.push(FieldError::required(at.child("namespace"), ""));
+            }
+        }
+        if old.is_some_and(|old| old["roleRef"] != new["roleRef"]) {
+            errors.push(FieldError::invalid(&role, new["roleRef"].clone(), "cannot change roleRef"));
+        }
+        errors
+    }
+}
+
+pub struct StorageClass;
+
+impl Strategy for StorageClass {
+    fn default(&self, class: &mut Value) {
+        class.fill_text("reclaimPolicy", "Delete");
+        class.fill_text("volumeBindingMode", "Immediate");
+    }
+
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        match new.text("provisioner").unwrap_or_default() {
+            "" => vec![FieldError::required("provisioner", "")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+pub struct PriorityClass;
+
+impl Strategy for PriorityClass {
+    fn default(&self, class: &mut Value) {
+        class.fill_text("preemptionPolicy", "PreemptLowerPriority");
+    }
+
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if old.is_some_and(|old| old.int_at("/value") != new.int_at("/value")) {
+            errors.push(FieldError::forbidden("value", "may not be changed in an update."));
+        }
+        let value = new.int_at("/value").unwrap_or_default();
+        if value > 1_000_000_000 && !new.name().starts_with("system-") {
+            errors.push(FieldError::forbidden(
+                "value",
+                "maximum allowed value of a user defined priority is 1000000000",
+            ));
+        }
+        errors
+    }
+}
+
+pub struct DisruptionBudget;
+
+impl Strategy for DisruptionBudget {
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        if new["spec"].has("minAvailable") && new["spec"].has("maxUnavailable") {
+            let why = "minAvailable and maxUnavailable cannot be both set";
+            return vec![FieldError::invalid("spec", new["spec"].clone(), why)];
+        }
+        Vec::new()
+    }
+}
+
+/// Mutating and validating webhook configurations.
+pub struct Webhooks;
+
+impl Strategy for Webhooks {
+    fn default(&self, object: &mut Value) {
+        let mutating = object.text("kind") == Some("MutatingWebhookConfiguration");
+        object.each("webhooks", |hook| {
+            hook.fill_text("failurePolicy", "Fail");
+            hook.fill_text("matchPolicy", "Equivalent");
+            hook.fill("namespaceSelector", json!({}));
+            hook.fill("objectSelector", json!({}));
+            hook.fill("timeoutSeconds", 10);
+            if mutating {
+                hook.fill_text("reinvocationPolicy", "Never");
+            }
+            hook.within("clientConfig", |client| {
+                client.within("service", |service| service.fill("port", 443))
+            });
+            hook.each("rules", |rule| rule.fill_text("scope", "*"));
+        });
+    }
+
+    fn desired_state_changed(&self, new: &Value, old: &Value) -> bool {
+        new.get("webhooks") != old.get("webhooks")
+    }
+}
+
+/// CertificateSigningRequests: what was asked for never changes.
+pub struct SigningRequest;
+
+impl Strategy for SigningRequest {
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if let Some(spec) = old.get("spec") {
+            new.put("spec", spec.clone());
+        }
+    }
+
+    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        let path = Path::new("spec");
+        let mut errors = Vec::new();
+        for field in ["request", "signerName"] {
+            if new["spec"].text(field).unwrap_or_default().is_empty() {
+                errors.push(FieldError::required(path.child(field), ""));
+            }
+        }
+        if new.array_at("/spec/usages").is_empty() {
+            errors.push(FieldError::required(path.child("usages"), "usages must be specified"));
+        }
+        if new.int_at("/spec/expirationSeconds").is_some_and(|seconds| seconds < 600) {
+            let why = "may not specify a duration less than 600 seconds (10 minutes)";
+            errors.push(FieldError::invalid(
+                path.child("expirationSeconds"),
+                new["spec"]["expirationSeconds"].clone(),
+                why,
+            ));
+        }
+        errors
+    }
+
+    fn selectable_fields(&self, request: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.signerName", request.str_at("/spec/signerName").unwrap_or_default().to_owned())]
+    }
+}
