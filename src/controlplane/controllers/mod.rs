@@ -8,16 +8,22 @@ mod certificates;
 mod claim;
 mod context;
 mod deployment;
+mod discovered;
 mod endpoint_slice;
 mod endpoints;
 mod expectations;
+mod garbage;
 mod load_balancer;
+mod namespace;
 mod node_ipam;
+mod node_lifecycle;
 mod pod_control;
+mod pod_gc;
 mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod taint_eviction;
 mod views;
 mod writes;
 
@@ -41,11 +47,16 @@ pub const ALL: &[Controller] = &[
     Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
+    Controller { name: "garbage-collector-controller", start: garbage::start },
+    Controller { name: "namespace-controller", start: namespace::start },
+    Controller { name: "node-controller", start: node_lifecycle::start },
     Controller { name: "node-ipam-controller", start: node_ipam::start },
+    Controller { name: "pod-garbage-collector-controller", start: pod_gc::start },
     Controller { name: "replicaset-controller", start: replica_set::start },
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-controller", start: load_balancer::start },
+    Controller { name: "taint-eviction-controller", start: taint_eviction::start },
 ];
 
 /// Starts every controller. They read through `informers`, which may be shared with the scheduler,

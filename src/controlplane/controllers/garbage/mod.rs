@@ -1,0 +1,221 @@
+//! Garbage: deletes what has lost its owners, in the background or before the owner itself, or lets it stay.
+//!
+//! It watches the metadata of everything there is and keeps who owns whom.
+//!
+//! ```text
+//! owner gone                    -> dependents are deleted
+//! owner waits (foreground)      -> dependents are deleted, then the owner is let go
+//! owner leaves them (orphan)    -> their reference is removed, then the owner is let go
+//! ```
+
+mod graph;
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{
+    DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions, PropagationPolicy,
+};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use self::graph::{Graph, Item, Plan};
+use super::context::{Context, Error, ignore_not_found};
+use super::discovered::{Kind, kinds};
+use crate::client::queue::Queue;
+use crate::rt::Backoff;
+
+/// Between attempts to discover or watch.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(10) };
+
+struct Loop {
+    client: Client,
+    queue: Queue<String>,
+    graph: Mutex<Graph>,
+    /// By group and kind.
+    kinds: HashMap<(String, String), usize>,
+    all: Vec<Kind>,
+}
+
+pub(super) fn start(context: &Context) {
+    let context = context.clone();
+    context.tasks.clone().spawn_until_stop(async move {
+        let mut failures = 0;
+        let all = loop {
+            match kinds(&context.client, false).await {
+                Ok(kinds) => break kinds,
+                Err(error) => {
+                    failures += 1;
+                    tracing::debug!(%error, "discovery failed");
+                    tokio::time::sleep(RETRY.delay(failures)).await;
+                }
+            }
+        };
+        run(&context, all);
+    });
+}
+
+fn run(context: &Context, all: Vec<Kind>) {
+    let by_kind =
+        |(at, kind): (usize, &Kind)| ((kind.resource.group.clone(), kind.resource.kind.clone()), at);
+    let shared = Arc::new(Loop {
+        client: context.client.clone(),
+        queue: Queue::default(),
+        graph: Mutex::default(),
+        kinds: all.iter().enumerate().map(by_kind).collect(),
+        all,
+    });
+    let unsynced = watch::Sender::new(shared.all.len());
+    let mut waiting = unsynced.subscribe();
+    for at in 0..shared.all.len() {
+        let (shared, unsynced) = (Arc::clone(&shared), unsynced.clone());
+        context.tasks.spawn_until_stop(async move { shared.feed(at, &unsynced).await });
+    }
+    let ready = async move {
+        // An owner that was not listed yet must not look absent.
+        let _ = waiting.wait_for(|left| *left == 0).await;
+    };
+    let queue = shared.queue.clone();
+    context.work(&queue, 10, ready, move |uid| {
+        let shared = Arc::clone(&shared);
+        async move { shared.reconcile(&uid).await }
+    });
+}
+
+impl Loop {
+    fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the graph up to date for one kind.
+    async fn feed(&self, at: usize, unsynced: &watch::Sender<usize>) {
+        let api =
+            Api::<PartialObjectMeta<DynamicObject>>::all_with(self.client.clone(), &self.all[at].resource);
+        let mut events = pin!(watcher::watcher(api, watcher::Config::default()));
+        let (mut failures, mut counted, mut listed) = (0, false, Vec::new());
+        while let Some(event) = events.next().await {
+            let mut done = false;
+            let touched = match event {
+                Ok(Event::Apply(object)) => self.graph().put(Item::of(at, object.metadata)),
+                Ok(Event::Delete(object)) => {
+                    self.graph().remove(object.metadata.uid.as_deref().unwrap_or_default())
+                }
+                Ok(Event::Init) => {
+                    listed.clear();
+                    Vec::new()
+                }
+                Ok(Event::InitApply(object)) => {
+                    listed.push(Item::of(at, object.metadata));
+                    Vec::new()
+                }
+                Ok(Event::InitDone) => {
+                    done = true;
+                    self.graph().replace(at, std::mem::take(&mut listed))
+                }
+                Err(error) => {
+                    failures += 1;
+                    tracing::debug!(kind = self.all[at].resource.kind, %error, "watch interrupted");
+                    tokio::time::sleep(RETRY.delay(failures)).await;
+                    // One kind that cannot be read must not stop the rest: owners are looked up before
+                    // anything is deleted.
+                    done = failures >= 3;
+                    Vec::new()
+                }
+            };
+            if done && !counted {
+                counted = true;
+                unsynced.send_modify(|left| *left -= 1);
+            }
+            touched.into_iter().for_each(|uid| self.queue.add(uid));
+        }
+    }
+
+    fn api(&self, kind: usize, namespace: &str) -> Api<DynamicObject> {
+        let kind = &self.all[kind];
+        if kind.namespaced && !namespace.is_empty() {
+            Api::namespaced_with(self.client.clone(), namespace, &kind.resource)
+        } else {
+            Api::all_with(self.client.clone(), &kind.resource)
+        }
+    }
+
+    async fn reconcile(&self, uid: &str) -> Result<(), Error> {
+        let Some((item, unknown)) = self.graph().look(uid) else { return Ok(()) };
+        for owner in unknown {
+            if !self.exists(&item, &owner).await? {
+                self.graph().absent.insert(owner.uid.clone());
+            }
+        }
+        let plan = self.graph().plan(uid);
+        let api = self.api(item.kind, &item.namespace);
+        match plan {
+            Plan::Nothing => {}
+            Plan::Delete(policy) => self.delete(&api, &item, policy).await?,
+            Plan::Detach(owners) => {
+                self.patch(&api, &item, json!({"ownerReferences": item.owners_without(&owners)})).await?;
+            }
+            Plan::DeleteDependents(dependents) => {
+                dependents.into_iter().for_each(|dependent| self.queue.add(dependent));
+            }
+            Plan::Orphan(dependents) => {
+                for dependent in dependents {
+                    let api = self.api(dependent.kind, &dependent.namespace);
+                    let left = dependent.owners_without(&[uid.to_owned()]);
+                    self.patch(&api, &dependent, json!({ "ownerReferences": left })).await?;
+                }
+                self.release(&api, &item, graph::ORPHAN).await?;
+            }
+            Plan::Release => self.release(&api, &item, graph::FOREGROUND).await?,
+        }
+        Ok(())
+    }
+
+    /// Asks the API server for an owner that no watch has shown.
+    async fn exists(&self, item: &Item, owner: &OwnerReference) -> Result<bool, Error> {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let Some(kind) = self.kinds.get(&(group.to_owned(), owner.kind.clone())) else {
+            // A kind that nobody serves says nothing about the object.
+            return Ok(true);
+        };
+        if self.all[*kind].namespaced && item.namespace.is_empty() {
+            return Ok(true);
+        }
+        let found = self.api(*kind, &item.namespace).get_metadata_opt(&owner.name).await?;
+        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(owner.uid.as_str())))
+    }
+
+    async fn delete(
+        &self,
+        api: &Api<DynamicObject>,
+        item: &Item,
+        policy: PropagationPolicy,
+    ) -> Result<(), Error> {
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(Preconditions { uid: Some(item.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        ignore_not_found(api.delete(&item.name, &params).await)?;
+        Ok(())
+    }
+
+    async fn release(&self, api: &Api<DynamicObject>, item: &Item, finalizer: &str) -> Result<(), Error> {
+        let left: Vec<&String> = item.finalizers.iter().filter(|name| *name != finalizer).collect();
+        self.patch(api, item, json!({ "finalizers": left })).await
+    }
+
+    /// Changes metadata of the version that was decided on; another version is another decision.
+    async fn patch(&self, api: &Api<DynamicObject>, item: &Item, mut change: Value) -> Result<(), Error> {
+        change["uid"] = json!(item.uid);
+        change["resourceVersion"] = json!(item.version);
+        let patch = Patch::Merge(json!({ "metadata": change }));
+        ignore_not_found(api.patch_metadata(&item.name, &PatchParams::default(), &patch).await)?;
+        Ok(())
+    }
+}

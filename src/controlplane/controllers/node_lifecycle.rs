@@ -1,0 +1,316 @@
+//! Nodes: hears their heartbeats, says when one is silent, and keeps taints in step with conditions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::context::{Context, Error, ignore_not_found};
+use super::views;
+use crate::client::informer::{Cache, Key};
+use crate::client::queue::Queue;
+use crate::client::typed::{is_ready, node_condition};
+
+const LEASES: &str = "kube-node-lease";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Conditions a kubelet reports, and the message for one it never reported.
+const REPORTED: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+/// Conditions that, when true, keep new Pods off.
+const PRESSURE: &[(&str, &str)] = &[
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+];
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Every taint this controller sets and removes, by key and effect.
+fn is_ours(taint: &Taint) -> bool {
+    let by_condition = PRESSURE.iter().any(|(_, key)| *key == taint.key) || taint.key == UNSCHEDULABLE;
+    let by_ready = taint.key == NOT_READY || taint.key == UNREACHABLE;
+    (by_condition && taint.effect == "NoSchedule")
+        || (by_ready && (taint.effect == "NoSchedule" || taint.effect == "NoExecute"))
+}
+
+/// The taints a node should have, by its conditions; those of others stay.
+fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
+    let status = |kind: &str| node_condition(node, kind).map_or("Unknown", |condition| &condition.status);
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    match status("Ready") {
+        "True" => {}
+        "False" => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+        // A node that has just registered has not said anything yet: it is not ready rather than lost.
+        _ if node_condition(node, "Ready").is_none() => wanted.push((NOT_READY, "NoSchedule")),
+        _ => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+    }
+    wanted.extend(
+        PRESSURE.iter().filter(|(kind, _)| status(kind) == "True").map(|(_, key)| (*key, "NoSchedule")),
+    );
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let old: Vec<Taint> = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).cloned().collect();
+    let keeps =
+        |taint: &Taint| !is_ours(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str()));
+    let mut new: Vec<Taint> = old.into_iter().filter(keeps).collect();
+    for (key, effect) in wanted {
+        if !new.iter().any(|taint| taint.key == key && taint.effect == effect) {
+            new.push(Taint {
+                key: key.to_owned(),
+                effect: effect.to_owned(),
+                time_added: Some(Time(now)),
+                value: None,
+            });
+        }
+    }
+    new
+}
+
+/// The conditions of a node that has fallen silent: nobody knows.
+fn unknown(node: &Node, now: Timestamp) -> Vec<NodeCondition> {
+    let mut all: Vec<NodeCondition> =
+        node.status.iter().flat_map(|status| status.conditions.iter().flatten()).cloned().collect();
+    for kind in REPORTED {
+        match all.iter_mut().find(|condition| condition.type_ == *kind) {
+            Some(condition) if condition.status == "Unknown" => {}
+            Some(condition) => {
+                condition.status = "Unknown".to_owned();
+                condition.reason = Some("NodeStatusUnknown".to_owned());
+                condition.message = Some("Kubelet stopped posting node status.".to_owned());
+                condition.last_transition_time = Some(Time(now));
+            }
+            None => all.push(NodeCondition {
+                type_: (*kind).to_owned(),
+                status: "Unknown".to_owned(),
+                reason: Some("NodeStatusNeverUpdated".to_owned()),
+                message: Some("Kubelet never posted node status.".to_owned()),
+                last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                last_transition_time: Some(Time(now)),
+            }),
+        }
+    }
+    all
+}
+
+/// A sign of life, as the node wrote it: only that it changes counts, for clocks differ.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Beat {
+    renewed: Option<MicroTime>,
+    reported: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    beat: Beat,
+    at: Timestamp,
+}
+
+struct Loop {
+    context: Context,
+    queue: Queue<String>,
+    nodes: Cache<Node>,
+    leases: Cache<Lease>,
+    pods: Cache<Pod>,
+    heard: Mutex<HashMap<String, Heard>>,
+}
+
+pub(super) fn start(context: &Context) {
+    let queue = Queue::<String>::default();
+    let (nodes, pods) = (context.cache::<Node>(), views::pods(context));
+    let leases = context.informers.selected::<Lease>(&format!("metadata.namespace={LEASES}"));
+    let ready = {
+        let (nodes, leases, pods) = (nodes.clone(), leases.clone(), pods.clone());
+        async move {
+            nodes.synced().await;
+            leases.synced().await;
+            pods.synced().await;
+        }
+    };
+    let shared = Arc::new(Loop {
+        context: context.clone(),
+        queue: queue.clone(),
+        nodes: nodes.clone(),
+        leases: leases.clone(),
+        pods,
+        heard: Mutex::default(),
+    });
+    let me = Arc::clone(&shared);
+    nodes.on_change(move |change| {
+        let Some(node) = change.latest() else { return };
+        let name = node.name_any();
+        let event = |reason: &str, what: &str| {
+            let message = format!(
+                "Node {name} event: {what} Node {name} {}",
+                if reason == "RegisteredNode" { "in Controller" } else { "from Controller" }
+            );
+            me.context.recorder.normal(node.object_ref(&()), reason, message);
+        };
+        match (change.old, change.new) {
+            (None, Some(_)) => event("RegisteredNode", "Registered"),
+            (Some(_), None) => {
+                me.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                event("RemovingNode", "Removing");
+            }
+            _ => {}
+        }
+        me.queue.add(name);
+    });
+    let renewed = queue.clone();
+    leases.on_change(move |change| {
+        if let Some(lease) = change.new {
+            renewed.add(lease.name_any());
+        }
+    });
+    context.work(&queue, 2, ready, move |name| {
+        let shared = Arc::clone(&shared);
+        async move { shared.reconcile(&name).await }
+    });
+}
+
+impl Loop {
+    /// How long until the node counts as silent; zero when it does.
+    fn patience(&self, node: &Node) -> Duration {
+        let (name, now) = (node.name_any(), self.context.now());
+        let lease = self.leases.named(LEASES, &name);
+        let beat = Beat {
+            renewed: lease.and_then(|lease| lease.spec.as_ref()?.renew_time.clone()),
+            reported: node_condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.clone()),
+        };
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = heard.entry(name).or_insert_with(|| Heard { beat: beat.clone(), at: now });
+        if last.beat != beat {
+            *last = Heard { beat, at: now };
+        }
+        let grace =
+            SignedDuration::try_from(self.context.settings.node_monitor_grace).unwrap_or(SignedDuration::MAX);
+        let left = last.at.duration_since(now).saturating_add(grace);
+        if left.is_positive() { left.unsigned_abs() } else { Duration::ZERO }
+    }
+
+    async fn reconcile(&self, name: &str) -> Result<(), Error> {
+        let Some(node) = self.nodes.get(&Key::cluster(name)) else { return Ok(()) };
+        if node.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let now = self.context.now();
+        let patience = self.patience(&node);
+        let mut node = Node::clone(&node);
+        if patience.is_zero() {
+            let conditions = unknown(&node, now);
+            if node.status.as_ref().and_then(|status| status.conditions.as_ref()) != Some(&conditions) {
+                node.status.get_or_insert_default().conditions = Some(conditions);
+                let api = self.context.all::<Node>();
+                node = api.replace_status(name, &PostParams::default(), &node).await?;
+            }
+        } else {
+            self.queue.add_after(name.to_owned(), patience);
+        }
+        let ready = node_condition(&node, "Ready").map(|ready| ready.status.clone());
+        if ready.is_some_and(|status| status != "True") {
+            self.pods_not_ready(&node).await?;
+        }
+        self.taint(&node, now).await
+    }
+
+    async fn taint(&self, node: &Node, now: Timestamp) -> Result<(), Error> {
+        let taints = taints(node, now);
+        let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        if taints == old {
+            return Ok(());
+        }
+        let fell = |key: &str| taints.iter().any(|t| t.key == key) && !old.iter().any(|t| t.key == key);
+        if fell(UNREACHABLE) || fell(NOT_READY) && node_condition(node, "Ready").is_some() {
+            let message = format!("Node {} status is now: NodeNotReady", node.name_any());
+            self.context.recorder.normal(node.object_ref(&()), "NodeNotReady", message);
+        }
+        let version = node.resource_version();
+        let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"taints": taints}});
+        let api = self.context.all::<Node>();
+        ignore_not_found(api.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await)?;
+        Ok(())
+    }
+
+    /// Pods of a node that is not ready serve nobody: Services lead around them.
+    async fn pods_not_ready(&self, node: &Node) -> Result<(), Error> {
+        for pod in views::on_node(&self.pods, &node.name_any()) {
+            if !is_ready(&pod) {
+                continue;
+            }
+            let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{"type": "Ready",
+                "status": "False", "lastTransitionTime": Time(self.context.now())}]}});
+            let api = self.context.api::<Pod>(&pod.namespace().unwrap_or_default());
+            let params = PatchParams::default();
+            ignore_not_found(api.patch_status(&pod.name_any(), &params, &Patch::Strategic(patch)).await)?;
+            self.context.recorder.warning(pod.object_ref(&()), "NodeNotReady", "Node is not ready");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value};
+
+    use super::*;
+
+    fn node(conditions: Value, spec: Value) -> Node {
+        from_value(json!({"metadata": {"name": "n1"}, "spec": spec, "status": {"conditions": conditions}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn taints_follow_conditions() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let check = |node: &Node, expect: &[&str]| {
+            let got: Vec<String> =
+                taints(node, now).iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect();
+            assert_eq!(got, expect);
+        };
+        let ready = |status: &str| json!([{"type": "Ready", "status": status}]);
+        let own = json!({"taints": [{"key": "mine", "effect": "NoSchedule"}, {"key": NOT_READY, "effect": "NoSchedule"}]});
+        check(&node(ready("True"), own.clone()), &["mine:NoSchedule"]);
+        let not_ready = [
+            "mine:NoSchedule",
+            "node.kubernetes.io/not-ready:NoSchedule",
+            "node.kubernetes.io/not-ready:NoExecute",
+        ];
+        check(&node(ready("False"), own.clone()), &not_ready);
+        let lost = [
+            "mine:NoSchedule",
+            "node.kubernetes.io/unreachable:NoSchedule",
+            "node.kubernetes.io/unreachable:NoExecute",
+        ];
+        check(&node(ready("Unknown"), own), &lost);
+        check(&node(json!([]), json!({})), &["node.kubernetes.io/not-ready:NoSchedule"]);
+        let full = json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]);
+        let both =
+            ["node.kubernetes.io/disk-pressure:NoSchedule", "node.kubernetes.io/unschedulable:NoSchedule"];
+        check(&node(full, json!({"unschedulable": true})), &both);
+    }
+
+    #[test]
+    fn a_silent_node_is_unknown() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let node = node(json!([{"type": "Ready", "status": "True"}]), json!({}));
+        let conditions = unknown(&node, now);
+        assert_eq!(conditions.len(), 4);
+        assert!(conditions.iter().all(|condition| condition.status == "Unknown"));
+        assert_eq!(conditions[0].reason.as_deref(), Some("NodeStatusUnknown"));
+        let again = Node {
+            status: Some(k8s_openapi::api::core::v1::NodeStatus {
+                conditions: Some(conditions.clone()),
+                ..Default::default()
+            }),
+            ..node
+        };
+        assert_eq!(unknown(&again, now), conditions);
+    }
+}
