@@ -121,7 +121,7 @@ impl ApiServer {
 async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query());
-    let (verb, path) = (info.verb, info.path.clone());
+    let (verb, uri) = (info.verb, parts.uri.clone());
     let unbounded = info.verb == "watch" || special::is_stream(&info);
     let work = AssertUnwindSafe(shared.route(parts, body, info)).catch_unwind();
     let done = if unbounded { Ok(work.await) } else { tokio::time::timeout(PATIENCE, work).await };
@@ -129,13 +129,13 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(error))) => {
             if error.code >= 500 {
-                tracing::warn!(verb, path, %error, "request failed");
+                tracing::warn!(verb, %uri, %error, "request failed");
             }
             wire::error(&error)
         }
         Ok(Err(_)) => {
-            tracing::error!(verb, path, "a request handler panicked");
-            wire::error(&ApiError::internal(format!("this request caused apiserver to panic: {verb} {path}")))
+            tracing::error!(verb, %uri, "a request handler panicked");
+            wire::error(&ApiError::internal(format!("this request caused apiserver to panic: {verb} {uri}")))
         }
         Err(_) => {
             let why = format!("request did not complete within {}s", PATIENCE.as_secs());

@@ -24,13 +24,15 @@ pub async fn create(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
         return Err(ApiError::method_not_allowed());
     }
     let dry_run = call.params.dry_run()?;
-    let (object, warnings) = call.decode(sent)?;
-    let outcome = create_object(call, object, dry_run).await?;
+    let (object, mut warnings) = call.decode(sent)?;
+    let (outcome, said) = create_object(call, object, dry_run).await?;
+    warnings.extend(said);
     write::answer(call, StatusCode::CREATED, &outcome, &warnings)
 }
 
-/// Creates a decoded and defaulted object; under a generated name if it asks for one.
-pub async fn create_object(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Outcome, ApiError> {
+/// Creates a decoded and defaulted object; under a generated name if it asks for one. Answers also what the client should know
+/// about it.
+pub async fn create_object(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Created, ApiError> {
     settle_metadata(call, &mut object)?;
     let generated = object.name().is_empty() && !object.generate_name().is_empty();
     if !generated {
@@ -52,20 +54,22 @@ pub async fn create_object(call: &Call<'_>, mut object: Value, dry_run: bool) ->
     Err(ApiError::generate_name_conflict(&call.resource.group, &call.resource.plural, &name))
 }
 
+type Created = (Outcome, Vec<String>);
+
 /// One attempt; `None`: the name is taken.
-async fn attempt(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Option<Outcome>, ApiError> {
+async fn attempt(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Option<Created>, ApiError> {
     call.resource.prepare_create(&mut object);
     let prepared = write::admit(call, Operation::Create, object, None, dry_run).await?;
     let key = call.place().key(&call.info.namespace, prepared.object.name());
     if dry_run {
         let taken = call.engine.store.get(&key).await?.is_some();
-        return Ok((!taken).then_some(Outcome::Object(prepared.object)));
+        return Ok((!taken).then_some((Outcome::Object(prepared.object), prepared.warnings)));
     }
     let payload = call.payload(prepared.object)?;
     match call.engine.store.create(key, payload).await {
         Ok(entry) => {
             prepared.reserved.commit();
-            Ok(Some(Outcome::Stored(entry)))
+            Ok(Some((Outcome::Stored(entry), prepared.warnings)))
         }
         Err(StorageError::Exists(_)) => Ok(None),
         Err(error) => Err(error.into()),

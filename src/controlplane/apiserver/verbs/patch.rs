@@ -67,12 +67,13 @@ pub async fn patch(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
     loop {
         let old = attempt.standing(call)?;
         let patched = patch.apply(call, &old)?;
-        let (new, warnings) = call.complete(&patched)?;
+        let (new, mut warnings) = call.complete(&patched)?;
         let prepared = write::prepare_update(call, &old, new, dry_run).await?;
         if let Some(outcome) = attempt.commit(call, update::settle(&old, prepared.object)).await? {
             if !dry_run {
                 prepared.reserved.commit();
             }
+            warnings.extend(prepared.warnings);
             return write::answer(call, StatusCode::OK, &outcome, &warnings);
         }
     }

@@ -27,9 +27,9 @@ const CREATED_BY_UPDATE: &[(&str, &str)] = &[
 pub async fn update(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
     call.check_single()?;
     let dry_run = call.params.dry_run()?;
-    let (object, warnings) = call.decode(sent)?;
+    let (object, mut warnings) = call.decode(sent)?;
     if may_create(call) && call.engine.store.get(&call.key()).await?.is_none() {
-        return create_by_update(call, object, dry_run, &warnings).await;
+        return create_by_update(call, object, dry_run, warnings).await;
     }
     let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
     loop {
@@ -39,6 +39,7 @@ pub async fn update(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
             if !dry_run {
                 prepared.reserved.commit();
             }
+            warnings.extend(prepared.warnings);
             return write::answer(call, StatusCode::OK, &outcome, &warnings);
         }
     }
@@ -49,7 +50,12 @@ fn may_create(call: &Call<'_>) -> bool {
     call.info.subresource.is_empty() && CREATED_BY_UPDATE.contains(&(group, plural))
 }
 
-async fn create_by_update(call: &Call<'_>, object: Value, dry_run: bool, warnings: &[String]) -> Answer {
+async fn create_by_update(
+    call: &Call<'_>,
+    object: Value,
+    dry_run: bool,
+    mut warnings: Vec<String>,
+) -> Answer {
     if object.name() != call.info.name {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
@@ -60,8 +66,9 @@ async fn create_by_update(call: &Call<'_>, object: Value, dry_run: bool, warning
     if !object.uid().is_empty() || !matches!(object.resource_version(), "" | "0") {
         return Err(call.not_found());
     }
-    let outcome = create::create_object(call, object, dry_run).await?;
-    write::answer(call, StatusCode::CREATED, &outcome, warnings)
+    let (outcome, said) = create::create_object(call, object, dry_run).await?;
+    warnings.extend(said);
+    write::answer(call, StatusCode::CREATED, &outcome, &warnings)
 }
 
 /// Put the new state, or, if an object that is being deleted has lost its last finalizer, remove it.

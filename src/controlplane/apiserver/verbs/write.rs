@@ -85,6 +85,8 @@ impl Attempt {
 /// An object that may be written, and what is reserved for it meanwhile.
 pub struct Prepared {
     pub object: Value,
+    /// What the client should know about it.
+    pub warnings: Vec<String>,
     pub reserved: Reserved,
 }
 
@@ -111,17 +113,18 @@ pub async fn admit(
 ) -> Result<Prepared, ApiError> {
     let mut attributes = call.attributes(operation, Some(object), old, dry_run);
     let hold = call.engine.admission.mutate(&mut attributes).await?;
-    let object = attributes.object.as_mut().ok_or_else(|| ApiError::internal("admission lost the object"))?;
-    if let Some(old) = old {
-        carry_over(old, object);
-    }
+    let object = attributes.object.as_ref().ok_or_else(|| ApiError::internal("admission lost the object"))?;
     let errors = call.validate(object, old);
     if !errors.is_empty() {
         return Err(call.invalid(object.name(), errors));
     }
+    let warnings = match call.info.subresource.as_str() {
+        "" => call.resource.strategy().warnings(object, old),
+        _ => Vec::new(),
+    };
     let admitted = call.engine.admission.validate(&attributes).await?;
     let object = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
-    Ok(Prepared { object, reserved: Reserved { hold, _admitted: admitted } })
+    Ok(Prepared { object, warnings, reserved: Reserved { hold, _admitted: admitted } })
 }
 
 /// Whether the encoded object says what is stored, the revision aside.
