@@ -1,6 +1,8 @@
 //! Tests that need no Docker.
 
+mod api;
 mod cli;
 mod network;
 mod storage;
+mod support;
 mod tidy;

@@ -2,7 +2,6 @@
 
 mod basics;
 mod faults;
-mod pods;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,3 @@
+//! The API as real clients see it.
+
+mod kubectl;
