@@ -86,6 +86,7 @@ impl TestServer {
             token_key: Key::generate().expect("a key"),
             service_cidr: config.service_cidr,
             reserved: vec![[10, 96, 0, 1].into(), config.dns_ip],
+            streams: None,
         };
         let api = ApiServer::build(options).await.expect("a server");
         let authority_pem = authority.certificate_pem();
