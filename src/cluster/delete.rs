@@ -21,7 +21,8 @@ pub async fn delete(
     Ok(found || entry)
 }
 
-/// Removes what Docker has of a cluster. Containers go first, as the network and the volumes are in use until then.
+/// Removes what Docker has of a cluster. A stopped container has left its network, so networks go while containers are
+/// still being cleared away; volumes are in use until then.
 pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, ClusterError> {
     let (containers, networks, volumes) = futures::try_join!(
         docker.containers(Some(cluster)),
@@ -29,13 +30,33 @@ pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, C
         docker.cluster_volumes(Some(cluster)),
     )?;
     let any = !(containers.is_empty() && networks.is_empty() && volumes.is_empty());
-    let mut left = errors(join_all(containers.iter().map(|c| docker.remove_container(&c.id))).await);
-    let networks = join_all(networks.iter().map(|(id, _)| docker.remove_network(id)));
+    // One that does not stop is removed by force below, and that says why it cannot be.
+    join_all(containers.iter().filter(|c| c.running).map(|c| docker.kill_container(&c.id))).await;
+    let (removed, left) = futures::join!(
+        join_all(containers.iter().map(|c| docker.remove_container(&c.id))),
+        try_networks(docker, networks),
+    );
+    let mut left_over = errors(removed);
+    let networks = join_all(left.iter().map(|(id, _)| docker.remove_network(id)));
     let volumes = join_all(volumes.iter().map(|(name, _)| docker.remove_volume(name)));
     let (networks, volumes) = futures::join!(networks, volumes);
-    left.extend(errors(networks));
-    left.extend(errors(volumes));
-    if left.is_empty() { Ok(any) } else { Err(ClusterError::Left { name: cluster.to_owned(), left }) }
+    left_over.extend(errors(networks));
+    left_over.extend(errors(volumes));
+    match left_over.is_empty() {
+        true => Ok(any),
+        false => Err(ClusterError::Left { name: cluster.to_owned(), left: left_over }),
+    }
+}
+
+/// Removes networks; answers those that were still in use.
+async fn try_networks(docker: &Docker, networks: Vec<(String, String)>) -> Vec<(String, String)> {
+    let results = join_all(networks.iter().map(|(id, _)| docker.remove_network(id))).await;
+    networks
+        .into_iter()
+        .zip(results)
+        .filter(|(_, result)| result.is_err())
+        .map(|(network, _)| network)
+        .collect()
 }
 
 fn errors(results: Vec<Result<(), DockerError>>) -> Vec<String> {

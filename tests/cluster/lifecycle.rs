@@ -8,10 +8,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Env, docker, eventually, test_images};
+use crate::support::{Cluster, Env, docker, eventually, test_images};
 
 pub const TESTS: &[Test] = &[
     ("lifecycle::made_listed_and_removed", made_listed_and_removed),
+    ("lifecycle::a_restart_changes_nothing", a_restart_changes_nothing),
     ("lifecycle::two_at_once", two_at_once),
     ("lifecycle::a_node_that_dies_is_rolled_back", a_node_that_dies_is_rolled_back),
     ("lifecycle::a_node_that_says_nothing_times_out", a_node_that_says_nothing_times_out),
@@ -65,6 +66,37 @@ fn made_listed_and_removed(env: &Env) {
     assert!(std::fs::read_to_string(env.kubeconfig()).unwrap().contains("current-context: other"));
     let again = env.minik(&["cluster", "delete", &name]).ok();
     assert!(again.contains("Nothing to delete"), "{again}");
+}
+
+/// Docker, or the machine, starts again: the same nodes come back with what they had.
+fn a_restart_changes_nothing(env: &Env) {
+    test_images();
+    let name = env.name("restart");
+    env.minik(&["cluster", "create", &name, "--nodes", "2"]).ok();
+    env.minik(&["image", "load", "minik-test/web:1", "--cluster", &name]).ok();
+    let cluster = env.attach(&name);
+    cluster.kubectl(&["create", "deployment", "web", "--image=minik-test/web:1", "--replicas=2"]).ok();
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
+    let addresses = |cluster: &Cluster| -> Vec<String> {
+        let nodes = cluster.get(&["nodes"]);
+        let items = nodes["items"].as_array().expect("a list").iter();
+        items.map(|node| format!("{} {}", node["metadata"]["name"], node["status"]["addresses"])).collect()
+    };
+    let before = addresses(&cluster);
+
+    let containers = cluster.nodes();
+    docker::docker(
+        &[&["restart"], containers.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat(),
+    );
+    eventually(Duration::from_secs(60), "all nodes are Ready again, and their Pods run", || {
+        cluster.kubectl(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=1s"]).try_ok()?;
+        cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=1s"]).try_ok()
+    });
+    assert_eq!(addresses(&cluster), before);
+    let pods = cluster.get(&["pods", "-l", "app=web", "--field-selector", "status.phase=Running"]);
+    assert_eq!(pods["items"].as_array().map(Vec::len), Some(2), "{pods}");
+    env.minik(&["cluster", "delete", &name]).ok();
+    env.assert_gone(&name);
 }
 
 fn two_at_once(env: &Env) {

@@ -6,7 +6,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptions, DownloadFromContainerOptions, EventsOptions, InspectContainerOptions,
-    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions,
+    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
     UploadToContainerOptions,
 };
 use bytes::Bytes;
@@ -46,6 +46,12 @@ impl Docker {
 
     pub async fn start_container(&self, name: &str) -> Result<(), DockerError> {
         Ok(self.api.start_container(name, None::<StartContainerOptions>).await?)
+    }
+
+    /// Ends a container at once, and waits until it has ended and left its networks.
+    pub async fn kill_container(&self, name: &str) -> Result<(), DockerError> {
+        let options = StopContainerOptions { signal: Some("SIGKILL".to_owned()), t: Some(0) };
+        Ok(self.api.stop_container(name, Some(options)).await?)
     }
 
     /// Removes a container, running or not; one that is gone already is no error.
