@@ -5,5 +5,6 @@ mod namespaces;
 mod objects;
 mod real;
 mod rules;
+mod served;
 mod tracer;
 mod whole;
