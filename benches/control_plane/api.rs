@@ -51,6 +51,7 @@ impl Server {
             token_key: pki.service_account_key,
             service_cidr: "10.96.0.0/16".parse()?,
             reserved: Vec::new(),
+            streams: None,
         };
         let api = ApiServer::build(options).await?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
