@@ -1,8 +1,67 @@
 //! What runs inside a container: the composition roots, one file per role.
+//!
+//! ```text
+//! prepare the container -> build -> spawn -> (SIGTERM) -> drain
+//! ```
 
-use crate::config::NodeConfig;
+mod agent;
+mod server;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{NodeConfig, Role};
+use crate::rt::Tasks;
+use crate::sys::{cgroups, identity, mounts};
+
+/// Tasks get this long to end after the stop signal; Docker kills after ten seconds.
+const DRAIN: Duration = Duration::from_secs(8);
 
 /// Runs the role this node has, until the process is told to stop.
 pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no role for node {}", config.node)
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let tasks = Tasks::new();
+    let started = async {
+        let control_plane = match config.role {
+            Role::Server => Some(server::run(&config, &tasks).await?),
+            Role::Agent => None,
+        };
+        prepare(&config)?;
+        agent::run(&config, &tasks).await?;
+        if let Some(control_plane) = control_plane {
+            control_plane.mark(&config.node).await.context("labelling the control plane's node")?;
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        result = started => match result {
+            Ok(()) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    if let Err(error) = tasks.drain(DRAIN).await {
+        tracing::warn!(%error, "not everything ended in time");
+    }
+    result
+}
+
+/// Makes the container fit for running containers in it.
+fn prepare(config: &NodeConfig) -> anyhow::Result<()> {
+    mounts::prepare().context("preparing mounts")?;
+    cgroups::prepare().context("preparing cgroups")?;
+    identity::ensure_machine_id(&config.node, Path::new(NodeConfig::STATE_DIR))
+        .context("writing /etc/machine-id")?;
+    Ok(())
 }

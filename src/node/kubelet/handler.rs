@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, TCPSocketAction};
+use k8s_openapi::api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -72,6 +72,13 @@ impl Target {
     pub async fn tcp(&self, action: &TCPSocketAction) -> Result<(), String> {
         let (host, port) = (self.host(action.host.as_ref())?, self.port(&action.port)?);
         connect(&host, port).await.map(drop)
+    }
+
+    /// Asks by the gRPC health protocol.
+    pub async fn grpc(&self, action: &GRPCAction) -> Result<(), String> {
+        let host = self.host(None)?;
+        let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
+        super::grpc::check(&host, port, action.service.as_deref().unwrap_or_default()).await
     }
 
     /// Asks over HTTP; any status from 200 to 399 is success.

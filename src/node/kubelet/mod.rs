@@ -6,6 +6,7 @@
 
 mod container;
 mod context;
+mod grpc;
 mod handler;
 pub mod identity;
 mod image;

@@ -124,6 +124,9 @@ async fn ask(target: &Target, probe: &Probe) -> Result<(), String> {
         if let Some(tcp) = &probe.tcp_socket {
             return target.tcp(tcp).await;
         }
+        if let Some(grpc) = &probe.grpc {
+            return target.grpc(grpc).await;
+        }
         Ok(())
     };
     match tokio::time::timeout(limit, asked).await {

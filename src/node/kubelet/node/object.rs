@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use crate::config::{NodeConfig, Role};
+use crate::config::NodeConfig;
 use crate::node::cri::api;
 use crate::sys::cgroups::Capacity;
 use crate::sys::identity::Machine;
@@ -56,20 +56,17 @@ pub fn registration(config: &NodeConfig, machine: &Machine) -> Node {
     }
 }
 
-/// The labels this node gives itself.
+/// The labels this node gives itself. Roles are not among them: a node may not say that it is a control plane
+/// (NodeRestriction); who set it up says so.
 pub fn labels(config: &NodeConfig, machine: &Machine) -> BTreeMap<String, String> {
     let arch = machine.architecture.to_owned();
-    let mut labels = BTreeMap::from([
+    BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), config.node.clone()),
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),
         ("kubernetes.io/arch".to_owned(), arch.clone()),
         ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
         ("beta.kubernetes.io/arch".to_owned(), arch),
-    ]);
-    if config.role == Role::Server {
-        labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
-    }
-    labels
+    ])
 }
 
 /// The node's status now. `before` gives the times of conditions that have not changed.

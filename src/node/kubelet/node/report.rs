@@ -67,7 +67,7 @@ impl Reporter {
             told: None,
         };
         while let Err(error) = reporter.register_once().await {
-            tracing::warn!(%error, "the node is not registered yet");
+            tracing::warn!(error = brief(&error), "the node is not registered yet");
             tokio::time::sleep(RETRY).await;
         }
         reporter
@@ -128,7 +128,7 @@ impl Reporter {
                         tracing::warn!("this node was deleted; registering it again");
                         self.told = None;
                         if let Err(error) = self.register_once().await {
-                            tracing::warn!(%error, "the node is not registered yet");
+                            tracing::warn!(error = brief(&error), "the node is not registered yet");
                         }
                     }
                 },
@@ -141,7 +141,7 @@ impl Reporter {
             let facts = self.facts().await;
             network_pending = !facts.network_ready;
             if let Err(error) = self.tell(&facts.facts).await {
-                tracing::warn!(%error, "node status is not told yet");
+                tracing::warn!(error = brief(&error), "node status is not told yet");
             }
         }
     }
@@ -157,7 +157,7 @@ impl Reporter {
             ..Default::default()
         });
         if let Err(error) = lease::renew(&self.context.client, node, owner).await {
-            tracing::warn!(%error, "the lease is not renewed");
+            tracing::warn!(error = brief(&error), "the lease is not renewed");
         }
     }
 
@@ -228,6 +228,14 @@ impl Reporter {
 struct Observed {
     facts: Facts,
     network_ready: bool,
+}
+
+/// The API server's message without the Status around it.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Size and free bytes of the file system at `path`.

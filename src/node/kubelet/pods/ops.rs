@@ -365,6 +365,7 @@ impl Job {
                 tracing::debug!(pod = self.name(), %status, "the Pod is not there any more");
                 Ok(())
             }
+            Err(kube::Error::Api(status)) => Err(status.message.clone()),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -1,0 +1,48 @@
+//! The agent: runtime, network and kubelet of one node.
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::config::NodeConfig;
+use crate::edge::loadbalancer;
+use crate::node::cri::containerd::{self, ContainerdOptions};
+use crate::node::kubelet::{self, KubeletOptions, identity};
+use crate::node::network;
+use crate::rt::Tasks;
+
+/// The interface on the cluster's network.
+const INTERFACE: &str = "eth0";
+/// The kubelet's port, on every node of every cluster.
+const KUBELET_PORT: u16 = 10250;
+
+/// Starts everything a node runs for Pods; returns when the node is registered.
+pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<()> {
+    let listener =
+        TcpListener::bind(("0.0.0.0", KUBELET_PORT)).await.context("binding the kubelet's port")?;
+    // The runtime boots while the node joins: neither needs the other.
+    let runtime = async {
+        containerd::supervise(ContainerdOptions::default(), tasks).await.context("starting containerd")
+    };
+    let joined = async { identity::join(config, tasks).await.context("joining the cluster") };
+    let ((runtime, runtime_up), identity) = tokio::try_join!(runtime, joined)?;
+    let options = network::Options { client: identity.client(), config: config.clone() };
+    let network = network::run(options, tasks).await.context("starting the node's network")?;
+    loadbalancer::run(
+        loadbalancer::Options {
+            interface: INTERFACE.to_owned(),
+            range: config.lb_first..=config.lb_last,
+            announced: network.announced.clone(),
+        },
+        network.netlink.clone(),
+        tasks,
+    );
+    let options = KubeletOptions {
+        config: config.clone(),
+        identity,
+        runtime,
+        runtime_up,
+        network_proven: network.proven,
+        listener,
+    };
+    kubelet::run(options, tasks).await.context("starting the kubelet")
+}

@@ -1,0 +1,80 @@
+//! The control plane: storage, API server, controllers and scheduler in one process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::client::informer::Informers;
+use crate::config::NodeConfig;
+use crate::controlplane::apiserver::auth::UserInfo;
+use crate::controlplane::apiserver::{self, bootstrap, serve};
+use crate::controlplane::{controllers, scheduler, storage};
+use crate::pki::ServerPki;
+use crate::rt::{Clock, SystemClock, Tasks};
+
+/// Upstream's default of `--node-monitor-grace-period`.
+const NODE_GRACE: Duration = Duration::from_secs(50);
+/// Upstream's default of `--terminated-pod-gc-threshold`.
+const TERMINATED_PODS: usize = 12_500;
+
+/// Starts the control plane; returns when the API is served and the first objects are stored.
+pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut sans = vec![config.node.clone(), config.server_ip.to_string(), config.node_ip.to_string()];
+    sans.extend(config.api_sans.iter().cloned());
+    sans.push(bootstrap::api_cluster_ip(config).to_string());
+    sans.extend(
+        ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(String::from),
+    );
+    sans.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    let pki = ServerPki::prepare(Path::new(NodeConfig::PKI_DIR), &config.cluster, &sans)?;
+    let path = Path::new(NodeConfig::STATE_DIR).join("store.redb");
+    let store = storage::open(&path, storage::Options { clock: clock.clone(), ..Default::default() })
+        .with_context(|| format!("opening {}", path.display()))?;
+    let tls = serve::tls(&pki.serving, pki.authority.certificate_pem())?;
+    let server = apiserver::start(store, clock.clone(), &pki, config, tasks).await?;
+    let listener =
+        TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
+    serve::serve(listener, server.router(), tls, tasks);
+
+    let user = |name: &str| server.client(UserInfo::new(name, &["system:authenticated"]));
+    let client = user("system:kube-controller-manager");
+    let informers = Informers::new(client.clone(), tasks);
+    let settings = controllers::Settings {
+        pod_cidr: config.pod_cidr,
+        lb_first: config.lb_first,
+        lb_last: config.lb_last,
+        authority: Arc::new(pki.authority),
+        node_monitor_grace: NODE_GRACE,
+        terminated_pod_threshold: TERMINATED_PODS,
+        clock: clock.clone(),
+    };
+    controllers::run(client, &informers, settings, tasks);
+    scheduler::run(user("system:kube-scheduler"), &informers, clock, tasks);
+    let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]));
+    Ok(ControlPlane { admin })
+}
+
+/// A control plane that runs.
+pub struct ControlPlane {
+    /// Acts as the administrator.
+    admin: Client,
+}
+
+impl ControlPlane {
+    /// Says which node runs the control plane. The node itself may not: it could claim anything.
+    pub async fn mark(&self, node: &str) -> anyhow::Result<()> {
+        let patch = json!({ "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "" } } });
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        nodes.patch_metadata(node, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+}
