@@ -35,6 +35,7 @@ pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
     let mut object: Value = serde_json::from_slice(data).map_err(ApiError::internal)?;
     if converts(resource) {
         resource.strategy().from_stored(&mut object);
+        say_type(&mut object, resource);
     }
     Ok(object)
 }
@@ -45,16 +46,23 @@ pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiErr
     if let Some(other) = &resource.stored_as {
         resource.strategy().to_stored(&mut object);
         let row = table().find(&other.group, &other.version, &other.resource);
-        stored =
-            Some(row.ok_or_else(|| {
-                ApiError::internal(format!("{resource:?} is stored as an unknown resource"))
-            })?);
+        let row =
+            row.ok_or_else(|| ApiError::internal(format!("{resource:?} is stored as an unknown resource")))?;
+        say_type(&mut object, &row);
+        stored = Some(row);
     }
     let resource = stored.as_deref().unwrap_or(resource);
     let ttl = if resource.plural == "events" && resource.group.is_empty() { EVENT_TTL } else { None };
     let metadata = object.get("metadata").and_then(Value::as_object);
     let attrs = wire::attrs(metadata, &resource.selectable_fields(&object));
     Ok(wire::payload(&object, attrs, ttl))
+}
+
+fn say_type(object: &mut Value, resource: &Resource) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), resource.api_version().into());
+        map.insert("kind".to_owned(), resource.kind.as_ref().into());
+    }
 }
 
 /// Objects as a table.

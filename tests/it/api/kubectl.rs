@@ -6,7 +6,7 @@ async fn kubectl_makes_shows_changes_and_removes() {
     assert!(server.kubectl(&["version"]).ok().contains("Server Version: v1.36"));
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).ok(), "ok");
     let namespaces = server.kubectl(&["get", "namespaces"]).ok();
-    assert!(namespaces.contains("kube-system"), "{namespaces}");
+    assert!(namespaces.contains("Active") && namespaces.contains("kube-system"), "{namespaces}");
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: v\n";
     let file = server.file("map.yaml", map);
     assert_eq!(server.kubectl(&["create", "--validate=false", "-f", &file]).ok(), "configmap/a created\n");

@@ -2,6 +2,7 @@
 
 mod basics;
 mod faults;
+mod pods;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
