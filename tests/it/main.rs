@@ -1,6 +1,7 @@
 //! Tests that need no Docker.
 
 mod api;
+mod access;
 mod cli;
 mod network;
 mod storage;
