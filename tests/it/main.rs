@@ -1,7 +1,7 @@
 //! Tests that need no Docker.
 
-mod api;
 mod access;
+mod api;
 mod cli;
 mod network;
 mod storage;
