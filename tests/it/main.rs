@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod cli;
+mod controllers;
 mod network;
 mod storage;
 mod support;
