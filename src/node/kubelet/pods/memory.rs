@@ -63,8 +63,14 @@ pub struct Slot {
     pub image: Image,
     /// Why it could not be created or started.
     pub trouble: Option<Trouble>,
-    /// Restarts since it last ran well.
-    pub restarts: Option<u32>,
+    pub restarted: Option<Restarted>,
+}
+
+/// The last restart: which container it followed, and how many had gone before since it last ran well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restarted {
+    pub attempt: u32,
+    pub level: u32,
 }
 
 /// Why a container is stopped though its Pod stays.
@@ -128,15 +134,20 @@ impl Memory {
 
     /// Counts the restart that follows `ended`.
     pub fn count_restart(&mut self, ended: &Container) {
-        let level = self.level(ended) + 1;
-        self.slot_mut(ended.name()).restarts = Some(level);
+        let restarted = Restarted { attempt: ended.attempt(), level: self.level(ended) };
+        self.slot_mut(ended.name()).restarted = Some(restarted);
     }
 
     fn level(&self, ended: &Container) -> u32 {
         if ended.finished_at().duration_since(ended.started_at()) >= FORGIVE {
             return 0;
         }
-        // After an agent's restart the container's own count stands in for what was forgotten.
-        self.slots.get(ended.name()).and_then(|slot| slot.restarts).unwrap_or_else(|| ended.attempt())
+        match self.slots.get(ended.name()).and_then(|slot| slot.restarted) {
+            // Its restart is under way: nothing changes for the one that ended.
+            Some(last) if last.attempt >= ended.attempt() => last.level,
+            Some(last) => last.level + 1,
+            // After an agent's restart the container's own count stands in for what was forgotten.
+            None => ended.attempt(),
+        }
     }
 }

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::node::cri::api;
+use crate::node::kubelet::pods::memory::Restarted;
 use crate::node::kubelet::pods::view::Sandbox;
 use crate::node::kubelet::testing;
 
@@ -95,8 +96,9 @@ fn a_crash_waits_longer_each_time() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let check = |restarts: u32, now: i64, starts: bool, wake: Option<i64>| {
         let mut memory = ready(&["a"]);
-        memory.slot_mut("a").restarts = Some(restarts);
-        let view = view(&[sandbox("s", true)], &[container("a", "s", 0, Some(1))]);
+        let last = restarts.checked_sub(1).map(|level| Restarted { attempt: 0, level });
+        memory.slot_mut("a").restarted = last;
+        let view = view(&[sandbox("s", true)], &[container("a", "s", 1, Some(1))]);
         let plan = plan(&Input { pod: &pod, view: &view, memory: &memory, now: at(now) });
         let start = Op::Start { container: "a".into(), attempt: 1 };
         assert_eq!(
@@ -105,11 +107,23 @@ fn a_crash_waits_longer_each_time() {
             "{restarts} restarts at {now}"
         );
     };
-    check(0, 2, true, None);
     check(1, 3, false, Some(12));
     check(1, 12, true, None);
     check(3, 12, false, Some(42));
     check(9, 12, false, Some(302));
+}
+
+#[test]
+fn the_first_restart_is_at_once_and_stays_so_while_it_is_under_way() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let ended = container("a", "s", 0, Some(1));
+    let view = view(&[sandbox("s", true)], std::slice::from_ref(&ended));
+    let mut memory = ready(&["a"]);
+    assert_eq!(keys(&pod, &view, &memory), ["start a"]);
+    memory.count_restart(&ended);
+    memory.busy.insert("start a".into());
+    let plan = plan(&Input { pod: &pod, view: &view, memory: &memory, now: at(3) });
+    assert_eq!(plan, Plan::default());
 }
 
 #[test]

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::node::cri::api;
-use crate::node::kubelet::pods::memory::{Memory, Trouble};
+use crate::node::kubelet::pods::memory::{Memory, Restarted, Trouble};
 use crate::node::kubelet::pods::view::{Sandbox, View};
 use crate::node::kubelet::testing;
 
@@ -78,7 +78,7 @@ fn waiting_reasons() {
     memory.slot_mut("a").image = Image::Failed(Trouble::after(None, pull, "ErrImagePull", "no".into(), now));
     check(plain.clone(), &[], &memory, "ErrImagePull");
     let mut memory = Memory::default();
-    memory.slot_mut("a").restarts = Some(2);
+    memory.slot_mut("a").restarted = Some(Restarted { attempt: 0, level: 1 });
     check(plain, &[container("a", 1, Some(1))], &memory, "CrashLoopBackOff");
 }
 
