@@ -10,6 +10,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::process::CommandExt;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -42,8 +43,15 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> io::Result<u8> {
 
 #[allow(clippy::disallowed_types)] // before the runtime: this is the seam itself
 fn spawn_self<S: AsRef<OsStr>>(args: &[S]) -> io::Result<Pid> {
-    // The standard library empties the child's signal mask, so it does not inherit the blocked signals.
-    let child = std::process::Command::new("/proc/self/exe").args(args).spawn()?;
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(args);
+    // The blocked signals are this process's own: inherited, they would reach the last container, and nothing in it
+    // could be told to end.
+    // SAFETY: between fork and exec only the signal mask is set, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(io::Error::from));
+    }
+    let child = command.spawn()?;
     let id = i32::try_from(child.id()).map_err(io::Error::other)?;
     Ok(Pid::from_raw(id))
 }

@@ -10,6 +10,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::memory::SETUP;
 use crate::node::cri::api::{AuthConfig, Mount};
 use crate::node::kubelet::container::{
     Environment, Parts, Source, cgroup_parent, check_user, container_config, environment, hosts_file,
@@ -392,12 +393,22 @@ impl Job {
         }
     }
 
+    /// The runtime may be busy with the end of something in it; what still resists goes when the agent starts again.
+    async fn remove_sandbox(&self, id: &str) {
+        const ATTEMPTS: u32 = 6;
+        for attempt in 1..=ATTEMPTS {
+            let runtime = &self.context.runtime;
+            let Err(error) = runtime.remove_sandbox(id).await else { return };
+            tracing::warn!(%error, attempt, pod = self.name(), "a sandbox is not removed yet");
+            tokio::time::sleep(SETUP.delay(attempt)).await;
+            let _ = runtime.stop_sandbox(id).await;
+        }
+    }
+
     /// Removes sandboxes with their containers, volumes, logs and the Pod's cgroup.
     pub async fn cleanup(self, sandboxes: Vec<String>) -> Outcome {
         for id in sandboxes {
-            if let Err(error) = self.context.runtime.remove_sandbox(&id).await {
-                tracing::warn!(%error, pod = self.name(), "a sandbox is not removed");
-            }
+            self.remove_sandbox(&id).await;
         }
         if let Err(error) = volumes::remove(&self.dir()) {
             tracing::warn!(%error, pod = self.name(), "volumes are not removed");

@@ -100,7 +100,7 @@ fn a_crash_waits_longer_each_time() {
         memory.slot_mut("a").restarted = last;
         let view = view(&[sandbox("s", true)], &[container("a", "s", 1, Some(1))]);
         let plan = plan(&Input { pod: &pod, view: &view, memory: &memory, now: at(now) });
-        let start = Op::Start { container: "a".into(), attempt: 1 };
+        let start = Op::Start { container: "a".into(), attempt: 2 };
         assert_eq!(
             (plan.ops.contains(&start), plan.wake),
             (starts, wake.map(at)),
