@@ -7,6 +7,7 @@
 pub mod meta;
 pub mod quantity;
 pub mod resources;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod table;
