@@ -5,6 +5,8 @@
 //! describe as OpenAPI; and the table of resources, which says for each kind which of these apply and how.
 
 pub mod meta;
+pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod resources;
 pub mod schema;
