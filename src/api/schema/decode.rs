@@ -51,7 +51,7 @@ impl Schema {
     /// The same for an object at hand, such as a patch's result or one read from YAML.
     pub fn convert(
         &self,
-        object: Value,
+        object: &Value,
         validation: FieldValidation,
     ) -> Result<(Value, Vec<String>), ApiError> {
         let mut state = State::default();
@@ -62,7 +62,7 @@ impl Schema {
 
     /// Drops unknown fields in place; answers where they were. Leaves the object alone if a type is wrong.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        match self.convert(object.clone(), FieldValidation::Warn) {
+        match self.convert(object, FieldValidation::Warn) {
             Ok((pruned, warnings)) => {
                 *object = pruned;
                 warnings

@@ -6,9 +6,9 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::interim::schema::{self, FieldValidation, Schema};
 use crate::api::meta::Gvk;
 use crate::api::resources::Resource;
+use crate::api::schema::{self, FieldValidation, Schema};
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
 use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
@@ -109,8 +109,7 @@ impl Call<'_> {
 
     /// An object that came of a patch: checked against the schema and defaulted, as if it had been sent.
     pub fn complete(&self, patched: &Value) -> Result<(Value, Vec<String>), ApiError> {
-        let bytes = serde_json::to_vec(patched).map_err(ApiError::internal)?;
-        let (mut object, warnings) = self.schema()?.decode(&bytes, self.field_validation()?)?;
+        let (mut object, warnings) = self.schema()?.convert(patched, self.field_validation()?)?;
         if self.body_kind().kind == self.resource.kind {
             self.resource.default(&mut object);
         }

@@ -16,7 +16,6 @@ mod client;
 mod convert;
 mod gate;
 pub mod index;
-mod interim;
 mod key;
 mod projection;
 pub mod proxy;

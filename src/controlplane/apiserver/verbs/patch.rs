@@ -2,7 +2,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
-use super::super::interim::patch;
+use crate::api::patch;
 use crate::api::status::ApiError;
 
 use super::super::call::Call;

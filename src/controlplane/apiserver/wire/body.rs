@@ -5,9 +5,9 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
-use super::super::interim::protobuf;
-use super::super::interim::schema::{FieldValidation, Schema};
 use crate::api::meta::{Gvk, ObjectExt, join_api_version};
+use crate::api::protobuf;
+use crate::api::schema::{FieldValidation, Schema};
 use crate::api::status::ApiError;
 
 /// Upstream's limit on request bodies.
