@@ -1,3 +1,4 @@
 //! The API as real clients see it.
 
 mod kubectl;
+mod kubectl_create;
