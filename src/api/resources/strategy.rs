@@ -50,10 +50,10 @@ pub trait Strategy: Send + Sync {
     }
 
     /// For a resource that shows another one's objects: the stored object as this version writes it.
-    fn from_stored(&self, _object: &mut Value) {}
+    fn show_stored(&self, _object: &mut Value) {}
 
     /// The way back.
-    fn to_stored(&self, _object: &mut Value) {}
+    fn bring_to_stored(&self, _object: &mut Value) {}
 }
 
 /// Nothing special.

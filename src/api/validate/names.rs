@@ -250,9 +250,11 @@ pub fn ip_address(value: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    type Check = fn(&str) -> Vec<String>;
+
     #[test]
     fn names() {
-        let ok: &[(fn(&str) -> Vec<String>, &str)] = &[
+        let ok: &[(Check, &str)] = &[
             (dns1123_label, "a-1"),
             (dns1123_subdomain, "a.b-c.d"),
             (dns1035_label, "web"),
@@ -267,7 +269,7 @@ mod tests {
         for (check, value) in ok {
             assert_eq!(check(value), Vec::<String>::new(), "{value}");
         }
-        let bad: &[(fn(&str) -> Vec<String>, &str)] = &[
+        let bad: &[(Check, &str)] = &[
             (dns1123_label, "-a"),
             (dns1123_label, "a.b"),
             (dns1123_subdomain, "A"),

@@ -34,7 +34,7 @@ pub fn place(resource: &Resource) -> Place<'_> {
 pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
     let mut object: Value = serde_json::from_slice(data).map_err(ApiError::internal)?;
     if converts(resource) {
-        resource.strategy().from_stored(&mut object);
+        resource.strategy().show_stored(&mut object);
         say_type(&mut object, resource);
     }
     Ok(object)
@@ -44,7 +44,7 @@ pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
 pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiError> {
     let mut stored = None;
     if let Some(other) = &resource.stored_as {
-        resource.strategy().to_stored(&mut object);
+        resource.strategy().bring_to_stored(&mut object);
         let row = table().find(&other.group, &other.version, &other.resource);
         let row =
             row.ok_or_else(|| ApiError::internal(format!("{resource:?} is stored as an unknown resource")))?;

@@ -24,11 +24,11 @@ fn rename(event: &mut Value, names: impl Iterator<Item = (&'static str, &'static
 }
 
 impl Strategy for Event {
-    fn from_stored(&self, event: &mut Value) {
+    fn show_stored(&self, event: &mut Value) {
         rename(event, NAMES.iter().map(|(new, old)| (*old, *new)));
     }
 
-    fn to_stored(&self, event: &mut Value) {
+    fn bring_to_stored(&self, event: &mut Value) {
         rename(event, NAMES.iter().copied());
     }
 }
@@ -43,12 +43,12 @@ mod tests {
     fn the_way_there_and_back() {
         let stored = json!({"involvedObject": {"name": "p"}, "message": "m", "count": 2, "reason": "r"});
         let mut event = stored.clone();
-        Event.from_stored(&mut event);
+        Event.show_stored(&mut event);
         assert_eq!(
             event,
             json!({"regarding": {"name": "p"}, "note": "m", "deprecatedCount": 2, "reason": "r"})
         );
-        Event.to_stored(&mut event);
+        Event.bring_to_stored(&mut event);
         assert_eq!(event, stored);
     }
 }
