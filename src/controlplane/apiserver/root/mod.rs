@@ -14,6 +14,7 @@ use http::{Method, Response, StatusCode};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
+use crate::api::openapi;
 use crate::api::resources::table;
 use crate::api::status::ApiError;
 use crate::controlplane::storage::Store;
@@ -53,6 +54,8 @@ impl Document {
 }
 
 const JSON: &str = "application/json";
+/// What the OpenAPI documents are made from.
+const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/v1.36");
 
 /// The documents, made from the resource table.
 pub struct Root {
@@ -98,7 +101,7 @@ impl Root {
         match path {
             "/" => Ok(wire::json(StatusCode::OK, &self.paths)),
             "/version" => Ok(wire::json(StatusCode::OK, &version())),
-            _ if path.starts_with("/openapi/v3") => openapi(path, parts),
+            _ if path.starts_with("/openapi/v3") => openapi_document(path, parts),
             _ => health::answer(path, parts, store).ok_or_else(ApiError::unknown_path),
         }
     }
@@ -119,8 +122,29 @@ fn version() -> Value {
     })
 }
 
-/// The OpenAPI documents: an index whose links carry hashes, so that what they lead to may be kept forever.
-fn openapi(_path: &str, _parts: &Parts) -> Answer {
-    let _ = (LOCATION,);
-    Err(ApiError::unknown_path())
+/// The OpenAPI documents: an index whose links carry a hash, so that what they lead to may be kept for good. A link with
+/// an old hash leads to the one there is now. Documents follow from the program alone, so its version is their hash.
+fn openapi_document(path: &str, parts: &Parts) -> Answer {
+    let hash = hex::encode_upper(&digest(&SHA256, SCHEMA_VERSION.as_bytes()).as_ref()[..16]);
+    let place = path.strip_prefix("/openapi/v3").unwrap_or_default().trim_matches('/');
+    if place.is_empty() {
+        return Ok(wire::json(StatusCode::OK, &openapi::index(&hash)));
+    }
+    let asked = parts.uri.query().and_then(|query| query.strip_prefix("hash="));
+    if let Some(asked) = asked.filter(|asked| *asked != hash) {
+        tracing::debug!(asked, "an outdated OpenAPI link");
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        let url = format!("/openapi/v3/{place}?hash={hash}");
+        let url = HeaderValue::from_str(&url).map_err(|_| ApiError::unknown_path())?;
+        response.headers_mut().insert(LOCATION, url);
+        return Ok(response);
+    }
+    let document = openapi::document(place).ok_or_else(ApiError::unknown_path)?;
+    let mut response = Document::new(&document, JSON).answer(parts);
+    if asked.is_some() {
+        let kept = HeaderValue::from_static("public, immutable");
+        response.headers_mut().insert(CACHE_CONTROL, kept);
+    }
+    Ok(response)
 }

@@ -1,0 +1,141 @@
+//! A resource's paths and the operations on them.
+
+use serde_json::{Map, Value, json};
+
+use super::types::reference;
+use crate::api::meta::Gvk;
+use crate::api::resources::Resource;
+use crate::api::schema::builtin;
+
+/// Method, verb of the resource, and the word of `x-kubernetes-action`.
+const ON_COLLECTION: [(&str, &str, &str); 3] =
+    [("get", "list", "list"), ("post", "create", "post"), ("delete", "deletecollection", "deletecollection")];
+const ON_ITEM: [(&str, &str, &str); 4] = [
+    ("get", "get", "get"),
+    ("put", "update", "put"),
+    ("patch", "patch", "patch"),
+    ("delete", "delete", "delete"),
+];
+const ON_SUBRESOURCE: [(&str, &str, &str); 4] = [
+    ("get", "get", "get"),
+    ("post", "create", "post"),
+    ("put", "update", "put"),
+    ("patch", "patch", "patch"),
+];
+
+/// As extensions write a kind.
+pub fn kind(kind: &Gvk) -> Value {
+    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+}
+
+/// Adds everything below the resource's name.
+pub fn add(row: &Resource, paths: &mut Map<String, Value>) {
+    let root = match row.group.as_ref() {
+        "" => format!("/api/{}", row.version),
+        group => format!("/apis/{group}/{}", row.version),
+    };
+    let scope = if row.namespaced { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("{root}{scope}/{}", row.plural);
+    let own = row.gvk();
+    if row.namespaced && row.has_verb("list") {
+        let list = [("get", "list", "list")];
+        insert(paths, format!("{root}/{}", row.plural), operations(&list, row.verbs, &own, &row.list_kind));
+    }
+    insert(paths, collection.clone(), operations(&ON_COLLECTION, row.verbs, &own, &row.list_kind));
+    let item = format!("{collection}/{{name}}");
+    insert(paths, item.clone(), operations(&ON_ITEM, row.verbs, &own, ""));
+    for sub in &row.subresources {
+        insert(paths, format!("{item}/{}", sub.name), operations(&ON_SUBRESOURCE, sub.verbs, &sub.kind, ""));
+    }
+}
+
+fn insert(paths: &mut Map<String, Value>, path: String, mut operations: Map<String, Value>) {
+    if operations.is_empty() {
+        return;
+    }
+    let parameters: Vec<Value> = ["namespace", "name"]
+        .into_iter()
+        .filter(|part| path.contains(&format!("{{{part}}}")))
+        .map(|part| json!({"name": part, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}}))
+        .collect();
+    if !parameters.is_empty() {
+        operations.insert("parameters".to_owned(), Value::Array(parameters));
+    }
+    paths.insert(path, Value::Object(operations));
+}
+
+fn operations(table: &[(&str, &str, &str)], verbs: &[&str], own: &Gvk, list: &str) -> Map<String, Value> {
+    let served = table.iter().filter(|(_, verb, _)| verbs.contains(verb));
+    served.map(|(method, verb, action)| (method.to_string(), operation(verb, action, own, list))).collect()
+}
+
+fn operation(verb: &str, action: &str, own: &Gvk, list: &str) -> Value {
+    let answer = match verb {
+        "list" => Gvk { kind: list.to_owned().into(), ..own.clone() },
+        "delete" | "deletecollection" => Gvk::of("", "v1", "Status"),
+        _ => own.clone(),
+    };
+    let mut operation = json!({
+        "parameters": parameters(verb),
+        "responses": {"200": {"description": "OK", "content": content(&["application/json"], &answer)}},
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": kind(own),
+    });
+    let body = match verb {
+        "create" | "update" => Some(content(&["*/*"], own)),
+        "patch" => {
+            let forms = ["json-patch", "merge-patch", "strategic-merge-patch"]
+                .map(|form| format!("application/{form}+json"));
+            let any = |form: String| (form, json!({"schema": {"type": "object"}}));
+            Some(Value::Object(forms.into_iter().map(any).collect()))
+        }
+        "delete" | "deletecollection" => Some(content(&["*/*"], &Gvk::of("", "v1", "DeleteOptions"))),
+        _ => None,
+    };
+    if let Some(content) = body {
+        operation["requestBody"] = json!({"content": content});
+    }
+    operation
+}
+
+fn content(forms: &[&str], kind: &Gvk) -> Value {
+    let schema = builtin(kind).map_or_else(|| json!({"type": "object"}), |schema| reference(schema.name));
+    Value::Object(forms.iter().map(|form| (form.to_string(), json!({"schema": schema}))).collect())
+}
+
+fn parameters(verb: &str) -> Vec<Value> {
+    const SELECT: &[(&str, &str)] = &[
+        ("allowWatchBookmarks", "boolean"),
+        ("continue", "string"),
+        ("fieldSelector", "string"),
+        ("labelSelector", "string"),
+        ("limit", "integer"),
+        ("resourceVersion", "string"),
+        ("resourceVersionMatch", "string"),
+        ("sendInitialEvents", "boolean"),
+        ("timeoutSeconds", "integer"),
+        ("watch", "boolean"),
+    ];
+    const WRITE: &[(&str, &str)] = &[
+        ("dryRun", "string"),
+        ("fieldManager", "string"),
+        ("fieldValidation", "string"),
+        ("force", "boolean"),
+    ];
+    const DELETE: &[(&str, &str)] = &[
+        ("dryRun", "string"),
+        ("gracePeriodSeconds", "integer"),
+        ("orphanDependents", "boolean"),
+        ("propagationPolicy", "string"),
+    ];
+    let named: Vec<&(&str, &str)> = match verb {
+        "list" => SELECT.iter().collect(),
+        "create" | "update" => WRITE[..3].iter().collect(),
+        "patch" => WRITE.iter().collect(),
+        "delete" => DELETE.iter().collect(),
+        "deletecollection" => SELECT.iter().chain(DELETE).collect(),
+        _ => Vec::new(),
+    };
+    let parameter = |(name, form): &(&str, &str)| json!({"name": name, "in": "query", "schema": {"type": form, "uniqueItems": true}});
+    named.into_iter().map(parameter).collect()
+}
