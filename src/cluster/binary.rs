@@ -1,8 +1,6 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use bytes::Bytes;
-
 use super::node_image::{ImageError, short_hash};
 
 /// This very program, also after its file was replaced.
@@ -15,8 +13,27 @@ fn unreadable(source: std::io::Error) -> ImageError {
 }
 
 /// The whole program.
-pub(super) async fn read() -> Result<Bytes, ImageError> {
-    tokio::fs::read(SELF).await.map(Bytes::from).map_err(unreadable)
+pub(super) async fn read() -> Result<Vec<u8>, ImageError> {
+    tokio::fs::read(SELF).await.map_err(unreadable)
+}
+
+/// The part of an executable that the kernel loads, which stands first in the file; symbols and debug information behind
+/// it are two thirds of a development build, and a node has no debugger. Anything unusual is left whole.
+pub(super) fn loaded_part(mut elf: Vec<u8>) -> Vec<u8> {
+    const SECTIONS_AT: std::ops::Range<usize> = 40..48;
+    const SECTION_COUNT_AND_NAMES: std::ops::Range<usize> = 60..64;
+    let Some(headers) = program_headers(&elf) else { return elf };
+    let end =
+        headers.filter(|header| header.kind == PT_LOAD).map(|header| header.start + header.length).max();
+    if let Some(end) = end.filter(|end| (1..elf.len()).contains(end)) {
+        elf.truncate(end);
+        for field in [SECTIONS_AT, SECTION_COUNT_AND_NAMES] {
+            if let Some(field) = elf.get_mut(field) {
+                field.fill(0);
+            }
+        }
+    }
+    elf
 }
 
 /// Twelve hexadecimal digits that differ whenever the program differs: of the build id that the linker wrote, which is
@@ -31,23 +48,37 @@ pub(super) async fn identity() -> Result<String, ImageError> {
     }
 }
 
-/// The note with the build id in the beginning of a 64-bit little-endian ELF file.
-fn build_id(elf: &[u8]) -> Option<&[u8]> {
-    const PT_NOTE: u32 = 4;
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+
+/// A part of an executable, as its program header describes it: offsets in the file.
+struct Segment {
+    kind: u32,
+    start: usize,
+    length: usize,
+}
+
+/// The program headers of a 64-bit little-endian ELF file.
+fn program_headers(elf: &[u8]) -> Option<impl Iterator<Item = Segment>> {
     if elf.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
     let table = usize::try_from(u64_at(elf, 32)?).ok()?;
     let (size, count) = (usize::from(u16_at(elf, 54)?), usize::from(u16_at(elf, 56)?));
-    (0..count).find_map(|index| {
+    Some((0..count).filter_map(move |index| {
         let header = elf.get(table.checked_add(index * size)?..)?;
-        if u32_at(header, 0)? != PT_NOTE {
-            return None;
-        }
-        let (start, length) =
-            (usize::try_from(u64_at(header, 8)?).ok()?, usize::try_from(u64_at(header, 32)?).ok()?);
-        build_id_note(elf.get(start..start.checked_add(length)?)?)
-    })
+        let start = usize::try_from(u64_at(header, 8)?).ok()?;
+        let length = usize::try_from(u64_at(header, 32)?).ok()?;
+        start.checked_add(length)?;
+        Some(Segment { kind: u32_at(header, 0)?, start, length })
+    }))
+}
+
+/// The build id, from the beginning of an ELF file.
+fn build_id(elf: &[u8]) -> Option<&[u8]> {
+    program_headers(elf)?
+        .filter(|header| header.kind == PT_NOTE)
+        .find_map(|header| build_id_note(elf.get(header.start..header.start + header.length)?))
 }
 
 /// Notes stand one after the other: three words (length of the name, length of the content, type), name, content; both
@@ -112,6 +143,24 @@ mod tests {
         for bytes in [&b""[..], b"#!/bin/sh", b"\x7fELF\x02\x01", &[0xff; 100]] {
             assert_eq!(build_id(bytes), None);
         }
+    }
+
+    #[tokio::test]
+    async fn without_symbols_a_program_still_runs() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let whole = read().await.expect("readable");
+        let part = loaded_part(whole.clone());
+        assert!(part.len() < whole.len(), "a test binary has symbols");
+        assert_eq!(build_id(&part), build_id(&whole));
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("program");
+        std::fs::write(&path, part).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("changed");
+        let pipe = crate::sys::Pipe::start(&path.display().to_string(), &["--list"]).expect("it starts");
+        let output: Vec<bytes::Bytes> = futures::TryStreamExt::try_collect(pipe).await.expect("it runs");
+        assert!(String::from_utf8_lossy(&output.concat()).contains("this_program_has_an_identity"));
+        assert_eq!(loaded_part(b"#!/bin/sh".to_vec()), b"#!/bin/sh");
     }
 
     #[tokio::test]

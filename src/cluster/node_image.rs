@@ -58,7 +58,7 @@ pub async fn ensure(docker: &Docker, asked: Option<&str>, phases: &Phases<'_>) -
     }
     let base = ensure_base(docker, phases).await?;
     phases.detail("adding minik to the node image");
-    let layer = binary_layer(&binary::read().await?)
+    let layer = binary_layer(&binary::loaded_part(binary::read().await?))
         .map_err(|source| ImageError::Binary { path: "minik".into(), source })?;
     docker
         .add_layer(&base, layer, &node, ENTRYPOINT, image_labels("node"))

@@ -93,10 +93,9 @@ fn identity(
     let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     if let (Some(certificate_pem), Some(key_pem)) =
         (files::read_if_there(&certificate)?, files::read_if_there(&key)?)
+        && still_good(&certificate_pem, authority, sans)
     {
-        if still_good(&certificate_pem, authority, sans) {
-            return Ok(Identity { certificate_pem, key_pem });
-        }
+        return Ok(Identity { certificate_pem, key_pem });
     }
     let made = make()?;
     files::write_private(&key, &made.key_pem)?;

@@ -108,7 +108,7 @@ async fn kubectl_asks_who_may_do_what() {
     let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot, namespace: default}\n";
     let file = server.dir.path().join("objects.yaml");
     std::fs::write(&file, format!("{devs}{robots}{account}")).expect("a manifest");
-    let create = format!("create --validate=false -f {}", file.display());
+    let create = format!("create -f {}", file.display());
 
     let refusal = r#"deployments.apps is forbidden: User "jane" cannot list resource "deployments" in API group "apps" in the namespace "default""#;
     check(&jane, "get deployments", 1, refusal).await;

@@ -42,7 +42,7 @@ impl Column {
         Self { name, kind: "integer", format: "", description, priority: 0 }
     }
 
-    fn to_value(&self) -> Value {
+    fn to_value(self) -> Value {
         json!({
             "name": self.name,
             "type": self.kind,
@@ -128,7 +128,7 @@ pub fn row(resource: &Resource, object: &Value, include: IncludeObject, now: Tim
 
 /// The table's columns as its head has them.
 pub fn heads(resource: &Resource) -> Value {
-    resource.columns().iter().map(Column::to_value).collect()
+    resource.columns().iter().map(|column| column.to_value()).collect()
 }
 
 /// A whole table. `list_meta`: the list's metadata; null for a single object. A watch sends one table of one row per

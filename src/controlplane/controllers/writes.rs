@@ -19,7 +19,10 @@ fn version(meta: &ObjectMeta) -> u64 {
 
 /// The latest version written, by owner and name. Cloning shares it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Writes(Arc<Mutex<HashMap<Key, HashMap<Key, (u64, Timestamp)>>>>);
+pub(super) struct Writes(Arc<Mutex<HashMap<Key, Versions>>>);
+
+/// By name: the version written, and when.
+type Versions = HashMap<Key, (u64, Timestamp)>;
 
 impl Writes {
     /// Something was written for an owner.

@@ -31,7 +31,7 @@ pub(super) fn node_term(term: &NodeSelectorTerm, node: &Node) -> bool {
     let fields = term.match_fields.as_deref().unwrap_or_default();
     let label =
         |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-    let field = |key: &str| (key == "metadata.name").then(|| node.metadata.name.as_deref()).flatten();
+    let field = |key: &str| if key == "metadata.name" { node.metadata.name.as_deref() } else { None };
     !(expressions.is_empty() && fields.is_empty())
         && expressions.iter().all(|wish| requirement(wish, label(&wish.key)))
         && fields.iter().all(|wish| requirement(wish, field(&wish.key)))

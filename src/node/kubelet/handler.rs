@@ -36,9 +36,9 @@ impl Target {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => {
                 let ports = self.container.ports.iter().flatten();
-                let named =
+                let mut named =
                     ports.filter(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port);
-                named.last().or_else(|| name.parse().ok())
+                named.next_back().or_else(|| name.parse().ok())
             }
         };
         number

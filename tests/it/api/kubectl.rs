@@ -9,13 +9,8 @@ async fn kubectl_makes_shows_changes_and_removes() {
     assert!(namespaces.contains("Active") && namespaces.contains("kube-system"), "{namespaces}");
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: v\n";
     let file = server.file("map.yaml", map);
-    assert_eq!(server.kubectl(&["create", "--validate=false", "-f", &file]).ok(), "configmap/a created\n");
-    assert!(
-        server
-            .kubectl(&["create", "--validate=false", "-f", &file])
-            .err()
-            .contains("Error from server (AlreadyExists)")
-    );
+    assert_eq!(server.kubectl(&["create", "-f", &file]).ok(), "configmap/a created\n");
+    assert!(server.kubectl(&["create", "-f", &file]).err().contains("Error from server (AlreadyExists)"));
     assert_eq!(server.kubectl(&["get", "cm", "a", "-o", "jsonpath={.data.k}"]).ok(), "v");
     assert!(
         server.kubectl(&["get", "cm"]).ok().contains("kube-root-ca.crt")

@@ -121,7 +121,7 @@ async fn what_kubectl_is_told_of_bad_manifests() {
     let url = "/apis/apps/v1/namespaces/default/deployments?fieldValidation=Strict";
     let strict = server.kubectl(&["create", "--raw", url, "-f", &unknown]).err();
     assert!(strict.contains("strict decoding error: unknown field \"spec.replicaz\""), "{strict}");
-    let invalid = server.kubectl(&["create", "--validate=false", "-f", &file]).err();
+    let invalid = server.kubectl(&["create", "-f", &file]).err();
     assert!(
         invalid.contains("`selector` does not match template `labels`")
             && invalid.contains("The Deployment \"web\" is invalid"),
@@ -140,22 +140,13 @@ async fn apply_merges_by_key() {
         )
     };
     let first = server.file("a.yaml", &manifest("nginx:1", "      - {name: side, image: \"busybox:1\"}\n"));
-    assert_eq!(
-        server.kubectl(&["apply", "--validate=false", "-f", &first]).ok(),
-        "deployment.apps/web created\n"
-    );
-    assert_eq!(
-        server.kubectl(&["apply", "--validate=false", "-f", &first]).ok(),
-        "deployment.apps/web unchanged\n"
-    );
+    assert_eq!(server.kubectl(&["apply", "-f", &first]).ok(), "deployment.apps/web created\n");
+    assert_eq!(server.kubectl(&["apply", "-f", &first]).ok(), "deployment.apps/web unchanged\n");
     server.kubectl(&["set", "image", "deployment/web", "side=busybox:2"]).ok();
     let images = ["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[*].image}"];
     assert_eq!(server.kubectl(&images).ok(), "nginx:1 busybox:2");
     let second = server.file("b.yaml", &manifest("nginx:2", ""));
-    assert_eq!(
-        server.kubectl(&["apply", "--validate=false", "-f", &second]).ok(),
-        "deployment.apps/web configured\n"
-    );
+    assert_eq!(server.kubectl(&["apply", "-f", &second]).ok(), "deployment.apps/web configured\n");
     assert_eq!(server.kubectl(&images).ok(), "nginx:2");
     server.stop().await;
 }

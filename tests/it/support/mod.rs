@@ -42,7 +42,6 @@ impl Said {
 
 /// A server with durable storage in a folder of its own.
 pub struct TestServer {
-    pub api: ApiServer,
     pub port: u16,
     dir: TempDir,
     tasks: Tasks,
@@ -96,7 +95,7 @@ impl TestServer {
         let tls = serve::tls(&serving, authority_pem).expect("TLS");
         serve::serve(listener, api.router(), tls, &tasks);
         let admin = authority.sign_client("kubernetes-admin", &["system:masters"]).expect("an identity");
-        let server = Self { api, port, dir, tasks };
+        let server = Self { port, dir, tasks };
         server.write_kubeconfig("admin", authority_pem, &admin);
         server
     }

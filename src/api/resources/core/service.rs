@@ -100,7 +100,7 @@ fn validate(spec: &Value, path: &Path) -> Vec<FieldError> {
     };
     one_of("type", TYPES);
     one_of("sessionAffinity", AFFINITIES);
-    if spec.has("externalTrafficPolicy") && text("externalTrafficPolicy") != "" {
+    if !text("externalTrafficPolicy").is_empty() {
         one_of("externalTrafficPolicy", POLICIES);
     }
     if spec.has("internalTrafficPolicy") {

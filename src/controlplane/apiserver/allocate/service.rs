@@ -145,12 +145,13 @@ fn ports_mut(service: &mut Value) -> impl Iterator<Item = &mut Value> {
 /// A changed type takes its own fields along when they were not changed by hand (upstream: `dropTypeDependentFields`).
 fn drop_what_the_type_lost(service: &mut Value, old: &Value) {
     let same = |service: &Value, field: &str| service.pointer(field) == old.pointer(field);
-    if has_cluster_ip(old) && !has_cluster_ip(service) && same(service, "/spec/clusterIP") {
-        if let Some(spec) = spec_mut(service) {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
-            {
-                spec.remove(field);
-            }
+    if has_cluster_ip(old)
+        && !has_cluster_ip(service)
+        && same(service, "/spec/clusterIP")
+        && let Some(spec) = spec_mut(service)
+    {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            spec.remove(field);
         }
     }
     if may_have_node_ports(old) && !may_have_node_ports(service) {
@@ -170,16 +171,16 @@ fn drop_what_the_type_lost(service: &mut Value, old: &Value) {
     if has_health_check_port(old)
         && !has_health_check_port(service)
         && same(service, "/spec/healthCheckNodePort")
+        && let Some(spec) = spec_mut(service)
     {
-        if let Some(spec) = spec_mut(service) {
-            spec.remove("healthCheckNodePort");
-        }
+        spec.remove("healthCheckNodePort");
     }
-    if kind_of(old) == "LoadBalancer" && kind_of(service) != "LoadBalancer" {
-        if let Some(spec) = spec_mut(service) {
-            spec.remove("allocateLoadBalancerNodePorts");
-            spec.remove("loadBalancerClass");
-        }
+    if kind_of(old) == "LoadBalancer"
+        && kind_of(service) != "LoadBalancer"
+        && let Some(spec) = spec_mut(service)
+    {
+        spec.remove("allocateLoadBalancerNodePorts");
+        spec.remove("loadBalancerClass");
     }
 }
 

@@ -26,7 +26,6 @@ pub enum Step {
     Put(Value),
     /// Remove it; the client is shown this.
     Remove(Value),
-    Keep,
 }
 
 /// A write to one key that is tried until its decision is about the very state that it is written over. Each further round
@@ -59,7 +58,6 @@ impl Attempt {
             Step::Put(object) | Step::Remove(object) if self.dry_run => {
                 return Ok(Some(Outcome::Object(object)));
             }
-            Step::Keep => return Ok(Some(Outcome::Stored(seen.clone()))),
             Step::Put(object) => {
                 let payload = call.payload(object)?;
                 if unchanged(seen, &payload.data, payload.revision_at) {

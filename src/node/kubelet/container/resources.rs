@@ -213,7 +213,7 @@ mod tests {
             );
         };
         check(&[serde_json::json!({})], Qos::BestEffort, 1000);
-        check(&[full.clone()], Qos::Guaranteed, -997);
+        check(std::slice::from_ref(&full), Qos::Guaranteed, -997);
         check(&[full.clone(), serde_json::json!({})], Qos::Burstable, 750);
         check(&[serde_json::json!({"requests": {"cpu": "100m"}})], Qos::Burstable, 999);
         assert_eq!(cgroup_parent(&pod(&[full]), "u"), "/kubepods/podu");

@@ -79,7 +79,7 @@ fn init_containers_go_one_by_one_and_sidecars_stay() {
     let i1 = container("i1", "s", 0, Some(0));
     let side = container("side", "s", 0, None);
     check(&[], &all, &["start i1"]);
-    check(&[i1.clone()], &all, &["start side"]);
+    check(std::slice::from_ref(&i1), &all, &["start side"]);
     check(&[i1.clone(), side.clone()], &all, &[]);
     let mut started = all.clone();
     started.started.insert("side-0".into());
@@ -151,7 +151,11 @@ fn the_end_comes_in_order() {
     let (a_ended, side_ended) = (container("a", "s", 0, Some(0)), container("side", "s", 0, Some(0)));
     let memory = Memory::default();
     let check = |sandbox: &Sandbox, containers: &[Container], memory: &Memory, expect: &[&str]| {
-        assert_eq!(keys(&pod, &view(&[sandbox.clone()], containers), memory), expect, "{containers:?}");
+        assert_eq!(
+            keys(&pod, &view(std::slice::from_ref(sandbox), containers), memory),
+            expect,
+            "{containers:?}"
+        );
     };
     let (up, down) = (sandbox("s", true), sandbox("s", false));
     check(&up, &[a, side.clone()], &memory, &["stop a-0 5"]);
