@@ -97,6 +97,7 @@ impl Document {
                 any |= items.len() != count;
             }
         }
+        self.inherit(name, before.as_deref());
         if self.current().as_deref() == Some(name) {
             any = true;
             match before.filter(|before| self.context(before).is_some()) {
@@ -105,6 +106,34 @@ impl Document {
             };
         }
         any
+    }
+
+    /// Whoever remembered the removed context now remembers what that one did.
+    fn inherit(&mut self, removed: &str, before: Option<&str>) {
+        let heirs: Vec<String> = self
+            .0
+            .get("contexts")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["name"].as_str())
+            .filter(|heir| self.remembered(heir).as_deref() == Some(removed))
+            .map(ToOwned::to_owned)
+            .collect();
+        let Some(Value::Array(contexts)) = self.0.get_mut("contexts") else { return };
+        for item in contexts.iter_mut().filter(|item| heirs.iter().any(|heir| item["name"] == **heir)) {
+            match before {
+                Some(before) => {
+                    let Value::Array(extensions) = &mut item["context"]["extensions"] else { continue };
+                    for ours in extensions.iter_mut().filter(|extension| extension["name"] == EXTENSION) {
+                        ours["extension"]["previous-context"] = before.into();
+                    }
+                }
+                None => {
+                    drop(item["context"].as_object_mut().and_then(|context| context.remove("extensions")))
+                }
+            }
+        }
     }
 
     fn current(&self) -> Option<String> {
@@ -199,7 +228,14 @@ current-context: work
         document.put(&entry("minik-b"), true);
         document.remove("minik-a");
         document.remove("minik-b");
-        assert_eq!(document.current(), None, "what it remembers is gone");
+        assert_eq!(document, parse(OTHERS), "memories are handed on, so the first context is current again");
+        let mut empty = parse("");
+        empty.put(&entry("minik-a"), true);
+        empty.put(&entry("minik-b"), true);
+        empty.remove("minik-a");
+        assert!(!empty.to_yaml(Path::new("test")).expect("writable").contains("minik-a"));
+        empty.remove("minik-b");
+        assert_eq!(empty.current(), None);
     }
 
     #[test]

@@ -113,14 +113,19 @@ async fn every_create_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kubectl_is_told_of_bad_manifests() {
     let server = TestServer::start().await;
-    let manifest = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicaz: 2\n  \
-        selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: other}}\n    \
-        spec: {containers: [{name: web, image: nginx}]}\n";
-    let file = server.file("web.yaml", manifest);
-    let unknown = server.file("unknown.json", r#"{"metadata": {"name": "web"}, "spec": {"replicaz": 2}}"#);
-    let url = "/apis/apps/v1/namespaces/default/deployments?fieldValidation=Strict";
-    let strict = server.kubectl(&["create", "--raw", url, "-f", &unknown]).err();
-    assert!(strict.contains("strict decoding error: unknown field \"spec.replicaz\""), "{strict}");
+    let manifest = |replicas: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  {replicas}: 2\n  \
+             selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: other}}}}\n    \
+             spec: {{containers: [{{name: web, image: nginx}}]}}\n"
+        )
+    };
+    let unknown = server.file("unknown.yaml", &manifest("replicaz"));
+    for verb in ["create", "apply"] {
+        let strict = server.kubectl(&[verb, "-f", &unknown]).err();
+        assert!(strict.contains("strict decoding error: unknown field \"spec.replicaz\""), "{strict}");
+    }
+    let file = server.file("web.yaml", &manifest("replicas"));
     let invalid = server.kubectl(&["create", "-f", &file]).err();
     assert!(
         invalid.contains("`selector` does not match template `labels`")
