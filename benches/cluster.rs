@@ -22,8 +22,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const MINIK: &str = env!("CARGO_BIN_EXE_minik");
 const CLUSTER: &str = "bench";
 const NODES: usize = 3;
-/// Serves HTTP on port 8080; made by `scripts/test-images`.
+/// Made by `scripts/test-images`: one serves HTTP on port 8080, the other is as small as a real image gets.
 const WEB_IMAGE: &str = "minik-test/web:1";
+const SMALL_IMAGE: &str = "busybox:1.36";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -53,7 +54,7 @@ async fn all(rounds: usize) -> Result<()> {
     lifecycle(rounds, image.trim())?;
 
     create()?;
-    run(MINIK, &["image", "load", WEB_IMAGE, "--cluster", CLUSTER])?;
+    run(MINIK, &["image", "load", WEB_IMAGE, SMALL_IMAGE, "--cluster", CLUSTER])?;
     let kubeconfig = run(MINIK, &["kubeconfig", "get", CLUSTER])?;
     let client = client(&kubeconfig).await?;
     pods(&client, rounds).await?;
@@ -88,14 +89,14 @@ async fn pods(client: &kube::Client, rounds: usize) -> Result<()> {
     for round in 0..=rounds {
         let script = format!(
             "s=$(date +%s%N); ctr -n k8s.io run --rm --runtime io.containerd.runc.v2 --runc-binary /usr/bin/crun \
-             docker.io/{WEB_IMAGE} floor{round} /web --version >/dev/null; e=$(date +%s%N); echo $((e-s))"
+             docker.io/library/{SMALL_IMAGE} floor{round} true; e=$(date +%s%N); echo $((e-s))"
         );
         let nanos: u64 = docker(&["exec", &node, "sh", "-c", &script])?.trim().parse().context("ctr run")?;
         let name = format!("one-{round}");
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "web", "image": WEB_IMAGE, "imagePullPolicy": "Never"}]},
+                "containers": [{"name": "small", "image": SMALL_IMAGE, "imagePullPolicy": "Never", "command": ["sleep", "600"]}]},
         }))?;
         let started = Instant::now();
         api.create(&PostParams::default(), &pod).await?;
