@@ -1,6 +1,7 @@
 //! What a whole cluster costs, against what Docker and containerd alone cost, in one run on one machine.
 //!
-//! `cargo bench --bench cluster [-- --rounds N]`. It makes its own cluster (`bench`), and removes it.
+//! `cargo bench --bench cluster [-- --rounds N]`. It makes its own cluster (`bench`), and removes it. `MINIK` names another
+//! binary to measure.
 //! Ratios are medians of pairs measured one after the other, so they hold when the machine's speed drifts.
 
 #![allow(clippy::disallowed_types)] // measured from outside, through the commands a user types
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +21,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const MINIK: &str = env!("CARGO_BIN_EXE_minik");
+/// The binary that is measured.
+static MINIK: LazyLock<String> =
+    LazyLock::new(|| std::env::var("MINIK").unwrap_or_else(|_| env!("CARGO_BIN_EXE_minik").to_owned()));
 const CLUSTER: &str = "bench";
 const NODES: usize = 3;
 /// Made by `scripts/test-images`: one serves HTTP on port 8080, the other is as small as a real image gets.
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
         .unwrap_or(5);
     let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|rt| rt.block_on(all(rounds)));
     // Whatever happened, nothing stays.
-    let _ = run(MINIK, &["cluster", "delete", CLUSTER]);
+    let _ = run(&MINIK, &["cluster", "delete", CLUSTER]);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -54,8 +58,8 @@ async fn all(rounds: usize) -> Result<()> {
     lifecycle(rounds, image.trim())?;
 
     create()?;
-    run(MINIK, &["image", "load", WEB_IMAGE, SMALL_IMAGE, "--cluster", CLUSTER])?;
-    let kubeconfig = run(MINIK, &["kubeconfig", "get", CLUSTER])?;
+    run(&MINIK, &["image", "load", WEB_IMAGE, SMALL_IMAGE, "--cluster", CLUSTER])?;
+    let kubeconfig = run(&MINIK, &["kubeconfig", "get", CLUSTER])?;
     let client = client(&kubeconfig).await?;
     pods(&client, rounds).await?;
     expose(&client, rounds).await?;
@@ -273,11 +277,11 @@ async fn client(kubeconfig: &str) -> Result<kube::Client> {
 }
 
 fn create() -> Result<()> {
-    run(MINIK, &["cluster", "create", CLUSTER, "--nodes", &NODES.to_string()]).map(drop)
+    run(&MINIK, &["cluster", "create", CLUSTER, "--nodes", &NODES.to_string()]).map(drop)
 }
 
 fn delete() -> Result<()> {
-    run(MINIK, &["cluster", "delete", CLUSTER]).map(drop)
+    run(&MINIK, &["cluster", "delete", CLUSTER]).map(drop)
 }
 
 fn docker_start(image: &str) -> Result<()> {
