@@ -1,5 +1,7 @@
 //! The house rules, checked: which layer may import which, and how long files and functions may be.
 
+mod cycles;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
