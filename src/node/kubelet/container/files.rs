@@ -31,11 +31,15 @@ pub fn dns_config(pod: &Pod, config: &NodeConfig, node: &str) -> DnsConfig {
     let mut dns = if cluster {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         let domain = &config.cluster_domain;
-        DnsConfig {
-            servers: vec![config.dns_ip.to_string()],
-            searches: vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()],
-            options: vec!["ndots:5".into()],
+        let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+        let mut searches = Vec::from(own);
+        // The node's own domains come behind the cluster's, as upstream has it.
+        for search in inherited(node, config.dns_ip).searches {
+            if !searches.contains(&search) {
+                searches.push(search);
+            }
         }
+        DnsConfig { servers: vec![config.dns_ip.to_string()], searches, options: vec!["ndots:5".into()] }
     } else if policy == "None" {
         DnsConfig::default()
     } else {
@@ -147,7 +151,7 @@ mod tests {
         fn to(words: &[&str]) -> Vec<String> {
             words.iter().map(|word| (*word).to_owned()).collect()
         }
-        let cluster = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+        let cluster = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"];
         check(json!({"containers": []}), &["10.43.0.10"], &cluster, &["ndots:5"]);
         check(
             json!({"containers": [], "dnsPolicy": "Default"}),

@@ -23,7 +23,12 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, node: &NodeConfig, resolv_conf: &
             namespace: text(&pod.metadata.namespace),
             attempt,
         }),
-        hostname: files::hostname(pod, &node.node),
+        // The runtime refuses a host name where there is no UTS namespace of the Pod's own.
+        hostname: if spec.host_network == Some(true) {
+            String::new()
+        } else {
+            files::hostname(pod, &node.node)
+        },
         log_directory: config::log_directory(pod).display().to_string(),
         dns_config: Some(files::dns_config(pod, node, resolv_conf)),
         port_mappings: port_mappings(pod),
@@ -74,4 +79,22 @@ fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::kubelet::testing;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_on_the_node_s_network_has_no_host_name_of_its_own() {
+        let check = |host_network: bool, expect: &str| {
+            let pod = testing::pod(json!({"metadata": {"name": "web"},
+                "spec": {"hostNetwork": host_network, "containers": []}}));
+            assert_eq!(sandbox_config(&pod, 0, &testing::config(), "").hostname, expect);
+        };
+        check(false, "web");
+        check(true, "");
+    }
 }

@@ -98,17 +98,14 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
     let spec = spec(pod);
     let phase = phase(input);
     let init_done = spec.init_containers.iter().flatten().all(|container| is_initialized(input, container));
-    let mut containers: Vec<ContainerStatus> = spec
-        .containers
-        .iter()
-        .map(|container| container_status(input, container, init_done, &phase))
-        .collect();
+    let mut containers: Vec<ContainerStatus> =
+        spec.containers.iter().map(|container| container_status(input, container, &phase)).collect();
     containers.sort_by(|a, b| a.name.cmp(&b.name));
     let init: Vec<ContainerStatus> = spec
         .init_containers
         .iter()
         .flatten()
-        .map(|container| container_status(input, container, true, &phase))
+        .map(|container| container_status(input, container, &phase))
         .collect();
     let conditions = conditions(input, &phase, init_done, &containers, &init);
     let own = spec.host_network == Some(true);
@@ -189,7 +186,7 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(state), ..Default::default() }
 }
 
-fn container_status(input: &Input<'_>, spec: &Spec, init_done: bool, phase: &str) -> ContainerStatus {
+fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerStatus {
     let Input { view, memory, .. } = *input;
     let latest = view.latest(&spec.name);
     let slot = memory.slot(&spec.name);
@@ -200,7 +197,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, init_done: bool, phase: &str
         ..Default::default()
     };
     let Some(container) = latest else {
-        status.state = Some(not_created(&slot, init_done, phase, has_init(input, spec)));
+        status.state = Some(not_created(&slot, has_init(input)));
         return status;
     };
     status.restart_count = i32::try_from(container.attempt()).unwrap_or(i32::MAX);
@@ -219,7 +216,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, init_done: bool, phase: &str
             status.ready = memory.ready.contains(container.id());
         }
         RuntimeState::ContainerCreated => {
-            status.state = Some(not_created(&slot, init_done, phase, has_init(input, spec)));
+            status.state = Some(not_created(&slot, has_init(input)));
         }
         _ => {
             status.state = Some(ended(input, spec, container, &slot, phase));
@@ -237,10 +234,9 @@ fn input_is_init(input: &Input<'_>, container: &Spec) -> bool {
     spec(input.pod).init_containers.iter().flatten().any(|init| init.name == container.name)
 }
 
-/// Whether a container waits for init containers rather than for its own creation.
-fn has_init(input: &Input<'_>, container: &Spec) -> bool {
-    let init = spec(input.pod).init_containers.as_deref().unwrap_or_default();
-    !init.is_empty() && init.first().is_some_and(|first| first.name != container.name)
+/// Whether the Pod initializes first: then every container that is not there yet waits for that, as upstream has it.
+fn has_init(input: &Input<'_>) -> bool {
+    spec(input.pod).init_containers.as_ref().is_some_and(|init| !init.is_empty())
 }
 
 fn image_name(container: &Container) -> Option<String> {
@@ -250,17 +246,14 @@ fn image_name(container: &Container) -> Option<String> {
 }
 
 /// Why there is no container yet.
-fn not_created(slot: &Slot, init_done: bool, phase: &str, has_init: bool) -> ContainerState {
+fn not_created(slot: &Slot, has_init: bool) -> ContainerState {
     if let Image::Failed(trouble) = &slot.image {
         return waiting(&trouble.reason, Some(trouble.message.clone()));
     }
     if let Some(trouble) = &slot.trouble {
         return waiting(&trouble.reason, Some(trouble.message.clone()));
     }
-    if has_init && (!init_done || phase == "Pending" && matches!(slot.image, Image::Unknown)) {
-        return waiting("PodInitializing", None);
-    }
-    waiting("ContainerCreating", None)
+    waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None)
 }
 
 /// The state of a container that ended: it stays so, or it waits for its next start.

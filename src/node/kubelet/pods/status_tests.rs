@@ -71,7 +71,10 @@ fn waiting_reasons() {
     let plain = json!({"containers": [{"name": "a"}]});
     check(plain.clone(), &[], &Memory::default(), "ContainerCreating");
     let init = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
-    check(init, &[container("i", 0, None)], &Memory::default(), "PodInitializing");
+    check(init.clone(), &[container("i", 0, None)], &Memory::default(), "PodInitializing");
+    let first = report(&pod(init), &[], &Memory::default()).init_container_statuses.unwrap_or_default();
+    let waiting = first[0].state.as_ref().and_then(|state| state.waiting.clone()).unwrap_or_default();
+    assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"), "the first init container waits so too");
     let mut memory = Memory::default();
     let now = Timestamp::UNIX_EPOCH;
     let pull = crate::node::kubelet::pods::memory::PULL;
