@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::client::informer::Informers;
 use crate::config::NodeConfig;
-use crate::controlplane::apiserver::auth::UserInfo;
+use crate::controlplane::apiserver::UserInfo;
 use crate::controlplane::apiserver::{self, bootstrap, serve};
 use crate::controlplane::{controllers, scheduler, storage};
 use crate::pki::ServerPki;

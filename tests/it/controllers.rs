@@ -13,7 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use minik::client::informer::{Informers, Key};
 use minik::client::queue::Queue;
 use minik::config::{NodeConfig, Role};
-use minik::controlplane::apiserver::auth::UserInfo;
+use minik::controlplane::apiserver::UserInfo;
 use minik::controlplane::apiserver::{ApiServer, Options, bootstrap};
 use minik::controlplane::{controllers, scheduler, storage};
 use minik::pki::Authority;

@@ -15,12 +15,12 @@ use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
 use crate::rt::{Clock, Stop};
 
 use super::admission::{Admission, Attributes, Operation};
-use super::auth::UserInfo;
 use super::convert;
 use super::key::Place;
 use super::proxy::Streams;
 use super::request::RequestInfo;
 use super::reviews::Reviews;
+use super::user::UserInfo;
 use super::verbs::{Sent, included};
 use super::wire::{self, Accept, Params, Shape};
 

@@ -9,7 +9,7 @@ use axum::routing::future::RouteFuture;
 use http::{Request, Response};
 use tower::Service;
 
-use super::auth::UserInfo;
+use super::user::UserInfo;
 
 /// The router, with every request's user set.
 #[derive(Clone)]

@@ -6,9 +6,10 @@ use http::request::Parts;
 
 use crate::api::status::ApiError;
 
-use super::auth::{Authenticator, UserInfo};
+use super::auth::Authenticator;
 use super::authz::{Action, Authorizer};
 use super::request::RequestInfo;
+use super::user::UserInfo;
 
 /// Authentication and authorisation.
 pub struct Gate {

@@ -28,12 +28,14 @@ pub mod serve;
 mod server;
 mod special;
 mod start;
+mod user;
 mod verbs;
 mod wire;
 
 pub use request::RequestInfo;
 pub use server::{ApiServer, Options};
 pub use start::{StartError, start};
+pub use user::UserInfo;
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use crate::rt::{Clock, Tasks};
 
 use super::admission::Admission;
 use super::allocate::Allocator;
-use super::auth::{Authenticator, Tokens, UserInfo};
+use super::auth::{Authenticator, Tokens};
 use super::authz::Authorizer;
 use super::call::{Call, Engine};
 use super::gate::Gate;
@@ -31,6 +31,7 @@ use super::request::RequestInfo;
 use super::reviews::Reviews;
 use super::root::Root;
 use super::rows::Rows;
+use super::user::UserInfo;
 use super::verbs::{self, Sent};
 use super::wire::{self, Accept, Params};
 use super::{client, special};

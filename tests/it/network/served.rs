@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use minik::controlplane::apiserver::auth::UserInfo;
+use minik::controlplane::apiserver::UserInfo;
 use minik::controlplane::apiserver::{ApiServer, Options};
 use minik::controlplane::storage;
 use minik::node::network::{Feed, ServiceKey, View, feed};

@@ -3,8 +3,8 @@ use serde_json::Value;
 use super::{Attributes, Context, Operation, Plugin};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
-use crate::controlplane::apiserver::auth::UserInfo;
 use crate::controlplane::apiserver::authz::{self, Action, RoleRef, Rule};
+use crate::controlplane::apiserver::user::UserInfo;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

@@ -24,9 +24,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::allocate::{Allocator, Hold};
-use super::auth::UserInfo;
 use super::authz::{self, Action};
 use super::index::{Index, Known};
+use super::user::UserInfo;
 use crate::api::status::ApiError;
 use crate::rt::Clock;
 

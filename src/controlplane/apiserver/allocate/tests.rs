@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controlplane::apiserver::auth::UserInfo;
+use crate::controlplane::apiserver::user::UserInfo;
 
 fn allocator() -> Arc<Allocator> {
     Allocator::new("10.43.0.0/24".parse().unwrap(), &["10.43.0.10".parse().unwrap()])

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use super::claims::{Claims, Reference};
 use super::impersonate::Impersonation;
 use super::tokens::{ISSUER, Tokens};
-use super::{PeerCertificate, UserInfo, bootstrap_token};
+use super::{PeerCertificate, bootstrap_token};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use crate::controlplane::apiserver::authz::Authorizer;
 use crate::controlplane::apiserver::index::Index;
+use crate::controlplane::apiserver::user::UserInfo;
 use crate::rt::Clock;
 
 /// Finds out who sends a request.

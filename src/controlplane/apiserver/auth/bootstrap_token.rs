@@ -3,8 +3,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::UserInfo;
 use crate::api::meta::ObjectExt;
+use crate::controlplane::apiserver::user::UserInfo;
 
 /// Id and secret of a bootstrap token, if the text has the form of one.
 pub(super) fn parts(token: &str) -> Option<(&str, &str)> {

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use super::UserInfo;
 use crate::controlplane::apiserver::authz::Action;
+use crate::controlplane::apiserver::user::UserInfo;
 
 const EXTRA: &str = "impersonate-extra-";
 

@@ -6,10 +6,8 @@ mod claims;
 mod impersonate;
 mod peer;
 mod tokens;
-mod user;
 
 pub use authenticator::Authenticator;
 pub use claims::{Bound, Claims, Reference};
 pub use peer::PeerCertificate;
 pub use tokens::{ISSUER, Tokens};
-pub use user::UserInfo;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::UserInfo;
+use crate::controlplane::apiserver::user::UserInfo;
 use crate::pki::{CertificateInfo, PkiError};
 
 /// The verified client certificate of a connection, read once; in the extensions of each of its requests as an `Arc`.

@@ -4,8 +4,8 @@ use super::rule::{Action, Rule};
 use super::{Decision, decide, rules_for, sentence};
 use crate::api::status::ApiError;
 use crate::controlplane::apiserver::RequestInfo;
-use crate::controlplane::apiserver::auth::UserInfo;
 use crate::controlplane::apiserver::index::Index;
+use crate::controlplane::apiserver::user::UserInfo;
 
 /// Decides over the index.
 pub struct Authorizer {

@@ -15,7 +15,7 @@ pub use message::sentence;
 pub use rbac::{Rbac, RbacKind, RoleRef, rules};
 pub use rule::{Action, Rule, quoted};
 
-use super::auth::UserInfo;
+use super::user::UserInfo;
 
 /// The answer to "may they".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 use super::rule::{Action, Rule};
-use crate::controlplane::apiserver::auth::UserInfo;
+use crate::controlplane::apiserver::user::UserInfo;
 
 /// What a node's identity may do: its kubelet, its service proxy and its DNS. The group's rules are upstream's
 /// `system:node` with the reads of `system:node-proxier`; that a node changes only what is its own is kept by the

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::auth::UserInfo;
+use super::user::UserInfo;
 use crate::api::meta::{Gvk, ObjectExt};
 use crate::api::resources::{Resource, table};
 use crate::config::NodeConfig;

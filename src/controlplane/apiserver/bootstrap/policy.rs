@@ -160,8 +160,8 @@ fn subject_of(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::apiserver::auth::UserInfo;
     use crate::controlplane::apiserver::authz::{Action, Rbac, RbacKind, decide};
+    use crate::controlplane::apiserver::user::UserInfo;
 
     fn index() -> Rbac {
         let mut rbac = Rbac::default();

@@ -6,8 +6,8 @@ use super::Reviews;
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
-use crate::controlplane::apiserver::auth::UserInfo;
 use crate::controlplane::apiserver::authz::{Action, Rule};
+use crate::controlplane::apiserver::user::UserInfo;
 
 const GROUP: &str = "authorization.k8s.io";
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::auth::{Authenticator, Tokens, UserInfo};
+use super::auth::{Authenticator, Tokens};
 use super::authz::Authorizer;
 use super::index::Index;
 use super::request::RequestInfo;
+use super::user::UserInfo;
 use crate::api::status::ApiError;
 use crate::rt::Clock;
 

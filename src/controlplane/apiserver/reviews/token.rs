@@ -5,8 +5,9 @@ use super::Reviews;
 use crate::api::meta::{ObjectExt, format_time};
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
-use crate::controlplane::apiserver::auth::{Bound, Claims, ISSUER, Reference, UserInfo};
+use crate::controlplane::apiserver::auth::{Bound, Claims, ISSUER, Reference};
 use crate::controlplane::apiserver::request::RequestInfo;
+use crate::controlplane::apiserver::user::UserInfo;
 
 const MIN_SECONDS: i64 = 10 * 60;
 const MAX_SECONDS: i64 = 1 << 32;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::controlplane::apiserver::auth::UserInfo;
+use crate::controlplane::apiserver::user::UserInfo;
 use crate::controlplane::storage;
 use crate::rt::SystemClock;
 

@@ -18,7 +18,7 @@ use crate::controlplane::storage::{self, Store};
 use crate::pki::Key;
 use crate::rt::{Clock, Tasks};
 
-use super::auth::UserInfo;
+use super::user::UserInfo;
 use super::{ApiServer, Options};
 
 /// The machine's clock, until it breaks.

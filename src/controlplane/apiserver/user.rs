@@ -1,3 +1,5 @@
+//! Who a request acts for: what authentication finds out, and authorization and admission decide on.
+
 use std::collections::BTreeMap;
 
 /// The user of a request, as authentication found it. In-process clients put it into the request's extensions.
