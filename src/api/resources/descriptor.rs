@@ -52,7 +52,7 @@ pub struct Resource {
     pub subresources: Vec<Subresource>,
     pub storage: Storage,
     /// The resource and version whose objects are stored, where this one is another view of them
-    /// (events.k8s.io of core events, autoscaling/v1 of v2). See [`Strategy::show_stored`].
+    /// (events.k8s.io of core events, autoscaling/v1 of v2). See [`Strategy::from_storage`].
     pub stored_as: Option<Gvr>,
     pub name_rule: NameRule,
     /// Whether `metadata.generation` counts changes of the desired state.

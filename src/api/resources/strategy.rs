@@ -50,10 +50,10 @@ pub trait Strategy: Send + Sync {
     }
 
     /// For a resource that shows another one's objects: the stored object as this version writes it.
-    fn show_stored(&self, _object: &mut Value) {}
+    fn from_storage(&self, _object: &mut Value) {}
 
     /// The way back.
-    fn bring_to_stored(&self, _object: &mut Value) {}
+    fn to_storage(&self, _object: &mut Value) {}
 }
 
 /// Nothing special.

@@ -9,7 +9,7 @@ use crate::api::status::ApiError;
 use crate::api::table::{self as tables, IncludeObject};
 use crate::controlplane::storage::{Payload, Ttl};
 
-use super::key::Place;
+use super::key::CollectionKey;
 use super::wire;
 
 /// How long events are kept, as upstream does.
@@ -21,12 +21,16 @@ pub fn converts(resource: &Resource) -> bool {
 }
 
 /// Where the resource's objects stand.
-pub fn place(resource: &Resource) -> Place<'_> {
+pub fn collection(resource: &Resource) -> CollectionKey<'_> {
     match &resource.stored_as {
         Some(other) => {
-            Place { group: &other.group, plural: &other.resource, namespaced: resource.namespaced }
+            CollectionKey { group: &other.group, plural: &other.resource, namespaced: resource.namespaced }
         }
-        None => Place { group: &resource.group, plural: &resource.plural, namespaced: resource.namespaced },
+        None => CollectionKey {
+            group: &resource.group,
+            plural: &resource.plural,
+            namespaced: resource.namespaced,
+        },
     }
 }
 
@@ -34,7 +38,7 @@ pub fn place(resource: &Resource) -> Place<'_> {
 pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
     let mut object: Value = serde_json::from_slice(data).map_err(ApiError::internal)?;
     if converts(resource) {
-        resource.strategy().show_stored(&mut object);
+        resource.strategy().from_storage(&mut object);
         say_type(&mut object, resource);
     }
     Ok(object)
@@ -44,7 +48,7 @@ pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
 pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiError> {
     let mut stored = None;
     if let Some(other) = &resource.stored_as {
-        resource.strategy().bring_to_stored(&mut object);
+        resource.strategy().to_storage(&mut object);
         let row = table().find(&other.group, &other.version, &other.resource);
         let row =
             row.ok_or_else(|| ApiError::internal(format!("{resource:?} is stored as an unknown resource")))?;

@@ -3,13 +3,13 @@
 /// A collection's place: the group and plural under which its objects are stored (versions and, for events, two groups
 /// share one place), and whether its keys have a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct CollectionKey<'a> {
     pub group: &'a str,
     pub plural: &'a str,
     pub namespaced: bool,
 }
 
-impl Place<'_> {
+impl CollectionKey<'_> {
     /// The prefix of all keys; with a namespace, of those in it. Ends with a slash.
     pub fn prefix(&self, namespace: &str) -> String {
         let group = if self.group.is_empty() { "core" } else { self.group };
@@ -48,12 +48,12 @@ mod tests {
 
     #[test]
     fn keys_are_paths() {
-        let pods = Place { group: "", plural: "pods", namespaced: true };
+        let pods = CollectionKey { group: "", plural: "pods", namespaced: true };
         assert_eq!(pods.prefix(""), "/core/pods/");
         assert_eq!(pods.prefix("a"), "/core/pods/a/");
         let key = pods.key("a", "b");
         assert_eq!((name_of(&key), namespace_of(&key)), ("b", "a"));
-        let nodes = Place { group: "", plural: "nodes", namespaced: false };
+        let nodes = CollectionKey { group: "", plural: "nodes", namespaced: false };
         assert_eq!(nodes.key("", "n"), "/core/nodes/n");
     }
 }

@@ -23,7 +23,7 @@ use super::admission::Admission;
 use super::allocate::Allocator;
 use super::auth::{Authenticator, Tokens};
 use super::authz::Authorizer;
-use super::call::{Call, Engine};
+use super::context::{Engine, RequestContext};
 use super::gate::Gate;
 use super::index::Index;
 use super::proxy::Streams;
@@ -32,7 +32,7 @@ use super::reviews::Reviews;
 use super::root::Root;
 use super::rows::Rows;
 use super::user::UserInfo;
-use super::verbs::{self, Sent};
+use super::verbs::{self, RequestBody};
 use super::wire::{self, Accept, Params};
 use super::{client, special};
 
@@ -166,7 +166,7 @@ impl Shared {
             return Err(ApiError::method_not_allowed());
         }
         let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
-        let call = Call {
+        let context = RequestContext {
             engine: &self.engine,
             info: &info,
             user: &user,
@@ -175,17 +175,17 @@ impl Shared {
             params: Params::new(parts.uri.query()),
         };
         if special::is_stream(&info) {
-            return special::stream(&call, Request::from_parts(parts.clone(), body)).await;
+            return special::stream(&context, Request::from_parts(parts.clone(), body)).await;
         }
-        let body = if matches!(info.verb, "get" | "list" | "watch") {
+        let bytes = if matches!(info.verb, "get" | "list" | "watch") {
             bytes::Bytes::new()
         } else {
             wire::read_body(body).await?
         };
-        let sent = Sent { headers: &parts.headers, body };
+        let body = RequestBody { headers: &parts.headers, bytes };
         if resource.storage == Storage::Virtual || special::is_special(&info) {
-            return special::run(&call, sent).await;
+            return special::run(&context, body).await;
         }
-        verbs::run(&call, sent).await
+        verbs::run(&context, body).await
     }
 }

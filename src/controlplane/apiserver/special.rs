@@ -6,9 +6,9 @@ use http::{Request, StatusCode};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 
-use super::call::Call;
+use super::context::RequestContext;
 use super::request::RequestInfo;
-use super::verbs::{self, Answer, Sent};
+use super::verbs::{self, Answer, RequestBody};
 use super::wire;
 
 /// Subresources whose bytes are passed on to a node.
@@ -25,21 +25,21 @@ pub fn is_special(info: &RequestInfo) -> bool {
 }
 
 /// Passes a stream on.
-pub async fn stream(call: &Call<'_>, request: Request<Body>) -> Answer {
-    match &call.engine.streams {
-        Some(streams) => streams.answer(call.info, request).await,
+pub async fn stream(context: &RequestContext<'_>, request: Request<Body>) -> Answer {
+    match &context.engine.streams {
+        Some(streams) => streams.answer(context.info, request).await,
         None => Err(ApiError::service_unavailable("this server has no way to nodes")),
     }
 }
 
 /// Answers a request on something that is not stored.
-pub async fn run(call: &Call<'_>, sent: Sent<'_>) -> Answer {
-    match call.info.resource.as_str() {
-        "bindings" => bind(call, &sent).await,
+pub async fn run(context: &RequestContext<'_>, body: RequestBody<'_>) -> Answer {
+    match context.info.resource.as_str() {
+        "bindings" => bind(context, &body).await,
         _ => {
-            let (object, warnings) = call.decode(&sent)?;
-            let answer = call.engine.reviews.answer(call.user, call.info, object).await?;
-            let mut response = call.answer_object(StatusCode::CREATED, &answer)?;
+            let (object, warnings) = context.decode(&body)?;
+            let answer = context.engine.reviews.answer(context.user, context.info, object).await?;
+            let mut response = context.answer_object(StatusCode::CREATED, &answer)?;
             wire::warn(&mut response, &warnings);
             Ok(response)
         }
@@ -47,15 +47,15 @@ pub async fn run(call: &Call<'_>, sent: Sent<'_>) -> Answer {
 }
 
 /// The old way to bind: the Pod is named in the body.
-async fn bind(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    let (binding, _) = call.decode(sent)?;
+async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    let (binding, _) = context.decode(body)?;
     let pods = crate::api::resources::table().find("", "v1", "pods").ok_or_else(ApiError::unknown_path)?;
     let info = RequestInfo {
         resource: "pods".to_owned(),
         subresource: "binding".to_owned(),
         name: binding.name().to_owned(),
-        ..call.info.clone()
+        ..context.info.clone()
     };
-    let call = Call { info: &info, resource: &pods, params: call.params.clone(), ..*call };
-    verbs::bind(&call, sent).await
+    let context = RequestContext { info: &info, resource: &pods, params: context.params.clone(), ..*context };
+    verbs::bind(&context, body).await
 }

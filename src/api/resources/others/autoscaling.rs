@@ -38,7 +38,7 @@ impl Strategy for AutoscalerV1 {
         spec.fill("targetCPUUtilizationPercentage", 80);
     }
 
-    fn show_stored(&self, scaler: &mut Value) {
+    fn from_storage(&self, scaler: &mut Value) {
         let Some(Value::Object(spec)) = scaler.get_mut("spec") else { return };
         let metrics = spec.remove("metrics").unwrap_or_default();
         let target = metrics.as_array().into_iter().flatten().find(|metric| is_cpu(metric));
@@ -60,7 +60,7 @@ impl Strategy for AutoscalerV1 {
         status.remove("conditions");
     }
 
-    fn bring_to_stored(&self, scaler: &mut Value) {
+    fn to_storage(&self, scaler: &mut Value) {
         let Some(Value::Object(spec)) = scaler.get_mut("spec") else { return };
         if let Some(percent) =
             spec.remove("targetCPUUtilizationPercentage").filter(|percent| !percent.is_null())

@@ -24,11 +24,11 @@ fn rename(event: &mut Value, names: impl Iterator<Item = (&'static str, &'static
 }
 
 impl Strategy for Event {
-    fn show_stored(&self, event: &mut Value) {
+    fn from_storage(&self, event: &mut Value) {
         rename(event, NAMES.iter().map(|(new, old)| (*old, *new)));
     }
 
-    fn bring_to_stored(&self, event: &mut Value) {
+    fn to_storage(&self, event: &mut Value) {
         rename(event, NAMES.iter().copied());
     }
 }
@@ -43,12 +43,12 @@ mod tests {
     fn the_way_there_and_back() {
         let stored = json!({"involvedObject": {"name": "p"}, "message": "m", "count": 2, "reason": "r"});
         let mut event = stored.clone();
-        Event.show_stored(&mut event);
+        Event.from_storage(&mut event);
         assert_eq!(
             event,
             json!({"regarding": {"name": "p"}, "note": "m", "deprecatedCount": 2, "reason": "r"})
         );
-        Event.bring_to_stored(&mut event);
+        Event.to_storage(&mut event);
         assert_eq!(event, stored);
     }
 }

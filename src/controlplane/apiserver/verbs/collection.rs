@@ -4,32 +4,32 @@ use serde_json::{Value, json};
 
 use crate::api::status::{ApiError, Reason};
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::key;
 use super::super::selection::Selection;
 use super::super::wire;
 use super::delete::{Deleted, delete_object};
 use super::delete_plan::DeleteOptions;
 use super::list_plan::ListOptions;
-use super::{Answer, Sent, list};
+use super::{Answer, RequestBody, list};
 
 /// Deletes at once, so that one storage transaction takes several.
 const AT_ONCE: usize = 16;
 
 /// Deletes what matches the selectors; answers what was deleted, as a list.
-pub async fn delete_collection(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    if call.resource.namespaced && call.info.namespace.is_empty() {
+pub async fn delete_collection(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    if context.resource.namespaced && context.info.namespace.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
-    let body = wire::decode_options(sent.headers, &sent.body)?;
-    let (options, dry_run) = DeleteOptions::read(body.as_ref(), &call.params)?;
-    let wanted = ListOptions::read(&call.params)?;
-    let selection = Selection::read(call.resource, &call.params, call.only_name())?;
-    let (_, listing) = list::fetch(call, &selection, &wanted.snapshot()?, wanted.limit).await?;
+    let body = wire::decode_options(body.headers, &body.bytes)?;
+    let (options, dry_run) = DeleteOptions::read(body.as_ref(), &context.params)?;
+    let wanted = ListOptions::read(&context.params)?;
+    let selection = Selection::read(context.resource, &context.params, context.only_name())?;
+    let (_, listing) = list::fetch(context, &selection, &wanted.snapshot()?, wanted.limit).await?;
     let revision = listing.revision;
     let mut deletes = Vec::with_capacity(listing.entries.len());
     for entry in &listing.entries {
-        deletes.push(delete_object(call, key::name_of(&entry.key), &options, dry_run));
+        deletes.push(delete_object(context, key::name_of(&entry.key), &options, dry_run));
     }
     let results: Vec<Result<Deleted, ApiError>> = stream::iter(deletes).buffered(AT_ONCE).collect().await;
     let mut items: Vec<Value> = Vec::with_capacity(results.len());
@@ -42,10 +42,10 @@ pub async fn delete_collection(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
         }
     }
     let list = json!({
-        "kind": call.resource.list_kind,
-        "apiVersion": call.resource.api_version(),
+        "kind": context.resource.list_kind,
+        "apiVersion": context.resource.api_version(),
         "metadata": {"resourceVersion": revision.to_string()},
         "items": items,
     });
-    Ok(wire::value(StatusCode::OK, call.accept, &list))
+    Ok(wire::value(StatusCode::OK, context.accept, &list))
 }

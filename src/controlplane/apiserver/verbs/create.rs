@@ -7,9 +7,9 @@ use crate::api::status::ApiError;
 use crate::controlplane::storage::StorageError;
 
 use super::super::admission::Operation;
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::write::{self, Outcome};
-use super::{Answer, Sent};
+use super::{Answer, RequestBody};
 
 /// How often a generated name that is taken is replaced by another.
 const ATTEMPTS: usize = 8;
@@ -19,27 +19,31 @@ const SUFFIX: usize = 5;
 const LONGEST_BASE: usize = 63 - SUFFIX;
 
 /// Creates the object in the body.
-pub async fn create(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    if !call.info.name.is_empty() || (call.resource.namespaced && call.info.namespace.is_empty()) {
+pub async fn create(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    if !context.info.name.is_empty() || (context.resource.namespaced && context.info.namespace.is_empty()) {
         return Err(ApiError::method_not_allowed());
     }
-    let dry_run = call.params.dry_run()?;
-    let (object, mut warnings) = call.decode(sent)?;
-    let (outcome, said) = create_object(call, object, dry_run).await?;
+    let dry_run = context.params.dry_run()?;
+    let (object, mut warnings) = context.decode(body)?;
+    let (outcome, said) = create_object(context, object, dry_run).await?;
     warnings.extend(said);
-    write::answer(call, StatusCode::CREATED, &outcome, &warnings)
+    write::answer(context, StatusCode::CREATED, &outcome, &warnings)
 }
 
 /// Creates a decoded and defaulted object; under a generated name if it asks for one. Answers also what the client should know
 /// about it.
-pub async fn create_object(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Created, ApiError> {
-    settle_metadata(call, &mut object)?;
+pub async fn create_object(
+    context: &RequestContext<'_>,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Created, ApiError> {
+    settle_metadata(context, &mut object)?;
     let generated = object.name().is_empty() && !object.generate_name().is_empty();
     if !generated {
         let name = object.name().to_owned();
-        return match attempt(call, object, dry_run).await? {
+        return match attempt(context, object, dry_run).await? {
             Some(outcome) => Ok(outcome),
-            None => Err(ApiError::already_exists(&call.resource.group, &call.resource.plural, &name)),
+            None => Err(ApiError::already_exists(&context.resource.group, &context.resource.plural, &name)),
         };
     }
     let mut name = String::new();
@@ -47,26 +51,30 @@ pub async fn create_object(call: &Call<'_>, mut object: Value, dry_run: bool) ->
         let mut object = object.clone();
         name = generated_name(object.generate_name());
         object.meta_mut().insert("name".to_owned(), name.as_str().into());
-        if let Some(outcome) = attempt(call, object, dry_run).await? {
+        if let Some(outcome) = attempt(context, object, dry_run).await? {
             return Ok(outcome);
         }
     }
-    Err(ApiError::generate_name_conflict(&call.resource.group, &call.resource.plural, &name))
+    Err(ApiError::generate_name_conflict(&context.resource.group, &context.resource.plural, &name))
 }
 
 type Created = (Outcome, Vec<String>);
 
 /// One attempt; `None`: the name is taken.
-async fn attempt(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Option<Created>, ApiError> {
-    call.resource.prepare_create(&mut object);
-    let prepared = write::admit(call, Operation::Create, object, None, dry_run).await?;
-    let key = call.place().key(&call.info.namespace, prepared.object.name());
+async fn attempt(
+    context: &RequestContext<'_>,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Option<Created>, ApiError> {
+    context.resource.prepare_create(&mut object);
+    let prepared = write::admit(context, Operation::Create, object, None, dry_run).await?;
+    let key = context.collection().key(&context.info.namespace, prepared.object.name());
     if dry_run {
-        let taken = call.engine.store.get(&key).await?.is_some();
+        let taken = context.engine.store.get(&key).await?.is_some();
         return Ok((!taken).then_some((Outcome::Object(prepared.object), prepared.warnings)));
     }
-    let payload = call.payload(prepared.object)?;
-    match call.engine.store.create(key, payload).await {
+    let payload = context.payload(prepared.object)?;
+    match context.engine.store.create(key, payload).await {
         Ok(entry) => {
             prepared.reserved.commit();
             Ok(Some((Outcome::Stored(entry), prepared.warnings)))
@@ -77,17 +85,17 @@ async fn attempt(call: &Call<'_>, mut object: Value, dry_run: bool) -> Result<Op
 }
 
 /// What the server sets, and what the request's path says.
-fn settle_metadata(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+fn settle_metadata(context: &RequestContext<'_>, object: &mut Value) -> Result<(), ApiError> {
     if !object.resource_version().is_empty() && object.resource_version() != "0" {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
     let namespace = object.namespace();
-    if call.resource.namespaced && !namespace.is_empty() && namespace != call.info.namespace {
+    if context.resource.namespaced && !namespace.is_empty() && namespace != context.info.namespace {
         return Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    let now = format_time(call.engine.clock.now());
+    let now = format_time(context.engine.clock.now());
     let meta = object.meta_mut();
     for field in [
         "resourceVersion",
@@ -99,8 +107,8 @@ fn settle_metadata(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> 
     ] {
         meta.remove(field);
     }
-    if call.resource.namespaced {
-        meta.insert("namespace".to_owned(), call.info.namespace.as_str().into());
+    if context.resource.namespaced {
+        meta.insert("namespace".to_owned(), context.info.namespace.as_str().into());
     } else {
         meta.remove("namespace");
     }

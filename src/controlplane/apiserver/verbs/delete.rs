@@ -7,10 +7,10 @@ use crate::api::status::{self, ApiError};
 use crate::controlplane::storage::{Entry, StorageError};
 
 use super::super::admission::Operation;
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::{convert, wire};
 use super::delete_plan::{DeleteOptions, Plan, plan};
-use super::{Answer, Sent};
+use super::{Answer, RequestBody};
 
 /// Kinds whose last state answers a delete, as upstream's registries say: (group, plural). Others are answered with a Status.
 const SHOWN_WHEN_GONE: &[(&str, &str)] = &[
@@ -32,22 +32,22 @@ pub enum Deleted {
 }
 
 /// Deletes one object, or begins to.
-pub async fn delete(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    call.check_single()?;
-    let body = wire::decode_options(sent.headers, &sent.body)?;
-    let (options, dry_run) = DeleteOptions::read(body.as_ref(), &call.params)?;
-    let deleted = delete_object(call, &call.info.name, &options, dry_run).await?;
-    answer(call, deleted)
+pub async fn delete(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    context.check_single()?;
+    let body = wire::decode_options(body.headers, &body.bytes)?;
+    let (options, dry_run) = DeleteOptions::read(body.as_ref(), &context.params)?;
+    let deleted = delete_object(context, &context.info.name, &options, dry_run).await?;
+    answer(context, deleted)
 }
 
-fn answer(call: &Call<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError> {
-    let resource = call.resource;
+fn answer(context: &RequestContext<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError> {
+    let resource = context.resource;
     match deleted {
-        Deleted::Marked(object) => call.answer_object(StatusCode::OK, &object),
+        Deleted::Marked(object) => context.answer_object(StatusCode::OK, &object),
         Deleted::Gone(object)
             if SHOWN_WHEN_GONE.contains(&(resource.group.as_ref(), resource.plural.as_ref())) =>
         {
-            call.answer_object(StatusCode::OK, &object)
+            context.answer_object(StatusCode::OK, &object)
         }
         Deleted::Gone(object) => {
             let status = status::deleted(&resource.group, &resource.plural, object.name(), object.uid());
@@ -58,47 +58,47 @@ fn answer(call: &Call<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError>
 
 /// Deletes the object `name` of the request's collection.
 pub async fn delete_object(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     name: &str,
     options: &DeleteOptions,
     dry_run: bool,
 ) -> Result<Deleted, ApiError> {
-    let key = call.place().key(&call.info.namespace, name);
-    let store = call.engine.store.as_ref();
+    let key = context.collection().key(&context.info.namespace, name);
+    let store = context.engine.store.as_ref();
     let mut current = store.get(&key).await?;
     loop {
-        let entry = current.ok_or_else(|| call.not_found_named(name))?;
-        let old = convert::read(call.resource, &entry.data)?;
+        let entry = current.ok_or_else(|| context.not_found_named(name))?;
+        let old = convert::read(context.resource, &entry.data)?;
         if let Some(why) = options.broken_precondition(&old) {
-            return Err(ApiError::conflict(&call.resource.group, &call.resource.plural, name, &why));
+            return Err(ApiError::conflict(&context.resource.group, &context.resource.plural, name, &why));
         }
-        let mut attributes = call.attributes(Operation::Delete, None, Some(&old), dry_run);
+        let mut attributes = context.attributes(Operation::Delete, None, Some(&old), dry_run);
         attributes.name = name;
-        let _admitted = call.engine.admission.validate(&attributes).await?;
+        let _admitted = context.engine.admission.validate(&attributes).await?;
         let written = match plan(
             &old,
             options,
-            call.resource.grace_period(&old, options.grace),
-            call.engine.clock.now(),
+            context.resource.grace_period(&old, options.grace),
+            context.engine.clock.now(),
         ) {
             Plan::Pending => return Ok(Deleted::Marked(old)),
             Plan::Mark(new) if dry_run => return Ok(Deleted::Marked(new)),
             Plan::Remove if dry_run => return Ok(Deleted::Gone(old)),
             Plan::Mark(new) => {
-                let payload = call.payload(new)?;
+                let payload = context.payload(new)?;
                 store.update_if(key.clone(), entry.revision, payload).await.map(|entry| (entry, false))
             }
             Plan::Remove => store.delete_if(key.clone(), entry.revision).await.map(|entry| (entry, true)),
         };
         current = match written {
-            Ok((entry, gone)) => return shown(call, &entry, gone),
+            Ok((entry, gone)) => return shown(context, &entry, gone),
             Err(StorageError::Conflict(standing)) => standing,
             Err(error) => return Err(error.into()),
         };
     }
 }
 
-fn shown(call: &Call<'_>, entry: &Entry, gone: bool) -> Result<Deleted, ApiError> {
-    let object = convert::read(call.resource, &entry.data)?;
+fn shown(context: &RequestContext<'_>, entry: &Entry, gone: bool) -> Result<Deleted, ApiError> {
+    let object = convert::read(context.resource, &entry.data)?;
     Ok(if gone { Deleted::Gone(object) } else { Deleted::Marked(object) })
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{Entry, ListQuery, Listing, StorageError};
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::convert;
 use super::super::selection::Selection;
 use super::super::wire::{self, Continue, Joined, Shape};
@@ -23,34 +23,34 @@ const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to di
 const LIST_EXPIRED: &str = "The resourceVersion for the provided list is too old.";
 
 /// Answers a collection: the stored bytes of the matching objects, joined.
-pub async fn list(call: &Call<'_>) -> Answer {
-    let options = ListOptions::read(&call.params)?;
-    let selection = Selection::read(call.resource, &call.params, call.only_name())?;
+pub async fn list(context: &RequestContext<'_>) -> Answer {
+    let options = ListOptions::read(&context.params)?;
+    let selection = Selection::read(context.resource, &context.params, context.only_name())?;
     let snapshot = options.snapshot()?;
-    let (prefix, listing) = match fetch(call, &selection, &snapshot, options.limit).await {
+    let (prefix, listing) = match fetch(context, &selection, &snapshot, options.limit).await {
         Ok(found) => found,
         Err(error) => return expired_page(&snapshot, error),
     };
     let meta = list_meta(&listing, &prefix, selection.is_all());
-    answer(call, listing.entries, meta)
+    answer(context, listing.entries, meta)
 }
 
 /// Reads the entries of a collection as of a snapshot. Answers also the prefix that was read.
 pub async fn fetch(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     selection: &Selection,
     snapshot: &Snapshot,
     limit: usize,
 ) -> Result<(String, Listing), ApiError> {
-    let store = call.engine.store.as_ref();
+    let store = context.engine.store.as_ref();
     let current = store.revision();
     if snapshot.at_least > current {
         return Err(ApiError::too_large_resource_version(snapshot.at_least, current));
     }
-    let base = call.place().prefix(&call.info.namespace);
+    let base = context.collection().prefix(&context.info.namespace);
     let query = ListQuery {
         after: snapshot.after.as_ref().map(|after| format!("{base}{after}")),
-        prefix: format!("{base}{}", call.only_name()),
+        prefix: format!("{base}{}", context.only_name()),
         at: snapshot.at,
         limit,
         filter: selection.filter(),
@@ -88,15 +88,15 @@ fn list_meta(listing: &Listing, prefix: &str, count: bool) -> Map<String, Value>
 }
 
 /// Answers `entries` as a list, in the form the client accepts.
-pub fn answer(call: &Call<'_>, entries: Vec<Arc<Entry>>, meta: Map<String, Value>) -> Answer {
-    let resource = call.resource;
-    let plain = call.accept.shape == Shape::Plain && !call.accept.yaml && !convert::converts(resource);
+pub fn answer(context: &RequestContext<'_>, entries: Vec<Arc<Entry>>, meta: Map<String, Value>) -> Answer {
+    let resource = context.resource;
+    let plain = context.accept.shape == Shape::Plain && !context.accept.yaml && !convert::converts(resource);
     if plain {
         let api_version = resource.api_version();
         let body = Joined::new(head(&resource.list_kind, &api_version, meta), entries);
         return Ok(wire::raw(StatusCode::OK, Body::new(body)));
     }
-    match call.accept.shape {
+    match context.accept.shape {
         Shape::Partial => {
             let mut body = Vec::from(&head("PartialObjectMetadataList", "meta.k8s.io/v1", meta)[..]);
             for (n, entry) in entries.iter().enumerate() {
@@ -109,18 +109,18 @@ pub fn answer(call: &Call<'_>, entries: Vec<Arc<Entry>>, meta: Map<String, Value
             Ok(wire::raw(StatusCode::OK, body))
         }
         Shape::Table => {
-            let objects = entries.iter().map(|entry| call.read(entry)).collect::<Result<Vec<_>, _>>()?;
-            Ok(wire::value(StatusCode::OK, call.accept, &call.table(&objects, Value::Object(meta))))
+            let objects = entries.iter().map(|entry| context.read(entry)).collect::<Result<Vec<_>, _>>()?;
+            Ok(wire::value(StatusCode::OK, context.accept, &context.table(&objects, Value::Object(meta))))
         }
         Shape::Plain => {
-            let objects = entries.iter().map(|entry| call.read(entry)).collect::<Result<Vec<_>, _>>()?;
+            let objects = entries.iter().map(|entry| context.read(entry)).collect::<Result<Vec<_>, _>>()?;
             let list = serde_json::json!({
                 "kind": resource.list_kind,
                 "apiVersion": resource.api_version(),
                 "metadata": meta,
                 "items": objects,
             });
-            Ok(wire::value(StatusCode::OK, call.accept, &list))
+            Ok(wire::value(StatusCode::OK, context.accept, &list))
         }
     }
 }

@@ -15,7 +15,7 @@ mod read;
 mod scale;
 mod update;
 mod watch;
-mod watch_frames;
+mod watch_encoder;
 mod write;
 
 pub(super) use pod::bind;
@@ -27,16 +27,16 @@ use http::{HeaderMap, Response};
 use crate::api::status::ApiError;
 use crate::api::table::IncludeObject;
 
-use super::call::Call;
+use super::context::RequestContext;
 use super::wire::Params;
 
 /// What an engine verb answers.
 pub(super) type Answer = Result<Response<Body>, ApiError>;
 
 /// The request's headers and body, for verbs that read them.
-pub(super) struct Sent<'a> {
+pub(super) struct RequestBody<'a> {
     pub headers: &'a HeaderMap,
-    pub body: Bytes,
+    pub bytes: Bytes,
 }
 
 /// Which part of an object a table row carries, from `includeObject`.
@@ -45,21 +45,23 @@ pub(super) fn included(params: &Params<'_>) -> IncludeObject {
 }
 
 /// Carries out a request on a stored resource or one of its generic subresources.
-pub(super) async fn run(call: &Call<'_>, sent: Sent<'_>) -> Answer {
-    match (call.info.verb, call.info.subresource.as_str()) {
-        ("get", "scale") => scale::get(call).await,
-        ("update", "scale") => scale::update(call, &sent).await,
-        ("patch", "scale") => scale::patch(call, &sent).await,
-        ("create", "binding") => pod::bind(call, &sent).await,
-        ("create", "eviction") => pod::evict(call, &sent).await,
-        ("get", _) => read::get(call).await,
-        ("list", "") => list::list(call).await,
-        ("watch", "") => watch::watch(call).await,
-        ("create", "") => create::create(call, &sent).await,
-        ("update", _) => update::update(call, &sent).await,
-        ("patch", _) => patch::patch(call, &sent).await,
-        ("delete", "") => delete::delete(call, &sent).await,
-        ("deletecollection", "") => collection::delete_collection(call, &sent).await,
-        (verb, _) => Err(ApiError::method_not_supported(&call.resource.group, &call.resource.plural, verb)),
+pub(super) async fn run(context: &RequestContext<'_>, body: RequestBody<'_>) -> Answer {
+    match (context.info.verb, context.info.subresource.as_str()) {
+        ("get", "scale") => scale::get(context).await,
+        ("update", "scale") => scale::update(context, &body).await,
+        ("patch", "scale") => scale::patch(context, &body).await,
+        ("create", "binding") => pod::bind(context, &body).await,
+        ("create", "eviction") => pod::evict(context, &body).await,
+        ("get", _) => read::get(context).await,
+        ("list", "") => list::list(context).await,
+        ("watch", "") => watch::watch(context).await,
+        ("create", "") => create::create(context, &body).await,
+        ("update", _) => update::update(context, &body).await,
+        ("patch", _) => patch::patch(context, &body).await,
+        ("delete", "") => delete::delete(context, &body).await,
+        ("deletecollection", "") => collection::delete_collection(context, &body).await,
+        (verb, _) => {
+            Err(ApiError::method_not_supported(&context.resource.group, &context.resource.plural, verb))
+        }
     }
 }

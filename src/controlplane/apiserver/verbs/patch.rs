@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::api::patch;
 use crate::api::status::ApiError;
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::write::{self, Attempt};
-use super::{Answer, Sent, update};
+use super::{Answer, RequestBody, update};
 
 /// The patch formats there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +28,16 @@ pub struct Patch {
 
 impl Patch {
     /// Reads a patch from the request; 415 for a format that there is not.
-    pub fn read(sent: &Sent<'_>) -> Result<Self, ApiError> {
+    pub fn read(body: &RequestBody<'_>) -> Result<Self, ApiError> {
         let content_type =
-            sent.headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
+            body.headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
         let format = match content_type.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Format::Json,
             "application/merge-patch+json" => Format::Merge,
             "application/strategic-merge-patch+json" => Format::Strategic,
             _ => return Err(ApiError::unsupported_media_type(&FORMATS)),
         };
-        let document: Value = serde_json::from_slice(&sent.body)
+        let document: Value = serde_json::from_slice(&body.bytes)
             .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
         let array = format == Format::Json;
         if document.is_array() != array || document.is_object() == array {
@@ -48,33 +48,33 @@ impl Patch {
     }
 
     /// The object that comes of it.
-    pub fn apply(&self, call: &Call<'_>, object: &Value) -> Result<Value, ApiError> {
+    pub fn apply(&self, context: &RequestContext<'_>, object: &Value) -> Result<Value, ApiError> {
         match self.format {
             Format::Json => patch::json(object, &self.document),
             Format::Merge => patch::merge(object, &self.document),
-            Format::Strategic => patch::strategic(object, &self.document, call.schema()?),
+            Format::Strategic => patch::strategic(object, &self.document, context.schema()?),
         }
     }
 }
 
 /// Changes an object, or what a subresource shows of it, by a patch. Without a `resourceVersion` in the patch, it is applied
 /// to whatever stands when it is written.
-pub async fn patch(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    call.check_single()?;
-    let dry_run = call.params.dry_run()?;
-    let patch = Patch::read(sent)?;
-    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
+pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    context.check_single()?;
+    let dry_run = context.params.dry_run()?;
+    let patch = Patch::read(body)?;
+    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
     loop {
-        let old = attempt.standing(call)?;
-        let patched = patch.apply(call, &old)?;
-        let (new, mut warnings) = call.complete(&patched)?;
-        let prepared = write::prepare_update(call, &old, new, dry_run).await?;
-        if let Some(outcome) = attempt.commit(call, update::settle(&old, prepared.object)).await? {
+        let old = attempt.standing(context)?;
+        let patched = patch.apply(context, &old)?;
+        let (new, mut warnings) = context.complete(&patched)?;
+        let prepared = write::prepare_update(context, &old, new, dry_run).await?;
+        if let Some(outcome) = attempt.commit(context, update::settle(&old, prepared.object)).await? {
             if !dry_run {
                 prepared.reserved.commit();
             }
             warnings.extend(prepared.warnings);
-            return write::answer(call, StatusCode::OK, &outcome, &warnings);
+            return write::answer(context, StatusCode::OK, &outcome, &warnings);
         }
     }
 }

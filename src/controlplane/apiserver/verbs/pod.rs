@@ -9,36 +9,36 @@ use crate::api::status::ApiError;
 use crate::controlplane::storage::{Entry, ListQuery, StorageError};
 
 use super::super::admission::Operation;
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::request::RequestInfo;
 use super::super::wire;
 use super::delete::delete_object;
 use super::delete_plan::DeleteOptions;
 use super::write::{Attempt, Step};
-use super::{Answer, Sent};
+use super::{Answer, RequestBody};
 
 fn success() -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 }
 
 /// Assigns a Pod to a node: what schedulers do.
-pub async fn bind(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    call.check_single()?;
-    let dry_run = call.params.dry_run()?;
-    let (binding, warnings) = call.decode(sent)?;
-    if !binding.name().is_empty() && binding.name() != call.info.name {
+pub async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    context.check_single()?;
+    let dry_run = context.params.dry_run()?;
+    let (binding, warnings) = context.decode(body)?;
+    if !binding.name().is_empty() && binding.name() != context.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
-    let mut attributes = call.attributes(Operation::Create, Some(binding), None, dry_run);
-    let _hold = call.engine.admission.mutate(&mut attributes).await?;
-    let _admitted = call.engine.admission.validate(&attributes).await?;
+    let mut attributes = context.attributes(Operation::Create, Some(binding), None, dry_run);
+    let _hold = context.engine.admission.mutate(&mut attributes).await?;
+    let _admitted = context.engine.admission.validate(&attributes).await?;
     let binding = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
-    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
+    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
     loop {
-        let pod = attempt.standing(call)?;
-        let bound = bound(&pod, &binding, call.engine.clock.now())
-            .map_err(|why| ApiError::conflict("", "pods/binding", &call.info.name, &why))?;
-        if attempt.commit(call, Step::Put(bound)).await?.is_some() {
+        let pod = attempt.standing(context)?;
+        let bound = bound(&pod, &binding, context.engine.clock.now())
+            .map_err(|why| ApiError::conflict("", "pods/binding", &context.info.name, &why))?;
+        if attempt.commit(context, Step::Put(bound)).await?.is_some() {
             let mut response = wire::json(StatusCode::CREATED, &success());
             wire::warn(&mut response, &warnings);
             return Ok(response);
@@ -101,30 +101,30 @@ fn set_condition(pod: &mut Value, condition: Value) {
 }
 
 /// Deletes a Pod unless a disruption budget says that it is needed: what `kubectl drain` does.
-pub async fn evict(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    call.check_single()?;
-    let (eviction, _) = call.decode(sent)?;
-    if !eviction.name().is_empty() && eviction.name() != call.info.name {
+pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    context.check_single()?;
+    let (eviction, _) = context.decode(body)?;
+    if !eviction.name().is_empty() && eviction.name() != context.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    let (options, dry_run) = DeleteOptions::read(eviction.get("deleteOptions"), &call.params)?;
-    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
-    let pod = attempt.standing(call)?;
+    let (options, dry_run) = DeleteOptions::read(eviction.get("deleteOptions"), &context.params)?;
+    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
+    let pod = attempt.standing(context)?;
     if let Some(why) = options.broken_precondition(&pod) {
-        return Err(call.conflict(&why));
+        return Err(context.conflict(&why));
     }
-    let admitted = call.attributes(Operation::Create, Some(eviction), None, dry_run);
-    let _admitted = call.engine.admission.validate(&admitted).await?;
+    let admitted = context.attributes(Operation::Create, Some(eviction), None, dry_run);
+    let _admitted = context.engine.admission.validate(&admitted).await?;
     if needs_budget(&pod) {
-        spend_budget(call, &pod, dry_run).await?;
+        spend_budget(context, &pod, dry_run).await?;
         // The condition tells a Job's controller, among others, that the Pod did not fail by its own doing. Losing the race
         // for it to another writer changes nothing about the eviction.
-        let marked = disrupted(&pod, call.engine.clock.now());
-        attempt.commit(call, Step::Put(marked)).await?;
+        let marked = disrupted(&pod, context.engine.clock.now());
+        attempt.commit(context, Step::Put(marked)).await?;
     }
-    let kind = RequestInfo { subresource: String::new(), ..call.info.clone() };
-    let delete = Call { info: &kind, params: call.params.clone(), ..*call };
-    delete_object(&delete, &call.info.name, &options, dry_run).await?;
+    let kind = RequestInfo { subresource: String::new(), ..context.info.clone() };
+    let delete = RequestContext { info: &kind, params: context.params.clone(), ..*context };
+    delete_object(&delete, &context.info.name, &options, dry_run).await?;
     Ok(wire::json(StatusCode::CREATED, &success()))
 }
 
@@ -149,14 +149,14 @@ fn disrupted(pod: &Value, now: Timestamp) -> Value {
 }
 
 /// Takes one disruption from the budget that covers the Pod; 429 if it has none left.
-async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
-    let store = call.engine.store.as_ref();
+async fn spend_budget(context: &RequestContext<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
+    let store = context.engine.store.as_ref();
     let budgets = table()
         .find("policy", "v1", "poddisruptionbudgets")
         .ok_or_else(|| ApiError::internal("there is no resource for disruption budgets"))?;
-    let place = super::super::convert::place(&budgets);
+    let place = super::super::convert::collection(&budgets);
     loop {
-        let query = ListQuery { prefix: place.prefix(&call.info.namespace), ..ListQuery::default() };
+        let query = ListQuery { prefix: place.prefix(&context.info.namespace), ..ListQuery::default() };
         let listing = store.list(query).await?;
         let mut covering = Vec::new();
         for entry in &listing.entries {
@@ -174,7 +174,7 @@ async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(),
                 ));
             }
         };
-        let Some(spent) = spent(&budget, pod, call.engine.clock.now())? else { return Ok(()) };
+        let Some(spent) = spent(&budget, pod, context.engine.clock.now())? else { return Ok(()) };
         if dry_run {
             return Ok(());
         }

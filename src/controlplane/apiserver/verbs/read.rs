@@ -2,14 +2,14 @@ use http::StatusCode;
 
 use crate::api::status::ApiError;
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::Answer;
 
 /// Answers one object: its stored bytes.
-pub async fn get(call: &Call<'_>) -> Answer {
-    call.check_single()?;
-    let store = call.engine.store.as_ref();
-    if let Some(text) = call.params.text("resourceVersion") {
+pub async fn get(context: &RequestContext<'_>) -> Answer {
+    context.check_single()?;
+    let store = context.engine.store.as_ref();
+    if let Some(text) = context.params.text("resourceVersion") {
         let asked: u64 = text
             .parse()
             .map_err(|_| ApiError::bad_request(format!("invalid resource version \"{text}\"")))?;
@@ -18,6 +18,6 @@ pub async fn get(call: &Call<'_>) -> Answer {
             return Err(ApiError::too_large_resource_version(asked, current));
         }
     }
-    let entry = store.get(&call.key()).await?.ok_or_else(|| call.not_found())?;
-    call.answer_entry(StatusCode::OK, &entry)
+    let entry = store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    context.answer_entry(StatusCode::OK, &entry)
 }

@@ -5,41 +5,41 @@ use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::wire;
 use super::patch::Patch;
 use super::write::{self, Attempt, Outcome};
-use super::{Answer, Sent};
+use super::{Answer, RequestBody};
 
 /// Answers the Scale of an object.
-pub async fn get(call: &Call<'_>) -> Answer {
-    call.check_single()?;
-    let entry = call.engine.store.get(&call.key()).await?.ok_or_else(|| call.not_found())?;
-    Ok(wire::value(StatusCode::OK, call.accept, &scale_of(&call.read(&entry)?)))
+pub async fn get(context: &RequestContext<'_>) -> Answer {
+    context.check_single()?;
+    let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    Ok(wire::value(StatusCode::OK, context.accept, &scale_of(&context.read(&entry)?)))
 }
 
 /// Replaces the Scale: the replicas are all that can change.
-pub async fn update(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    let (scale, warnings) = call.decode(sent)?;
-    write(call, &warnings, |_| Ok(scale.clone())).await
+pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    let (scale, warnings) = context.decode(body)?;
+    write(context, &warnings, |_| Ok(scale.clone())).await
 }
 
 /// Patches the Scale.
-pub async fn patch(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    let patch = Patch::read(sent)?;
-    write(call, &[], |scale| Ok(call.complete(&patch.apply(call, scale)?)?.0)).await
+pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    let patch = Patch::read(body)?;
+    write(context, &[], |scale| Ok(context.complete(&patch.apply(context, scale)?)?.0)).await
 }
 
 async fn write(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     warnings: &[String],
     mut wanted: impl FnMut(&Value) -> Result<Value, ApiError> + Send,
 ) -> Answer {
-    call.check_single()?;
-    let dry_run = call.params.dry_run()?;
-    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
+    context.check_single()?;
+    let dry_run = context.params.dry_run()?;
+    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
     loop {
-        let old = attempt.standing(call)?;
+        let old = attempt.standing(context)?;
         let scale = wanted(&scale_of(&old))?;
         check(&scale)?;
         let mut new = old.clone();
@@ -51,16 +51,18 @@ async fn write(
                 new.meta_mut().insert(field.to_owned(), said.into());
             }
         }
-        let prepared = write::prepare_update(call, &old, new, dry_run).await?;
-        let Some(outcome) = attempt.commit(call, write::Step::Put(prepared.object)).await? else { continue };
+        let prepared = write::prepare_update(context, &old, new, dry_run).await?;
+        let Some(outcome) = attempt.commit(context, write::Step::Put(prepared.object)).await? else {
+            continue;
+        };
         if !dry_run {
             prepared.reserved.commit();
         }
         let object = match outcome {
-            Outcome::Stored(entry) => call.read(&entry)?,
+            Outcome::Stored(entry) => context.read(&entry)?,
             Outcome::Object(object) => object,
         };
-        let mut response = wire::value(StatusCode::OK, call.accept, &scale_of(&object));
+        let mut response = wire::value(StatusCode::OK, context.accept, &scale_of(&object));
         wire::warn(&mut response, warnings);
         return Ok(response);
     }

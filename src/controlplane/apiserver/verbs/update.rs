@@ -4,9 +4,9 @@ use serde_json::Value;
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::write::{self, Attempt, Step};
-use super::{Answer, Sent, create};
+use super::{Answer, RequestBody, create};
 
 /// Kinds that a PUT also creates, as upstream's strategies say: (group, plural).
 const CREATED_BY_UPDATE: &[(&str, &str)] = &[
@@ -24,51 +24,51 @@ const CREATED_BY_UPDATE: &[(&str, &str)] = &[
 ];
 
 /// Replaces an object, or what a subresource shows of it, by the body.
-pub async fn update(call: &Call<'_>, sent: &Sent<'_>) -> Answer {
-    call.check_single()?;
-    let dry_run = call.params.dry_run()?;
-    let (object, mut warnings) = call.decode(sent)?;
-    if may_create(call) && call.engine.store.get(&call.key()).await?.is_none() {
-        return create_by_update(call, object, dry_run, warnings).await;
+pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    context.check_single()?;
+    let dry_run = context.params.dry_run()?;
+    let (object, mut warnings) = context.decode(body)?;
+    if may_create(context) && context.engine.store.get(&context.key()).await?.is_none() {
+        return create_by_update(context, object, dry_run, warnings).await;
     }
-    let mut attempt = Attempt::begin(call, call.key(), dry_run).await?;
+    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
     loop {
-        let old = attempt.standing(call)?;
-        let prepared = write::prepare_update(call, &old, object.clone(), dry_run).await?;
-        if let Some(outcome) = attempt.commit(call, settle(&old, prepared.object)).await? {
+        let old = attempt.standing(context)?;
+        let prepared = write::prepare_update(context, &old, object.clone(), dry_run).await?;
+        if let Some(outcome) = attempt.commit(context, settle(&old, prepared.object)).await? {
             if !dry_run {
                 prepared.reserved.commit();
             }
             warnings.extend(prepared.warnings);
-            return write::answer(call, StatusCode::OK, &outcome, &warnings);
+            return write::answer(context, StatusCode::OK, &outcome, &warnings);
         }
     }
 }
 
-fn may_create(call: &Call<'_>) -> bool {
-    let (group, plural) = (call.resource.group.as_ref(), call.resource.plural.as_ref());
-    call.info.subresource.is_empty() && CREATED_BY_UPDATE.contains(&(group, plural))
+fn may_create(context: &RequestContext<'_>) -> bool {
+    let (group, plural) = (context.resource.group.as_ref(), context.resource.plural.as_ref());
+    context.info.subresource.is_empty() && CREATED_BY_UPDATE.contains(&(group, plural))
 }
 
 async fn create_by_update(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     object: Value,
     dry_run: bool,
     mut warnings: Vec<String>,
 ) -> Answer {
-    if object.name() != call.info.name {
+    if object.name() != context.info.name {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
             object.name(),
-            call.info.name
+            context.info.name
         )));
     }
     if !object.uid().is_empty() || !matches!(object.resource_version(), "" | "0") {
-        return Err(call.not_found());
+        return Err(context.not_found());
     }
-    let (outcome, said) = create::create_object(call, object, dry_run).await?;
+    let (outcome, said) = create::create_object(context, object, dry_run).await?;
     warnings.extend(said);
-    write::answer(call, StatusCode::CREATED, &outcome, &warnings)
+    write::answer(context, StatusCode::CREATED, &outcome, &warnings)
 }
 
 /// Put the new state, or, if an object that is being deleted has lost its last finalizer, remove it.

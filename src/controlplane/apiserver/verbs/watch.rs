@@ -15,13 +15,13 @@ use crate::api::status::ApiError;
 use crate::controlplane::storage::{Batch, Entry, StorageError, Watch};
 use crate::rt::{Clock, Stop};
 
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::selection::Selection;
 use super::super::wire;
 use super::Answer;
 use super::list_plan::{ListOptions, Snapshot, Start};
-use super::watch_frames::{Framing, error_frame};
-use super::{included, list, watch_frames};
+use super::watch_encoder::{WatchEncoder, error_frame};
+use super::{included, list, watch_encoder};
 
 /// How often a quiet watch says how far it is, as upstream does.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -31,18 +31,18 @@ const LIFETIME: Duration = Duration::from_secs(1800);
 const CHUNK: usize = 256 * 1024;
 
 /// Answers a stream of what happens to a collection.
-pub async fn watch(call: &Call<'_>) -> Answer {
-    let options = ListOptions::read(&call.params)?;
+pub async fn watch(context: &RequestContext<'_>) -> Answer {
+    let options = ListOptions::read(&context.params)?;
     let start = options.start()?;
-    let framing = Framing {
-        resource: call.resource.clone(),
-        shape: call.accept.shape,
-        include: included(&call.params),
-        selection: Selection::read(call.resource, &call.params, call.only_name())?,
+    let encoder = WatchEncoder {
+        resource: context.resource.clone(),
+        shape: context.accept.shape,
+        include: included(&context.params),
+        selection: Selection::read(context.resource, &context.params, context.only_name())?,
     };
-    let lifetime = lifetime(call.params.integer("timeoutSeconds")?);
-    let bookmarks = call.params.flag("allowWatchBookmarks");
-    let begun = match begin(call, &framing, start).await {
+    let lifetime = lifetime(context.params.integer("timeoutSeconds")?);
+    let bookmarks = context.params.flag("allowWatchBookmarks");
+    let begun = match begin(context, &encoder, start).await {
         Ok(begun) => begun,
         // Once a request is understood, a watch that cannot start says so in its first event.
         Err(error @ ApiError { code: 410, .. }) => {
@@ -54,9 +54,9 @@ pub async fn watch(call: &Call<'_>) -> Answer {
         watch: begun.watch,
         initial: begun.initial.into(),
         end_of_initial: begun.announce.then_some(begun.revision),
-        framing,
-        clock: call.engine.clock.clone(),
-        stop: call.engine.stop.clone(),
+        encoder,
+        clock: context.engine.clock.clone(),
+        stop: context.engine.stop.clone(),
         deadline: Box::pin(tokio::time::sleep(lifetime)),
         bookmarks: bookmarks.then(|| {
             let mut every = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
@@ -87,15 +87,19 @@ struct Begun {
     announce: bool,
 }
 
-async fn begin(call: &Call<'_>, framing: &Framing, start: Start) -> Result<Begun, ApiError> {
-    let prefix = format!("{}{}", call.place().prefix(&call.info.namespace), call.only_name());
-    let store = &call.engine.store;
+async fn begin(
+    context: &RequestContext<'_>,
+    encoder: &WatchEncoder,
+    start: Start,
+) -> Result<Begun, ApiError> {
+    let prefix = format!("{}{}", context.collection().prefix(&context.info.namespace), context.only_name());
+    let store = &context.engine.store;
     let (revision, initial, announce) = match start {
         Start::Now => (store.revision(), Vec::new(), false),
         Start::Behind(revision) => (revision, Vec::new(), false),
         Start::State { at_least, announce_end } => {
             let snapshot = Snapshot { at_least, ..Snapshot::default() };
-            let (_, listing) = list::fetch(call, &framing.selection, &snapshot, 0).await?;
+            let (_, listing) = list::fetch(context, &encoder.selection, &snapshot, 0).await?;
             (listing.revision, listing.entries, announce_end)
         }
     };
@@ -121,7 +125,7 @@ struct Streaming {
     watch: Box<dyn Watch>,
     initial: VecDeque<Arc<Entry>>,
     end_of_initial: Option<u64>,
-    framing: Framing,
+    encoder: WatchEncoder,
     clock: Arc<dyn Clock>,
     stop: Stop,
     deadline: Pin<Box<Sleep>>,
@@ -206,11 +210,11 @@ impl Streaming {
         while size < CHUNK {
             let Some(entry) = self.initial.pop_front() else {
                 if let Some(revision) = self.end_of_initial.take() {
-                    self.behind.push_back(self.framing.bookmark(revision, true));
+                    self.behind.push_back(self.encoder.bookmark(revision, true));
                 }
                 return;
             };
-            let frame = self.framing.initial(&entry, now);
+            let frame = self.encoder.initial(&entry, now);
             size += frame.len();
             self.behind.push_back(frame);
         }
@@ -220,12 +224,12 @@ impl Streaming {
         match batch {
             Ok(batch) => {
                 let now = self.clock.now();
-                let frames = batch.events.iter().filter_map(|event| self.framing.event(event, now));
+                let frames = batch.events.iter().filter_map(|event| self.encoder.event(event, now));
                 self.behind.extend(frames);
             }
             Err(error) => {
                 self.over = true;
-                self.behind.push_back(watch_frames::error_frame(&watch_error(error)));
+                self.behind.push_back(watch_encoder::error_frame(&watch_error(error)));
             }
         }
     }
@@ -236,7 +240,7 @@ impl Streaming {
             Ok(batch) => {
                 let revision = batch.revision;
                 self.take(Ok(batch));
-                self.behind.push_back(self.framing.bookmark(revision, false));
+                self.behind.push_back(self.encoder.bookmark(revision, false));
             }
             Err(error) => self.take(Err(error)),
         }

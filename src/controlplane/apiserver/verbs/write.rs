@@ -10,7 +10,7 @@ use crate::controlplane::storage::{Entry, StorageError};
 
 use super::super::admission::{Admitted, Operation};
 use super::super::allocate::Hold;
-use super::super::call::Call;
+use super::super::context::RequestContext;
 use super::super::{convert, projection, wire};
 
 /// How a write ended.
@@ -38,28 +38,32 @@ pub struct Attempt {
 
 impl Attempt {
     /// Reads the state that stands.
-    pub async fn begin(call: &Call<'_>, key: String, dry_run: bool) -> Result<Self, ApiError> {
-        let current = call.engine.store.get(&key).await?;
+    pub async fn begin(context: &RequestContext<'_>, key: String, dry_run: bool) -> Result<Self, ApiError> {
+        let current = context.engine.store.get(&key).await?;
         Ok(Self { key, dry_run, current })
     }
 
     /// The object that stands, in the request's version; 404 if there is none.
-    pub fn standing(&self, call: &Call<'_>) -> Result<Value, ApiError> {
-        let entry = self.current.as_ref().ok_or_else(|| call.not_found())?;
-        convert::read(call.resource, &entry.data)
+    pub fn standing(&self, context: &RequestContext<'_>) -> Result<Value, ApiError> {
+        let entry = self.current.as_ref().ok_or_else(|| context.not_found())?;
+        convert::read(context.resource, &entry.data)
     }
 
     /// Takes a decision about the state that stands to storage. `None`: somebody else was first; decide again. A dry run writes
     /// nothing, and so does what would change nothing.
-    pub async fn commit(&mut self, call: &Call<'_>, step: Step) -> Result<Option<Outcome>, ApiError> {
-        let Some(seen) = &self.current else { return Err(call.not_found()) };
-        let store = call.engine.store.as_ref();
+    pub async fn commit(
+        &mut self,
+        context: &RequestContext<'_>,
+        step: Step,
+    ) -> Result<Option<Outcome>, ApiError> {
+        let Some(seen) = &self.current else { return Err(context.not_found()) };
+        let store = context.engine.store.as_ref();
         let written = match step {
             Step::Put(object) | Step::Remove(object) if self.dry_run => {
                 return Ok(Some(Outcome::Object(object)));
             }
             Step::Put(object) => {
-                let payload = call.payload(object)?;
+                let payload = context.payload(object)?;
                 if unchanged(seen, &payload.data, payload.revision_at) {
                     return Ok(Some(Outcome::Stored(seen.clone())));
                 }
@@ -103,24 +107,24 @@ impl Reserved {
 
 /// Runs an object through admission and validation.
 pub async fn admit(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     operation: Operation,
     object: Value,
     old: Option<&Value>,
     dry_run: bool,
 ) -> Result<Prepared, ApiError> {
-    let mut attributes = call.attributes(operation, Some(object), old, dry_run);
-    let hold = call.engine.admission.mutate(&mut attributes).await?;
+    let mut attributes = context.attributes(operation, Some(object), old, dry_run);
+    let hold = context.engine.admission.mutate(&mut attributes).await?;
     let object = attributes.object.as_ref().ok_or_else(|| ApiError::internal("admission lost the object"))?;
-    let errors = call.validate(object, old);
+    let errors = context.validate(object, old);
     if !errors.is_empty() {
-        return Err(call.invalid(object.name(), errors));
+        return Err(context.invalid(object.name(), errors));
     }
-    let warnings = match call.info.subresource.as_str() {
-        "" => call.resource.strategy().warnings(object, old),
+    let warnings = match context.info.subresource.as_str() {
+        "" => context.resource.strategy().warnings(object, old),
         _ => Vec::new(),
     };
-    let admitted = call.engine.admission.validate(&attributes).await?;
+    let admitted = context.engine.admission.validate(&attributes).await?;
     let object = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
     Ok(Prepared { object, warnings, reserved: Reserved { hold, _admitted: admitted } })
 }
@@ -137,14 +141,14 @@ fn unchanged(entry: &Entry, data: &[u8], revision_at: Option<usize>) -> bool {
 
 /// Answers a write's outcome.
 pub fn answer(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     code: StatusCode,
     outcome: &Outcome,
     warnings: &[String],
 ) -> Result<Response<Body>, ApiError> {
     let mut response = match outcome {
-        Outcome::Stored(entry) => call.answer_entry(code, entry)?,
-        Outcome::Object(object) => call.answer_object(code, object)?,
+        Outcome::Stored(entry) => context.answer_entry(code, entry)?,
+        Outcome::Object(object) => context.answer_object(code, object)?,
     };
     wire::warn(&mut response, warnings);
     Ok(response)
@@ -153,65 +157,65 @@ pub fn answer(
 /// Makes `new` what may replace `old`: checks preconditions, carries over what only the server sets, runs the strategy and
 /// admission. Both are in the request's version.
 pub async fn prepare_update(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     old: &Value,
     mut new: Value,
     dry_run: bool,
 ) -> Result<Prepared, ApiError> {
-    check_names(call, &mut new)?;
-    check_preconditions(call, old, &new)?;
+    check_names(context, &mut new)?;
+    check_preconditions(context, old, &new)?;
     carry_over(old, &mut new);
-    projection::apply(call.resource, &call.info.subresource, &mut new, old);
-    admit(call, Operation::Update, new, Some(old), dry_run).await
+    projection::apply(context.resource, &context.info.subresource, &mut new, old);
+    admit(context, Operation::Update, new, Some(old), dry_run).await
 }
 
 /// The object must be the one that the URL names.
-fn check_names(call: &Call<'_>, new: &mut Value) -> Result<(), ApiError> {
+fn check_names(context: &RequestContext<'_>, new: &mut Value) -> Result<(), ApiError> {
     let (name, namespace) = (new.name(), new.namespace());
     if name.is_empty() {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({} based on URL) was undeterminable: name must be provided",
-            call.info.name
+            context.info.name
         )));
     }
-    if name != call.info.name {
+    if name != context.info.name {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
-            call.info.name
+            context.info.name
         )));
     }
-    if !call.resource.namespaced {
+    if !context.resource.namespaced {
         new.meta_mut().remove("namespace");
         return Ok(());
     }
     if namespace.is_empty() {
-        new.meta_mut().insert("namespace".to_owned(), call.info.namespace.as_str().into());
+        new.meta_mut().insert("namespace".to_owned(), context.info.namespace.as_str().into());
         return Ok(());
     }
-    if namespace != call.info.namespace {
+    if namespace != context.info.namespace {
         return Err(ApiError::bad_request(format!(
             "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-            call.info.namespace
+            context.info.namespace
         )));
     }
     Ok(())
 }
 
 /// A `uid` or `resourceVersion` in the object says which state it is meant to replace.
-fn check_preconditions(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), ApiError> {
+fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -> Result<(), ApiError> {
     let version = new.resource_version();
     if !version.is_empty() && version != "0" && version != old.resource_version() {
-        return Err(call.modified());
+        return Err(context.modified());
     }
     let uid = new.uid();
     if !uid.is_empty() && uid != old.uid() {
         let why = format!(
             "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
              UID in precondition: {uid}, UID in object meta: {}",
-            call.key(),
+            context.key(),
             old.uid()
         );
-        return Err(call.conflict(&why));
+        return Err(context.conflict(&why));
     }
     Ok(())
 }

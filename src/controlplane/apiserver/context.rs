@@ -16,12 +16,12 @@ use crate::rt::{Clock, Stop};
 
 use super::admission::{Admission, Attributes, Operation};
 use super::convert;
-use super::key::Place;
+use super::key::CollectionKey;
 use super::proxy::Streams;
 use super::request::RequestInfo;
 use super::reviews::Reviews;
 use super::user::UserInfo;
-use super::verbs::{Sent, included};
+use super::verbs::{RequestBody, included};
 use super::wire::{self, Accept, Params, Shape};
 
 /// What all requests share.
@@ -36,7 +36,7 @@ pub struct Engine {
 }
 
 /// One request on a resource.
-pub struct Call<'a> {
+pub struct RequestContext<'a> {
     pub engine: &'a Engine,
     pub info: &'a RequestInfo,
     pub user: &'a UserInfo,
@@ -45,15 +45,15 @@ pub struct Call<'a> {
     pub params: Params<'a>,
 }
 
-impl Call<'_> {
+impl RequestContext<'_> {
     /// Where the collection stands in storage.
-    pub fn place(&self) -> Place<'_> {
-        convert::place(self.resource)
+    pub fn collection(&self) -> CollectionKey<'_> {
+        convert::collection(self.resource)
     }
 
     /// The key of the object that the path names.
     pub fn key(&self) -> String {
-        self.place().key(&self.info.namespace, &self.info.name)
+        self.collection().key(&self.info.namespace, &self.info.name)
     }
 
     /// The only name that a list or watch can be about, where that narrows the keys to read.
@@ -97,10 +97,10 @@ impl Call<'_> {
     }
 
     /// The body as an object of the path's type, defaulted, and what to warn of.
-    pub fn decode(&self, sent: &Sent<'_>) -> Result<(Value, Vec<String>), ApiError> {
+    pub fn decode(&self, body: &RequestBody<'_>) -> Result<(Value, Vec<String>), ApiError> {
         let kind = self.body_kind();
         let (mut object, warnings) =
-            wire::decode_object(sent.headers, &sent.body, &kind, self.schema()?, self.field_validation()?)?;
+            wire::decode_object(body.headers, &body.bytes, &kind, self.schema()?, self.field_validation()?)?;
         if kind.kind == self.resource.kind {
             self.resource.default(&mut object);
         }

@@ -61,14 +61,14 @@ impl Change {
 }
 
 /// How one watch's frames are made.
-pub struct Framing {
+pub struct WatchEncoder {
     pub resource: Arc<Resource>,
     pub shape: Shape,
     pub include: IncludeObject,
     pub selection: Selection,
 }
 
-impl Framing {
+impl WatchEncoder {
     /// The frame of an event, if it is one for this watcher. What the event is to everybody is encoded once for all.
     pub fn event(&self, event: &Event, now: Timestamp) -> Option<Bytes> {
         let natural = Change::plain(event);
