@@ -181,7 +181,7 @@ const STILL: &[&str] = &[
 #[test]
 fn folders_need_each_other_in_one_direction_only() {
     let rings = rings(&sources());
-    let known = |ring: &&String| STILL.iter().any(|still| ring.trim_start().starts_with(still));
+    let known = |ring: &&String| STILL.iter().any(|still| ring.contains(still));
     let new: Vec<_> = rings.iter().filter(|ring| !known(ring)).cloned().collect();
     assert!(new.is_empty(), "folders in a ring:\n{}", new.join("\n\n"));
 }
