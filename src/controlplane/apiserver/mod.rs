@@ -19,6 +19,7 @@ pub mod index;
 mod key;
 mod projection;
 pub mod proxy;
+pub mod rbac;
 pub mod request;
 pub mod reviews;
 mod root;

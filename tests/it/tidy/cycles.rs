@@ -173,7 +173,6 @@ fn rings(files: &[(String, String)]) -> Vec<String> {
 const STILL: &[&str] = &[
     "api/resources -> api/table",
     "controlplane/apiserver/admission -> controlplane/apiserver/allocate",
-    "controlplane/apiserver/index -> controlplane/apiserver/authz",
     "node/dns -> node/network",
     "node/proxy -> node/network",
 ];

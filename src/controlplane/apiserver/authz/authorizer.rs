@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use super::rule::{Action, Rule};
 use super::{Decision, decide, rules_for, sentence};
 use crate::api::status::ApiError;
 use crate::controlplane::apiserver::RequestInfo;
 use crate::controlplane::apiserver::index::Index;
+use crate::controlplane::apiserver::rbac::{Action, Rule};
 use crate::controlplane::apiserver::user::UserInfo;
 
 /// Decides over the index.

@@ -1,4 +1,4 @@
-use super::rule::Action;
+use crate::controlplane::apiserver::rbac::Action;
 
 /// What upstream says about an action that is not allowed: `User "jane" cannot list resource "pods" in API group "" in
 /// the namespace "default"`.

@@ -7,13 +7,10 @@
 mod authorizer;
 mod message;
 mod node;
-mod rbac;
-mod rule;
 
+pub use super::rbac::{Action, Rbac, RbacKind, RoleRef, Rule, quoted, rules};
 pub use authorizer::Authorizer;
 pub use message::sentence;
-pub use rbac::{Rbac, RbacKind, RoleRef, rules};
-pub use rule::{Action, Rule, quoted};
 
 use super::user::UserInfo;
 

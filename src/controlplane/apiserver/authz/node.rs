@@ -1,4 +1,4 @@
-use super::rule::{Action, Rule};
+use crate::controlplane::apiserver::rbac::{Action, Rule};
 use crate::controlplane::apiserver::user::UserInfo;
 
 /// What a node's identity may do: its kubelet, its service proxy and its DNS. The group's rules are upstream's

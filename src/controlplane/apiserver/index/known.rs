@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::controlplane::apiserver::authz::{Rbac, RbacKind};
+use crate::controlplane::apiserver::rbac::{Rbac, RbacKind};
 
 /// Collections whose objects are kept as they are.
 const KEPT: &[&str] = &[

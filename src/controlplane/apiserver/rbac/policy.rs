@@ -1,3 +1,5 @@
+//! Roles and bindings, compiled: which rules a user has where, and which one allows an action.
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

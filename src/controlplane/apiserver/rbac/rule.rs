@@ -1,3 +1,5 @@
+//! One rule of a role, and the action that it may allow.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
