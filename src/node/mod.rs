@@ -5,5 +5,6 @@ pub mod cri;
 pub mod dns;
 pub mod kubelet;
 pub mod network;
+pub mod prove;
 pub mod proxy;
 pub mod routes;

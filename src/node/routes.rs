@@ -98,6 +98,7 @@ mod tests {
                 name: name.into(),
                 internal_ip: ip.map(|ip| ip.parse().expect("address")),
                 pod_cidr: cidr.map(|cidr| cidr.parse().expect("network")),
+                zone: None,
             });
         };
         node("me", Some("172.18.0.2"), Some("10.42.0.0/24"));

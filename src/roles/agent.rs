@@ -3,11 +3,11 @@
 use anyhow::Context;
 use tokio::net::TcpListener;
 
+use super::network;
 use crate::config::NodeConfig;
 use crate::edge::loadbalancer;
 use crate::node::cri::containerd::{self, ContainerdOptions};
 use crate::node::kubelet::{self, KubeletOptions, identity};
-use crate::node::network;
 use crate::rt::Tasks;
 
 /// The interface on the cluster's network.
@@ -41,6 +41,7 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<()> {
         identity,
         runtime,
         runtime_up,
+        services: network.feed,
         network_proven: network.proven,
         listener,
     };

@@ -5,6 +5,7 @@
 //! ```
 
 mod agent;
+pub mod network;
 mod server;
 
 use std::path::Path;

@@ -4,6 +4,7 @@ mod labels;
 mod nodes;
 mod owner;
 mod pods;
+mod services;
 mod taints;
 
 pub use labels::{Labels, selects, selects_map};
@@ -12,4 +13,5 @@ pub use owner::{controller_of, is_controlled_by, owner_ref};
 pub use pods::{
     available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition,
 };
+pub use services::{ANNOUNCED_BY, SERVICE_NAME};
 pub use taints::{first_untolerated, tolerates, tolerates_any};

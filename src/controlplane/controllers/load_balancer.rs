@@ -14,10 +14,8 @@ use serde_json::json;
 use super::context::{Context, Error, ignore_not_found};
 use crate::client::informer::{Cache, Key};
 use crate::client::queue::Queue;
-use crate::client::typed::node_is_ready;
+use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
 
-/// The node that answers for a Service's external address.
-const ANNOUNCED_BY: &str = "minik.dev/announced-by";
 /// The class this controller serves, beside Services without one.
 const CLASS: &str = "minik.dev/loadbalancer";
 /// Nodes with this label are left out, as upstream defines.
@@ -171,7 +169,7 @@ fn watch_local(queue: &Queue<Key>, services: &Cache<Service>, slices: &Cache<End
     let (queue, services) = (queue.clone(), services.clone());
     slices.on_change(move |change| {
         for slice in change.both() {
-            let Some(name) = slice.labels().get("kubernetes.io/service-name") else { continue };
+            let Some(name) = slice.labels().get(SERVICE_NAME) else { continue };
             let key = Key::new(slice.namespace().unwrap_or_default(), name);
             if services.get(&key).is_some_and(|service| is_ours(&service) && is_local(&service)) {
                 queue.add(key);
@@ -250,7 +248,7 @@ impl Loop {
 
     fn ready_nodes(&self, key: &Key) -> BTreeSet<String> {
         let slices = self.slices.in_namespace(&key.namespace).into_iter();
-        let mine = slices.filter(|s| s.labels().get("kubernetes.io/service-name") == Some(&key.name));
+        let mine = slices.filter(|s| s.labels().get(SERVICE_NAME) == Some(&key.name));
         let mut names = BTreeSet::new();
         for slice in mine {
             for endpoint in slice.endpoints.iter().flatten() {

@@ -15,6 +15,7 @@ use super::services::Services;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
+use crate::node::network::Feed;
 use crate::rt::{SystemClock, Tasks};
 use crate::sys::identity::Machine;
 use crate::sys::{cgroups, inotify};
@@ -27,6 +28,8 @@ pub struct KubeletOptions {
     /// From [`crate::node::cri::containerd::supervise`]: the runtime, and whether it is up.
     pub runtime: Runtime,
     pub runtime_up: watch::Receiver<bool>,
+    /// The cluster's Services, for Pods' environment variables.
+    pub services: Feed,
     /// True once the node's network has been proven: without it the node is not Ready.
     pub network_proven: watch::Receiver<bool>,
     /// Port 10250 on all addresses.
@@ -48,7 +51,8 @@ pub enum KubeletError {
 /// by itself when runtime, Pods' network, the proof and the serving certificate are there.
 pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletError> {
     inotify::check_limits()?;
-    let KubeletOptions { config, identity, runtime, runtime_up, network_proven, listener } = options;
+    let KubeletOptions { config, identity, runtime, runtime_up, services, network_proven, listener } =
+        options;
     let dir = Path::new(NodeConfig::STATE_DIR).join("kubelet");
     let folder = |source| KubeletError::Folder { path: dir.clone(), source };
     std::fs::create_dir_all(dir.join("pods")).map_err(folder)?;
@@ -57,7 +61,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletEr
     let context = Arc::new(Context {
         events: Recorder::start(client.clone(), "kubelet", &config.node, Arc::new(SystemClock), tasks),
         objects: Objects::new(client.clone(), tasks.clone()),
-        services: Services::watch(client.clone(), tasks),
+        services: Services::new(services),
         tasks: tasks.clone(),
         runtime: runtime.clone(),
         resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),

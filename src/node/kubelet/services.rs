@@ -1,12 +1,8 @@
+//! The Services that Pods' environment variables tell of.
+
 use std::net::Ipv4Addr;
 
-use futures::StreamExt;
-use k8s_openapi::api::core::v1 as core;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
-
-use crate::rt::Tasks;
+use crate::node::network::{self, Feed};
 
 /// A Service as far as a Pod's environment tells of it. Headless Services have no variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,40 +17,24 @@ pub struct Service {
 /// The cluster's Services, for Pods' environment variables.
 #[derive(Clone)]
 pub struct Services {
-    store: Store<core::Service>,
+    feed: Feed,
 }
 
 impl Services {
-    /// Starts watching. Only what variables need is kept.
-    pub fn watch(client: Client, tasks: &Tasks) -> Self {
-        let (store, writer) = reflector::store();
-        let stream = watcher(Api::<core::Service>::all(client), watcher::Config::default())
-            .default_backoff()
-            .modify(|service| {
-                service.metadata.managed_fields = None;
-                service.metadata.annotations = None;
-                service.status = None;
-            })
-            .reflect(writer);
-        tasks.spawn_until_stop(async move {
-            let mut stream = Box::pin(stream);
-            while let Some(event) = stream.next().await {
-                if let Err(error) = event {
-                    tracing::debug!(%error, "Services cannot be watched at the moment");
-                }
-            }
-        });
-        Self { store }
+    /// Over the node's view of the cluster.
+    pub fn new(feed: Feed) -> Self {
+        Self { feed }
     }
 
     /// Those a Pod of `namespace` is told of, by name. Waits for the first list.
     pub async fn of(&self, namespace: &str) -> Vec<Service> {
-        let _ = self.store.wait_until_ready().await;
+        // An error says that the watch has ended with the node: what was seen last is told.
+        let _ = self.feed.services().wait_for(|generation| *generation > 0).await;
         let mut all: Vec<Service> = self
-            .store
-            .state()
-            .iter()
-            .filter_map(|service| read(service))
+            .feed
+            .read()
+            .services()
+            .filter_map(told)
             .filter(|s| s.namespace == namespace || (s.namespace == "default" && s.name == "kubernetes"))
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -62,16 +42,12 @@ impl Services {
     }
 }
 
-fn read(service: &core::Service) -> Option<Service> {
-    let spec = service.spec.as_ref()?;
-    let ports = spec.ports.iter().flatten().map(|port| {
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-        (port.name.clone().unwrap_or_default(), u16::try_from(port.port).unwrap_or(0), protocol)
-    });
+fn told(service: &network::Service) -> Option<Service> {
+    let ports = service.ports.iter();
     Some(Service {
-        namespace: service.metadata.namespace.clone()?,
-        name: service.metadata.name.clone()?,
-        cluster_ip: spec.cluster_ip.as_deref()?.parse().ok()?,
-        ports: ports.collect(),
+        namespace: service.key.namespace.clone(),
+        name: service.key.name.clone(),
+        cluster_ip: service.cluster_ip?,
+        ports: ports.map(|p| (p.name.clone(), p.port, p.protocol.lower().to_uppercase())).collect(),
     })
 }

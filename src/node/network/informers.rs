@@ -31,7 +31,8 @@ impl Feed {
         self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves on whenever Services or endpoints change, once both have been listed.
+    /// Moves on whenever Services, endpoints or nodes (whose zones endpoints are meant for) change, once Services and
+    /// endpoints have been listed.
     pub fn services(&self) -> watch::Receiver<u64> {
         self.services.clone()
     }
@@ -89,10 +90,11 @@ impl Source {
 
     fn tell(&self, change: Change) {
         let listed = *self.listed.read().unwrap_or_else(PoisonError::into_inner);
-        match change {
-            Change::Services if listed.services && listed.slices => self.services.send_modify(|g| *g += 1),
-            Change::Nodes if listed.nodes => self.nodes.send_modify(|g| *g += 1),
-            _ => {}
+        if change == Change::Nodes && listed.nodes {
+            self.nodes.send_modify(|g| *g += 1);
+        }
+        if change != Change::Nothing && listed.services && listed.slices {
+            self.services.send_modify(|g| *g += 1);
         }
     }
 }

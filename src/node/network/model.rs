@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Which node answers for the addresses of a LoadBalancer Service; written by the controller that gives them out.
-pub const ANNOUNCED_BY: &str = "minik.dev/announced-by";
+use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME};
+
 /// A Service with this label is left to another proxy.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The zone that a node is in, as upstream labels it.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// Upstream's default for sessionAffinityConfig.clientIP.timeoutSeconds.
 const AFFINITY_SECONDS: u32 = 10_800;
 
@@ -208,6 +209,8 @@ pub struct Endpoint {
     pub hostname: Option<String>,
     /// Nodes that should prefer this endpoint (hints.forNodes, trafficDistribution: PreferSameNode).
     pub for_nodes: Vec<String>,
+    /// Zones that should prefer this endpoint (hints.forZones, trafficDistribution: PreferSameZone).
+    pub for_zones: Vec<String>,
 }
 
 /// What a node needs of an EndpointSlice of IPv4 addresses.
@@ -249,7 +252,7 @@ fn endpoint(endpoint: &discovery::Endpoint) -> Option<Endpoint> {
     let address = endpoint.addresses.first()?.parse().ok()?;
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
-    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_ref());
+    let hints = endpoint.hints.clone().unwrap_or_default();
     Some(Endpoint {
         address,
         ready,
@@ -257,7 +260,8 @@ fn endpoint(endpoint: &discovery::Endpoint) -> Option<Endpoint> {
         terminating: conditions.terminating.unwrap_or(false),
         node: endpoint.node_name.clone(),
         hostname: endpoint.hostname.clone(),
-        for_nodes: hints.into_iter().flatten().map(|node| node.name.clone()).collect(),
+        for_nodes: hints.for_nodes.into_iter().flatten().map(|node| node.name).collect(),
+        for_zones: hints.for_zones.into_iter().flatten().map(|zone| zone.name).collect(),
     })
 }
 
@@ -267,6 +271,7 @@ pub struct Node {
     pub name: String,
     pub internal_ip: Option<Ipv4Addr>,
     pub pod_cidr: Option<Ipv4Net>,
+    pub zone: Option<String>,
 }
 
 impl Node {
@@ -283,6 +288,7 @@ impl Node {
                 .filter(|a| a.type_ == "InternalIP")
                 .find_map(|a| a.address.parse().ok()),
             pod_cidr: cidrs.filter_map(|cidr| cidr.parse::<Ipv4Net>().ok()).next(),
+            zone: object.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE).cloned()),
         }
     }
 }

@@ -44,6 +44,11 @@ impl View {
         self.nodes.values().map(Arc::as_ref)
     }
 
+    /// The zone that a node is in.
+    pub fn zone(&self, node: &str) -> Option<&str> {
+        self.nodes.get(node)?.zone.as_deref()
+    }
+
     /// The Service that owns a ClusterIP.
     pub fn service_at(&self, ip: Ipv4Addr) -> Option<&Service> {
         self.services().find(|service| service.cluster_ip == Some(ip))

@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::rules::Flow;
+use super::plan::At;
 use crate::sys::conntrack::Tracked;
 
 /// Entries of UDP Services and the endpoints behind them.
-pub(super) type Flows = BTreeMap<Flow, BTreeSet<Ipv4Addr>>;
+pub(super) type Flows = BTreeMap<At, BTreeSet<Ipv4Addr>>;
 
 /// Whether `flow` must be forgotten now that `new` holds instead of `old`: it goes to an endpoint that is no longer one,
 /// or it began while there was none and was never translated.
 pub(super) fn stale(old: &Flows, new: &Flows, node_ip: Ipv4Addr, flow: &Tracked) -> bool {
     let translated = flow.answered_by != flow.to;
-    let address = Flow::Address(flow.to, flow.port);
+    let address = At::Address(flow.to, flow.port);
     if let Some(endpoints) = new.get(&address) {
         return !endpoints.contains(&flow.answered_by);
     }
@@ -25,7 +25,7 @@ pub(super) fn stale(old: &Flows, new: &Flows, node_ip: Ipv4Addr, flow: &Tracked)
     if flow.to != node_ip && !flow.to.is_loopback() {
         return false;
     }
-    let node_port = Flow::NodePort(flow.port);
+    let node_port = At::NodePort(flow.port);
     match (new.get(&node_port), old.get(&node_port)) {
         (Some(endpoints), _) => !endpoints.contains(&flow.answered_by),
         (None, Some(endpoints)) => translated && endpoints.contains(&flow.answered_by),
@@ -41,13 +41,13 @@ mod tests {
         text.parse().expect("address")
     }
 
-    fn flows(at: Option<(Flow, &[&str])>) -> Flows {
+    fn flows(at: Option<(At, &[&str])>) -> Flows {
         at.into_iter().map(|(flow, endpoints)| (flow, endpoints.iter().map(|e| ip(e)).collect())).collect()
     }
 
     #[test]
     fn flows_to_what_is_gone_are_stale() {
-        let vip = Flow::Address(ip("10.43.0.9"), 53);
+        let vip = At::Address(ip("10.43.0.9"), 53);
         let check = |old: Option<&[&str]>, new: Option<&[&str]>, answered_by: &str, expect: bool| {
             let (old, new) = (flows(old.map(|e| (vip, e))), flows(new.map(|e| (vip, e))));
             let flow = Tracked::of(ip("10.42.0.7"), ip("10.43.0.9"), 53, ip(answered_by));
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn node_ports_are_the_nodes_only() {
-        let port = Flow::NodePort(30053);
+        let port = At::NodePort(30053);
         let (old, new) = (flows(Some((port, &["10.42.0.1"]))), flows(None));
         let check = |to: &str, answered_by: &str, expect: bool| {
             let flow = Tracked::of(ip("10.42.0.7"), ip(to), 30053, ip(answered_by));

@@ -7,7 +7,7 @@ use crate::node::network::{Kind, Port, Service, View};
 
 /// One endpoint of one port, merged from all slices that name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub struct Target {
     pub address: Ipv4Addr,
     pub port: u16,
     pub ready: bool,
@@ -15,11 +15,12 @@ pub(super) struct Target {
     pub terminating: bool,
     pub local: bool,
     pub for_nodes: Vec<String>,
+    pub for_zones: Vec<String>,
 }
 
 impl Target {
     /// `ip:port`, as rules and chain hashes write it.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         format!("{}:{}", self.address, self.port)
     }
 
@@ -63,7 +64,7 @@ pub(super) fn choose(view: &View, node: &str, service: &Service, port: &Port) ->
 
     let any = all.iter().any(Target::usable);
     let local_ready = all.iter().filter(|t| t.local && t.ready).count();
-    let cluster = if uses_cluster { best(hinted(&all, node)) } else { Vec::new() };
+    let cluster = if uses_cluster { best(hinted(&all, node, view.zone(node))) } else { Vec::new() };
     let local = if uses_local { best(all.iter().filter(|t| t.local).collect()) } else { Vec::new() };
     Usable { any, cluster, local, local_ready }
 }
@@ -76,14 +77,22 @@ fn best(targets: Vec<&Target>) -> Vec<Target> {
     if ready.is_empty() { pick(Target::closing) } else { ready }
 }
 
-/// Hints count only when every ready endpoint has one and at least one ready endpoint is meant for this node
-/// (trafficDistribution: PreferSameNode).
-fn hinted<'a>(all: &'a [Target], node: &str) -> Vec<&'a Target> {
-    let mut ready = all.iter().filter(|t| t.ready).peekable();
-    let complete = ready.peek().is_some() && ready.all(|t| !t.for_nodes.is_empty());
-    let mine = |t: &&Target| t.for_nodes.iter().any(|name| name == node);
-    let here = || all.iter().filter(|t| t.ready).filter(mine);
-    if complete && here().next().is_some() { here().collect() } else { all.iter().collect() }
+/// The endpoints that the hints of trafficDistribution mean for this node: those for the node, else those for its zone.
+/// Hints of a kind count only when every ready endpoint has one and at least one of them is meant for this node, as
+/// kube-proxy has it; otherwise all endpoints serve.
+fn hinted<'a>(all: &'a [Target], node: &str, zone: Option<&str>) -> Vec<&'a Target> {
+    let ready: Vec<&Target> = all.iter().filter(|t| t.ready).collect();
+    let meant = |hints: fn(&Target) -> &[String], name: &str| -> Vec<&'a Target> {
+        let complete = ready.iter().all(|t| !hints(t).is_empty());
+        let mine = ready.iter().filter(|t| complete && hints(t).iter().any(|hint| hint == name));
+        mine.copied().collect()
+    };
+    let here = meant(|t| &t.for_nodes, node);
+    if !here.is_empty() {
+        return here;
+    }
+    let near = zone.map(|zone| meant(|t| &t.for_zones, zone)).unwrap_or_default();
+    if near.is_empty() { all.iter().collect() } else { near }
 }
 
 /// Endpoints by address and port. During a move between slices one may stand in two: it counts once, at its best.
@@ -101,6 +110,7 @@ fn targets(view: &View, node: &str, service: &Service, port: &Port) -> Vec<Targe
                     terminating: endpoint.terminating,
                     local: endpoint.node.as_deref() == Some(node),
                     for_nodes: endpoint.for_nodes.clone(),
+                    for_zones: endpoint.for_zones.clone(),
                 };
                 let known = all.entry((target.address, target.port)).or_insert_with(|| target.clone());
                 if target.ready && !known.ready {

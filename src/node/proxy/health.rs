@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::rules::HealthCheck;
+use super::plan::HealthCheck;
 use crate::rt::{Stop, Tasks};
 
 struct Served {

@@ -1,8 +1,8 @@
-//! Service semantics on this node: a pure plan of rules, and backends that apply it.
+//! Service semantics on this node: a pure plan, and backends that apply it.
 //!
 //! ```text
-//! View --plan()--> Rules --Backend::apply()--> kernel
-//!   ^ informers                 | health checks, stale UDP flows
+//! View --plan()--> Plan --Backend::apply()--> kernel
+//!   ^ informers               | health checks, stale UDP flows
 //! ```
 //!
 //! Chains and their names follow kube-proxy's iptables mode, so what people know from there holds here.
@@ -14,11 +14,9 @@ mod health;
 mod iptables;
 mod names;
 mod plan;
-mod rules;
 mod sync;
 
 pub use backend::{Backend, BackendKind, open};
-pub use iptables::Iptables;
-pub use plan::{Settings, plan};
-pub use rules::{Chains, Flow, HealthCheck, Rules, Table};
+pub use endpoints::Target;
+pub use plan::{At, Frontend, FrontendKind, HealthCheck, Plan, Policy, Refusal, ServicePort, Settings, plan};
 pub use sync::{Proxy, run};

@@ -2,14 +2,9 @@
 
 use ring::digest::{SHA256, digest};
 
-use crate::node::network::{Port, Protocol, ServiceKey};
+use crate::node::network::Protocol;
 
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
-/// `namespace/name:port`, or without `:port` where the port has no name.
-pub(super) fn port_name(service: &ServiceKey, port: &Port) -> String {
-    if port.name.is_empty() { service.to_string() } else { format!("{service}:{}", port.name) }
-}
 
 /// `<prefix><hash>` for a Service port: KUBE-SVC-, KUBE-SVL-, KUBE-EXT-, KUBE-FW-.
 pub(super) fn service_chain(prefix: &str, port_name: &str, protocol: Protocol) -> String {
@@ -22,7 +17,7 @@ pub(super) fn endpoint_chain(port_name: &str, protocol: Protocol, endpoint: &str
 }
 
 /// The first 16 characters of the base32 SHA-256: 80 bits, short enough for iptables' 28 characters per chain name.
-fn hash(parts: &[&str]) -> String {
+pub(super) fn hash(parts: &[&str]) -> String {
     let sum = digest(&SHA256, parts.concat().as_bytes());
     sum.as_ref()[..10].chunks(5).flat_map(base32_of).collect()
 }

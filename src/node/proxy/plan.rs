@@ -1,17 +1,13 @@
-//! From what is observed to the rules that make it true on this node; no I/O, no clock, same input, same rules.
+//! From what is observed to what must hold on this node, in the words of Services and in no backend's; no I/O, no clock,
+//! same input, same plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::endpoints::{Target, Usable, choose, external};
-use super::names::{endpoint_chain, port_name, service_chain};
-use super::rules::{Flow, HealthCheck, Rules, Table};
-use crate::node::network::{Kind, Port, Service, View};
-
-/// Marks packets whose source must become the node's; the bit that kube-proxy uses.
-const MASQUERADE_BIT: &str = "0x4000";
+use super::endpoints::{Target, choose, external};
+use crate::node::network::{Kind, Port, Protocol, Service, ServiceKey, View};
 
 /// What the plan must know of the node and the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,368 +21,211 @@ pub struct Settings {
     pub answered_here: BTreeSet<Ipv4Addr>,
 }
 
-/// The rules for everything in `view` on the node that `settings` describes.
-pub fn plan(view: &View, settings: &Settings) -> Rules {
-    let mut rules = Rules::default();
-    fixed_chains(&mut rules, settings);
-    for service in view.services().filter(|service| !service.other_proxy) {
-        for port in &service.ports {
-            if let Some(cluster_ip) = service.cluster_ip
-                && !settings.answered_here.contains(&cluster_ip)
-                && !matches!(service.kind, Kind::ExternalName(_))
-            {
-                PortPlan::new(view, settings, service, port, cluster_ip).write(&mut rules);
-            }
+/// All that the proxy makes true on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// All Pod addresses. Pods' own addresses are kept inside of it and become the node's beyond it.
+    pub pods: Ipv4Net,
+    /// In the order in which they win an address that two of them claim.
+    pub services: Vec<ServicePort>,
+    /// By healthCheckNodePort.
+    pub health: BTreeMap<u16, HealthCheck>,
+    /// UDP entries and their endpoints: the kernel goes on sending known flows to endpoints that are gone, so their
+    /// connection tracking entries are deleted when they go.
+    pub udp: BTreeMap<At, BTreeSet<Ipv4Addr>>,
+}
+
+/// Which endpoints a side of a Service uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// All endpoints.
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// One port of one Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    pub service: ServiceKey,
+    /// `namespace/name:port`, or without `:port` where the port has no name.
+    pub name: String,
+    pub protocol: Protocol,
+    /// Seconds for which a client stays with its endpoint.
+    pub affinity: Option<u32>,
+    /// For clients that use the ClusterIP. They keep their address if they are Pods, and get the node's otherwise.
+    pub internal: Policy,
+    /// For clients that use any other frontend. With policy Cluster all of them get the node's address. With policy
+    /// Local, clients from outside keep theirs and use this node's endpoints; Pods keep theirs and use all endpoints;
+    /// the node itself uses all endpoints.
+    pub external: Policy,
+    /// Whether there is, or may be, a frontend for outside clients.
+    pub exposed: bool,
+    pub frontends: Vec<Frontend>,
+    /// Whether any endpoint is usable, here or elsewhere.
+    pub any: bool,
+    /// The endpoints for policy Cluster; empty where no side uses it.
+    pub cluster: Vec<Target>,
+    /// The endpoints for policy Local; empty where no side uses it.
+    pub local: Vec<Target>,
+    /// The port on which load balancers ask for the health of this node's endpoints.
+    pub health_check: Option<u16>,
+}
+
+impl ServicePort {
+    /// The endpoints of a policy.
+    pub fn targets(&self, policy: Policy) -> &[Target] {
+        match policy {
+            Policy::Cluster => &self.cluster,
+            Policy::Local => &self.local,
         }
     }
-    rules.push(
-        Table::Nat,
-        "KUBE-SERVICES",
-        r#"-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"#
-            .into(),
-    );
-    rules
-}
 
-/// Chains that exist whatever the Services are.
-fn fixed_chains(rules: &mut Rules, settings: &Settings) {
-    for chain in ["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL"] {
-        rules.chain(Table::Filter, chain);
+    /// Every endpoint that some client may reach, once.
+    pub fn all_targets(&self) -> impl Iterator<Item = &Target> {
+        self.cluster.iter().chain(self.local.iter().filter(|target| !self.cluster.contains(target)))
     }
-    rules.chain(Table::Nat, "KUBE-NODEPORTS");
-    let mut filter = |chain: &str, rule: &str| rules.push(Table::Filter, chain, rule.into());
-    filter(
-        "KUBE-FIREWALL",
-        r#"-m comment --comment "block incoming localnet connections" -d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"#,
-    );
-    filter("KUBE-FORWARD", "-m conntrack --ctstate INVALID -j DROP");
-    filter(
-        "KUBE-FORWARD",
-        &format!(
-            r#"-m comment --comment "kubernetes forwarding rules" -m mark --mark {MASQUERADE_BIT}/{MASQUERADE_BIT} -j ACCEPT"#
-        ),
-    );
-    filter(
-        "KUBE-FORWARD",
-        r#"-m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"#,
-    );
-    let mut nat = |chain: &str, rule: String| rules.push(Table::Nat, chain, rule);
-    nat("KUBE-MARK-MASQ", format!("-j MARK --or-mark {MASQUERADE_BIT}"));
-    nat("KUBE-POSTROUTING", format!("-m mark ! --mark {MASQUERADE_BIT}/{MASQUERADE_BIT} -j RETURN"));
-    // The mark goes before the packet does, so that it is not masqueraded again on its way through another interface.
-    nat("KUBE-POSTROUTING", format!("-j MARK --xor-mark {MASQUERADE_BIT}"));
-    nat(
-        "KUBE-POSTROUTING",
-        r#"-m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully"#
-            .into(),
-    );
-    let pods = settings.pod_cidr;
-    nat("MINIK-MASQ", format!("! -s {pods} -j RETURN"));
-    nat("MINIK-MASQ", format!("-d {pods} -j RETURN"));
-    nat("MINIK-MASQ", "-m addrtype --dst-type LOCAL -j RETURN".into());
-    nat(
-        "MINIK-MASQ",
-        r#"-m comment --comment "pods reach the world beyond the cluster as their node" -j MASQUERADE --random-fully"#
-            .into(),
-    );
 }
 
-/// Which way connections without a usable endpoint end.
-#[derive(Clone, Copy)]
-enum Refusal {
-    /// No endpoint anywhere.
+/// Where packets of a Service arrive: an address with a port, or a port on every address of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum At {
+    Address(Ipv4Addr, u16),
+    NodePort(u16),
+}
+
+/// Which field of a Service a frontend comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontendKind {
+    ClusterIp,
+    ExternalIp,
+    LoadBalancer,
+    NodePort,
+}
+
+/// One way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    pub kind: FrontendKind,
+    pub at: At,
+    /// How connections end that find no endpoint.
+    pub refusal: Option<Refusal>,
+    /// Who may come in (all others are dropped); empty where everybody may.
+    pub sources: Vec<Ipv4Net>,
+}
+
+/// Why connections without a usable endpoint end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No endpoint anywhere: refused.
     NoEndpoints,
-    /// Endpoints elsewhere, but policy Local and none here.
+    /// Endpoints elsewhere, but policy Local and none here: dropped, so that a client tries another node.
     NoLocalEndpoints,
 }
 
-impl Refusal {
-    fn comment(self, name: &str) -> String {
-        match self {
-            Self::NoEndpoints => format!(r#"-m comment --comment "{name} has no endpoints""#),
-            Self::NoLocalEndpoints => format!(r#"-m comment --comment "{name} has no local endpoints""#),
+/// What answers on a Service's healthCheckNodePort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub service: ServiceKey,
+    pub local_endpoints: usize,
+}
+
+/// The plan for everything in `view` on the node that `settings` describes.
+pub fn plan(view: &View, settings: &Settings) -> Plan {
+    let mut plan =
+        Plan { pods: settings.pod_cidr, services: Vec::new(), health: BTreeMap::new(), udp: BTreeMap::new() };
+    for service in view.services().filter(|service| !service.other_proxy) {
+        let Some(cluster_ip) = service.cluster_ip else { continue };
+        if settings.answered_here.contains(&cluster_ip) || matches!(service.kind, Kind::ExternalName(_)) {
+            continue;
+        }
+        for port in &service.ports {
+            let usable = choose(view, &settings.node, service, port);
+            plan.check_health(service, usable.local_ready);
+            let port = service_port(settings, service, port, cluster_ip, usable);
+            plan.note_udp(&port);
+            plan.services.push(port);
         }
     }
+    plan
+}
 
-    fn target(self) -> &'static str {
-        match self {
-            Self::NoEndpoints => "REJECT",
-            Self::NoLocalEndpoints => "DROP",
+impl Plan {
+    fn check_health(&mut self, service: &Service, local_ready: usize) {
+        let Some(port) = service.health_check_node_port.filter(|_| service.external_local) else { return };
+        let fresh = || HealthCheck { service: service.key.clone(), local_endpoints: 0 };
+        let check = self.health.entry(port).or_insert_with(fresh);
+        check.local_endpoints = check.local_endpoints.max(local_ready);
+    }
+
+    fn note_udp(&mut self, port: &ServicePort) {
+        if port.protocol != Protocol::Udp {
+            return;
+        }
+        for frontend in &port.frontends {
+            let endpoints = port.all_targets().map(|target| target.address);
+            self.udp.entry(frontend.at).or_default().extend(endpoints);
         }
     }
 }
 
-/// One port of one Service, with everything computed that its rules repeat.
-struct PortPlan<'a> {
-    settings: &'a Settings,
-    service: &'a Service,
-    port: &'a Port,
+fn service_port(
+    settings: &Settings,
+    service: &Service,
+    port: &Port,
     cluster_ip: Ipv4Addr,
-    name: String,
-    usable: Usable,
-    external: bool,
-    cluster_chain: String,
-    local_chain: String,
-    external_chain: String,
-    firewall_chain: String,
+    usable: super::endpoints::Usable,
+) -> ServicePort {
+    let policy = |local| if local { Policy::Local } else { Policy::Cluster };
+    let mut planned = ServicePort {
+        service: service.key.clone(),
+        name: port_name(&service.key, port),
+        protocol: port.protocol,
+        affinity: service.affinity,
+        internal: policy(service.internal_local),
+        external: policy(service.external_local),
+        exposed: external(service, port),
+        frontends: Vec::new(),
+        any: usable.any,
+        cluster: usable.cluster,
+        local: usable.local,
+        health_check: service.health_check_node_port.filter(|_| service.external_local),
+    };
+    let refusal = |policy| match (planned.any, planned.targets(policy).is_empty()) {
+        (false, _) => Some(Refusal::NoEndpoints),
+        (true, true) => Some(Refusal::NoLocalEndpoints),
+        (true, false) => None,
+    };
+    let (inside, outside) = (refusal(planned.internal), refusal(planned.external));
+    let at = |ip| At::Address(ip, port.port);
+    let frontend = |kind, at, refusal| Frontend { kind, at, refusal, sources: Vec::new() };
+    planned.frontends.push(frontend(FrontendKind::ClusterIp, at(cluster_ip), inside));
+    let external_ips = service.external_ips.iter();
+    planned.frontends.extend(external_ips.map(|ip| frontend(FrontendKind::ExternalIp, at(*ip), outside)));
+    if service.kind == Kind::LoadBalancer {
+        let sources = source_ranges(settings, service);
+        let balancers = service.ingress_ips.iter().map(|ip| Frontend {
+            sources: sources.clone(),
+            ..frontend(FrontendKind::LoadBalancer, at(*ip), outside)
+        });
+        planned.frontends.extend(balancers);
+    }
+    let node_port = port.node_port.map(|port| frontend(FrontendKind::NodePort, At::NodePort(port), outside));
+    planned.frontends.extend(node_port);
+    planned
 }
 
-impl<'a> PortPlan<'a> {
-    fn new(
-        view: &View,
-        settings: &'a Settings,
-        service: &'a Service,
-        port: &'a Port,
-        cluster_ip: Ipv4Addr,
-    ) -> Self {
-        let name = port_name(&service.key, port);
-        let chain = |prefix| service_chain(prefix, &name, port.protocol);
-        Self {
-            usable: choose(view, &settings.node, service, port),
-            external: external(service, port),
-            cluster_chain: chain("KUBE-SVC-"),
-            local_chain: chain("KUBE-SVL-"),
-            external_chain: chain("KUBE-EXT-"),
-            firewall_chain: chain("KUBE-FW-"),
-            settings,
-            service,
-            port,
-            cluster_ip,
-            name,
-        }
+/// Who may use the load balancer's addresses. A node that may, may also do so with such an address as its source: that
+/// is what the kernel takes when it is the destination.
+fn source_ranges(settings: &Settings, service: &Service) -> Vec<Ipv4Net> {
+    let mut sources = service.source_ranges.clone();
+    if sources.iter().any(|range| range.contains(&settings.node_ip)) {
+        sources.extend(service.ingress_ips.iter().map(|ip| Ipv4Net::from(*ip)));
     }
+    sources
+}
 
-    fn write(&self, rules: &mut Rules) {
-        self.cluster_ip_rules(rules);
-        self.external_ip_rules(rules);
-        self.load_balancer_rules(rules);
-        self.node_port_rules(rules);
-        self.external_chain_rules(rules);
-        if !self.usable.cluster.is_empty() {
-            self.balance(rules, &self.cluster_chain, &self.usable.cluster);
-        }
-        if !self.usable.local.is_empty() {
-            self.balance(rules, &self.local_chain, &self.usable.local);
-        }
-        self.endpoint_chains(rules);
-        self.note_udp(rules);
-    }
-
-    /// `-m tcp -p tcp -d IP --dport PORT`.
-    fn to(&self, ip: Ipv4Addr) -> String {
-        let protocol = self.port.protocol.lower();
-        format!("-m {protocol} -p {protocol} -d {ip}/32 --dport {}", self.port.port)
-    }
-
-    fn comment(&self, what: &str) -> String {
-        format!(r#"-m comment --comment "{} {what}""#, self.name)
-    }
-
-    fn refusal(&self, local: bool) -> Option<Refusal> {
-        let usable = if local { &self.usable.local } else { &self.usable.cluster };
-        match (self.usable.any, usable.is_empty()) {
-            (false, _) => Some(Refusal::NoEndpoints),
-            (true, true) => Some(Refusal::NoLocalEndpoints),
-            (true, false) => None,
-        }
-    }
-
-    fn refuse(&self, rules: &mut Rules, chain: &str, refusal: Refusal, destination: &str) {
-        let rule = format!("{} {destination} -j {}", refusal.comment(&self.name), refusal.target());
-        rules.push(Table::Filter, chain, rule);
-    }
-
-    fn cluster_ip_rules(&self, rules: &mut Rules) {
-        let to = self.to(self.cluster_ip);
-        if let Some(refusal) = self.refusal(self.service.internal_local) {
-            return self.refuse(rules, "KUBE-SERVICES", refusal, &to);
-        }
-        let chain = if self.service.internal_local { &self.local_chain } else { &self.cluster_chain };
-        let comment = self.comment("cluster IP");
-        rules.push(Table::Nat, "KUBE-SERVICES", format!("{comment} {to} -j {chain}"));
-        // A node's own or foreign source would get its answer past this node, untranslated.
-        let pods = self.settings.pod_cidr;
-        rules.push(Table::Nat, chain, format!("{comment} {to} ! -s {pods} -j KUBE-MARK-MASQ"));
-    }
-
-    fn external_ip_rules(&self, rules: &mut Rules) {
-        for ip in &self.service.external_ips {
-            let to = self.to(*ip);
-            if self.usable.any {
-                let comment = self.comment("external IP");
-                rules.push(Table::Nat, "KUBE-SERVICES", format!("{comment} {to} -j {}", self.external_chain));
-            }
-            if let Some(refusal) = self.refusal(self.service.external_local) {
-                self.refuse(rules, "KUBE-EXTERNAL-SERVICES", refusal, &to);
-            }
-        }
-    }
-
-    fn ingress_ips(&self) -> &[Ipv4Addr] {
-        if self.service.kind == Kind::LoadBalancer { &self.service.ingress_ips } else { &[] }
-    }
-
-    fn load_balancer_rules(&self, rules: &mut Rules) {
-        let guarded = !self.service.source_ranges.is_empty();
-        for ip in self.ingress_ips() {
-            let to = self.to(*ip);
-            if self.usable.any {
-                let chain = if guarded { &self.firewall_chain } else { &self.external_chain };
-                let comment = self.comment("loadbalancer IP");
-                rules.push(Table::Nat, "KUBE-SERVICES", format!("{comment} {to} -j {chain}"));
-            }
-            if guarded {
-                let comment = self.comment(&format!("traffic not accepted by {}", self.firewall_chain));
-                rules.push(Table::Filter, "KUBE-PROXY-FIREWALL", format!("{comment} {to} -j DROP"));
-            }
-            if let Some(refusal) = self.refusal(self.service.external_local) {
-                self.refuse(rules, "KUBE-EXTERNAL-SERVICES", refusal, &to);
-            }
-        }
-        if guarded && self.usable.any && !self.ingress_ips().is_empty() {
-            self.firewall_rules(rules);
-        }
-    }
-
-    /// Sources outside the ranges pass through untranslated, and KUBE-PROXY-FIREWALL drops what still has the load
-    /// balancer's address.
-    fn firewall_rules(&self, rules: &mut Rules) {
-        let comment = self.comment("loadbalancer IP");
-        let mut admits_node = false;
-        for range in &self.service.source_ranges {
-            admits_node |= range.contains(&self.settings.node_ip);
-            let rule = format!("{comment} -s {range} -j {}", self.external_chain);
-            rules.push(Table::Nat, &self.firewall_chain, rule);
-        }
-        if admits_node {
-            // The node may use the load balancer's address as its source when that is its destination.
-            for ip in self.ingress_ips() {
-                let rule = format!("{comment} -s {ip}/32 -j {}", self.external_chain);
-                rules.push(Table::Nat, &self.firewall_chain, rule);
-            }
-        }
-        let dropped = format!(
-            r#"-m comment --comment "other traffic to {} will be dropped by KUBE-PROXY-FIREWALL""#,
-            self.name
-        );
-        rules.push(Table::Nat, &self.firewall_chain, dropped);
-    }
-
-    fn node_port_rules(&self, rules: &mut Rules) {
-        if let Some(port) = self.service.health_check_node_port.filter(|_| self.service.external_local) {
-            let comment = self.comment("health check node port");
-            let rule = format!("{comment} -m tcp -p tcp --dport {port} -j ACCEPT");
-            rules.push(Table::Filter, "KUBE-NODEPORTS", rule);
-            let check = rules
-                .health
-                .entry(port)
-                .or_insert_with(|| HealthCheck { service: self.service.key.clone(), local_endpoints: 0 });
-            check.local_endpoints = check.local_endpoints.max(self.usable.local_ready);
-        }
-        let Some(port) = self.port.node_port else { return };
-        let protocol = self.port.protocol.lower();
-        let to = format!("-m {protocol} -p {protocol} --dport {port}");
-        if self.usable.any {
-            let rule = format!("-m comment --comment {} {to} -j {}", self.name, self.external_chain);
-            rules.push(Table::Nat, "KUBE-NODEPORTS", rule);
-        }
-        if let Some(refusal) = self.refusal(self.service.external_local) {
-            let to = format!("-m addrtype --dst-type LOCAL {to}");
-            self.refuse(rules, "KUBE-EXTERNAL-SERVICES", refusal, &to);
-        }
-    }
-
-    /// Where external traffic enters: masqueraded for policy Cluster; for Local the source is kept, except where the
-    /// node itself asks, and Pods use all endpoints as if they had used the ClusterIP.
-    fn external_chain_rules(&self, rules: &mut Rules) {
-        if !self.external || !self.usable.any {
-            return;
-        }
-        let chain = &self.external_chain;
-        let mut push = |rule: String| rules.push(Table::Nat, chain, rule);
-        let comment = |what: &str| {
-            format!(r#"-m comment --comment "{what} traffic for {} external destinations""#, self.name)
-        };
-        if !self.service.external_local {
-            push(format!("{} -j KUBE-MARK-MASQ", comment("masquerade")));
-            if !self.usable.cluster.is_empty() {
-                push(format!("-j {}", self.cluster_chain));
-            }
-            return;
-        }
-        if !self.usable.cluster.is_empty() {
-            let pods = self.settings.pod_cidr;
-            push(format!("{} -s {pods} -j {}", comment("pod"), self.cluster_chain));
-            push(format!("{} -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ", comment("masquerade LOCAL")));
-            push(format!(
-                "{} -m addrtype --src-type LOCAL -j {}",
-                comment("route LOCAL"),
-                self.cluster_chain
-            ));
-        }
-        if !self.usable.local.is_empty() {
-            push(format!("-j {}", self.local_chain));
-        }
-    }
-
-    /// Known clients go back to their endpoint; others get any, with equal probability: the n-th of those left is
-    /// taken with 1/n.
-    fn balance(&self, rules: &mut Rules, chain: &str, targets: &[Target]) {
-        let chain_of = |t: &Target| endpoint_chain(&self.name, self.port.protocol, &t.text());
-        let comment = |t: &Target| self.comment(&format!("-> {}", t.text()));
-        if let Some(seconds) = self.service.affinity {
-            for target in targets {
-                let sep = chain_of(target);
-                let recent = format!("-m recent --name {sep} --rcheck --seconds {seconds} --reap");
-                rules.push(Table::Nat, chain, format!("{} {recent} -j {sep}", comment(target)));
-            }
-        }
-        for (at, target) in targets.iter().enumerate() {
-            let left = targets.len() - at;
-            let sep = chain_of(target);
-            let chance = if left > 1 {
-                format!(" -m statistic --mode random --probability {:.10}", 1.0 / left as f64)
-            } else {
-                String::new()
-            };
-            rules.push(Table::Nat, chain, format!("{}{chance} -j {sep}", comment(target)));
-        }
-    }
-
-    fn endpoint_chains(&self, rules: &mut Rules) {
-        let protocol = self.port.protocol.lower();
-        for target in self.usable.cluster.iter().chain(&self.usable.local) {
-            let sep = endpoint_chain(&self.name, self.port.protocol, &target.text());
-            if rules.nat.contains_key(&sep) {
-                continue;
-            }
-            let comment = format!("-m comment --comment {}", self.name);
-            // Hairpin: a Pod that reaches itself through its Service must see an answerable source.
-            let hairpin = format!("{comment} -s {}/32 -j KUBE-MARK-MASQ", target.address);
-            let remember = match self.service.affinity {
-                Some(_) => format!(" -m recent --name {sep} --set"),
-                None => String::new(),
-            };
-            let translate = format!(
-                "{comment}{remember} -m {protocol} -p {protocol} -j DNAT --to-destination {}",
-                target.text()
-            );
-            rules.push(Table::Nat, &sep, hairpin);
-            rules.push(Table::Nat, &sep, translate);
-        }
-    }
-
-    fn note_udp(&self, rules: &mut Rules) {
-        if self.port.protocol != crate::node::network::Protocol::Udp {
-            return;
-        }
-        let endpoints: BTreeSet<Ipv4Addr> =
-            self.usable.cluster.iter().chain(&self.usable.local).map(|t| t.address).collect();
-        let external = self.service.external_ips.iter().chain(self.ingress_ips());
-        let addresses = std::iter::once(&self.cluster_ip).chain(external);
-        let flows = addresses.map(|ip| Flow::Address(*ip, self.port.port));
-        for flow in flows.chain(self.port.node_port.map(Flow::NodePort)) {
-            rules.udp.entry(flow).or_default().extend(&endpoints);
-        }
-    }
+/// `namespace/name:port`, or without `:port` where the port has no name.
+fn port_name(service: &ServiceKey, port: &Port) -> String {
+    if port.name.is_empty() { service.to_string() } else { format!("{service}:{}", port.name) }
 }

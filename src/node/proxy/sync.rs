@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use super::backend::Backend;
 use super::conntrack::{Flows, stale};
 use super::health::HealthServers;
-use super::plan::{Settings, plan};
-use super::rules::Rules;
+use super::plan::{Plan, Settings, plan};
 use crate::node::network::Feed;
 use crate::rt::{Backoff, Tasks};
 use crate::sys::conntrack::forget_udp;
@@ -49,11 +48,11 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
     loop {
         let generation = *changes.borrow_and_update();
         let start = Instant::now();
-        let rules = plan(&proxy.feed.read(), &proxy.settings);
-        match proxy.backend.apply(&rules).await {
+        let plan = plan(&proxy.feed.read(), &proxy.settings);
+        match proxy.backend.apply(&plan).await {
             Ok(()) => {
                 failures = 0;
-                finish(&proxy, &mut health, &mut udp, rules).await;
+                finish(&proxy, &mut health, &mut udp, plan).await;
                 applied.send_replace(generation);
             }
             Err(error) => {
@@ -86,9 +85,9 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
 }
 
 /// What follows once the rules hold.
-async fn finish(proxy: &Proxy, health: &mut HealthServers, udp: &mut Flows, rules: Rules) {
-    health.update(&rules.health).await;
-    let old = std::mem::replace(udp, rules.udp);
+async fn finish(proxy: &Proxy, health: &mut HealthServers, udp: &mut Flows, plan: Plan) {
+    health.update(&plan.health).await;
+    let old = std::mem::replace(udp, plan.udp);
     if old == *udp {
         return;
     }

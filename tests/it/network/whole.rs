@@ -15,7 +15,7 @@ use hickory_resolver::proto::op::{Message, MessageType, OpCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use minik::config::{NodeConfig, Role};
 use minik::edge::loadbalancer;
-use minik::node::network::{self, Handles, Options};
+use minik::roles::network::{self, Handles, Options};
 use minik::rt::Tasks;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;

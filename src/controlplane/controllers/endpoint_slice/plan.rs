@@ -9,9 +9,9 @@ use kube::ResourceExt;
 use super::super::service_pods::{
     HEADLESS, Port, address, hostname, is_headless, ports, publishes_not_ready, target_ref,
 };
+pub(super) use crate::client::typed::SERVICE_NAME;
 use crate::client::typed::{Labels, is_ready, owner_ref};
 
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Upstream's `--max-endpoints-per-slice`.

@@ -1,5 +1,8 @@
 //! Rules through `iptables-restore`: one run per sync, only the chains that changed.
 
+mod chains;
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,9 +10,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use futures::future::BoxFuture;
 
 use super::backend::Backend;
-use super::rules::{Rules, Table};
+use super::plan::Plan;
 use crate::sys::exec::ExecError;
 use crate::sys::iptables::PacketFilter;
+use chains::{Rules, Table};
 
 /// Chains that come and go with Services: found without a plan for them, they are left over.
 const PER_SERVICE: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];
@@ -123,8 +127,13 @@ impl Iptables {
 }
 
 impl Backend for Iptables {
-    fn apply<'a>(&'a mut self, rules: &'a Rules) -> BoxFuture<'a, Result<(), ExecError>> {
-        Box::pin(self.sync(rules))
+    fn apply<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<(), ExecError>> {
+        let rules = text::write(plan);
+        Box::pin(async move { self.sync(&rules).await })
+    }
+
+    fn forget(&mut self) {
+        self.known = None;
     }
 }
 
@@ -220,18 +229,18 @@ mod tests {
     async fn a_sync_writes_only_what_changed() {
         let (recorder, mut backend) = open();
         let first = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-A"])]);
-        backend.apply(&first).await.expect("first");
+        backend.sync(&first).await.expect("first");
         assert_eq!(batches(&recorder).len(), 1);
 
-        backend.apply(&first).await.expect("nothing new");
+        backend.sync(&first).await.expect("nothing new");
         assert_eq!(batches(&recorder), Vec::<String>::new());
 
         let second = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-B"])]);
-        backend.apply(&second).await.expect("one chain");
+        backend.sync(&second).await.expect("one chain");
         let expect = "*nat\n:KUBE-SVC-A - [0:0]\n-A KUBE-SVC-A -j KUBE-SEP-B\nCOMMIT\n";
         assert_eq!(batches(&recorder), [expect]);
 
-        backend.apply(&rules(&[("KUBE-SERVICES", &[])])).await.expect("the service goes");
+        backend.sync(&rules(&[("KUBE-SERVICES", &[])])).await.expect("the service goes");
         let expect = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n-X KUBE-SVC-A\nCOMMIT\n";
         assert_eq!(batches(&recorder), [expect]);
     }
@@ -245,7 +254,7 @@ mod tests {
              :CNI-HOSTPORT-DNAT - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j \
              KUBE-SERVICES\nCOMMIT\n",
         ));
-        backend.apply(&rules(&[("KUBE-SERVICES", &[])])).await.expect("applied");
+        backend.sync(&rules(&[("KUBE-SERVICES", &[])])).await.expect("applied");
         let batch = batches(&recorder).concat();
         assert!(batch.contains(":KUBE-SVC-OLD - [0:0]\n") && batch.contains("-X KUBE-SVC-OLD\n"), "{batch}");
         assert!(!batch.contains("CANARY") && !batch.contains("CNI-"), "{batch}");
@@ -259,7 +268,7 @@ mod tests {
     async fn a_failed_sync_is_followed_by_a_full_one() {
         let (recorder, mut backend) = open();
         let wanted = rules(&[("KUBE-SERVICES", &[])]);
-        backend.apply(&wanted).await.expect("applied");
+        backend.sync(&wanted).await.expect("applied");
         let full = batches(&recorder);
         let refused = ExecError::Failed {
             line: "iptables-restore".into(),
@@ -267,9 +276,9 @@ mod tests {
             stderr: "refused".into(),
         };
         recorder.answer(Err(refused));
-        backend.apply(&rules(&[("KUBE-SERVICES", &["-j X"])])).await.expect_err("refused");
+        backend.sync(&rules(&[("KUBE-SERVICES", &["-j X"])])).await.expect_err("refused");
         recorder.take();
-        backend.apply(&wanted).await.expect("applied");
+        backend.sync(&wanted).await.expect("applied");
         assert_eq!(batches(&recorder), full);
     }
 }

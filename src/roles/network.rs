@@ -1,4 +1,9 @@
-//! Starts the node's network, in the order in which its parts need each other.
+//! The node's network as one thing: one set of watches feeds service proxy, DNS, routes and load balancer addresses,
+//! and the node is Ready only when a name and a Service have been reached through them.
+//!
+//! ```text
+//! prepare (sysctls, DNS address) --> watch --both lists here--> rules applied --name + connection--> proven
+//! ```
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,11 +12,9 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::informers::{Feed, feed};
-use super::model::Kind;
-use super::prove::prove;
-use super::view::View;
 use crate::config::NodeConfig;
+use crate::node::network::{Feed, announced, feed};
+use crate::node::prove::prove;
 use crate::node::{dns, proxy, routes};
 use crate::rt::Tasks;
 use crate::sys::exec::{ExecError, System};
@@ -88,7 +91,7 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
         },
         tasks,
     );
-    let announced = follow_announced(feed.clone(), config.node.clone(), tasks);
+    let announced = announced(feed.clone(), config.node.clone(), tasks);
     let proven = follow_proof(&config, applied.clone(), tasks);
     Ok(Handles { feed, applied, proven, announced, netlink })
 }
@@ -116,36 +119,6 @@ fn follow_proof(
             proven.send_replace(true);
         }
         // Kept open: what is proven stays so.
-        std::future::pending::<()>().await;
-    });
-    seen
-}
-
-/// The LoadBalancer addresses that the view says `node` answers for.
-fn announced_at(view: &View, node: &str) -> BTreeSet<Ipv4Addr> {
-    view.services()
-        .filter(|service| service.kind == Kind::LoadBalancer)
-        .filter(|service| service.announced_by.as_deref() == Some(node))
-        .flat_map(|service| service.ingress_ips.iter().copied())
-        .collect()
-}
-
-fn follow_announced(feed: Feed, node: String, tasks: &Tasks) -> watch::Receiver<Option<BTreeSet<Ipv4Addr>>> {
-    let (announced, seen) = watch::channel(None);
-    tasks.spawn_until_stop(async move {
-        let mut changes = feed.services();
-        while changes.wait_for(|generation| *generation > 0).await.is_ok() {
-            changes.borrow_and_update();
-            let now = Some(announced_at(&feed.read(), &node));
-            announced.send_if_modified(|known| {
-                let changed = *known != now;
-                *known = now;
-                changed
-            });
-            if changes.changed().await.is_err() {
-                break;
-            }
-        }
         std::future::pending::<()>().await;
     });
     seen
