@@ -4,6 +4,7 @@
 //! over data: decode (JSON or protobuf) and prune, default, validate, patch, select, render as a table,
 //! describe as OpenAPI; and the table of resources, which says for each kind which of these apply and how.
 
+pub mod cron;
 pub mod meta;
 pub mod openapi;
 pub mod patch;

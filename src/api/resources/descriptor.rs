@@ -302,6 +302,11 @@ impl Resource {
         (self.printer.cells)(object, now)
     }
 
+    /// Whether a delete that says nothing of dependents leaves them.
+    pub fn orphans_dependents(&self) -> bool {
+        self.strategy().orphans_dependents()
+    }
+
     /// Seconds between the wish to delete and the removal, for kinds whose end somebody else must confirm;
     /// `None`: removed at once. `asked`: what the request says.
     pub fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {

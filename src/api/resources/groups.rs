@@ -68,7 +68,7 @@ fn core_rows() -> Vec<Resource> {
             .short(&["pvc"])
             .status(),
         Resource::cluster(gv, "PersistentVolume", "persistentvolumes")
-            .with(&core::Volume)
+            .with(&core::PersistentVolume)
             .short(&["pv"])
             .status(),
         Resource::namespaced(gv, "Pod", "pods")
@@ -122,7 +122,7 @@ fn apiregistration() -> Vec<Resource> {
 fn apps_rows() -> Vec<Resource> {
     let gv = ("apps", "v1");
     vec![
-        Resource::namespaced(gv, "ControllerRevision", "controllerrevisions"),
+        Resource::namespaced(gv, "ControllerRevision", "controllerrevisions").with(&apps::ControllerRevision),
         Resource::namespaced(gv, "DaemonSet", "daemonsets")
             .with(&apps::DaemonSet)
             .short(&["ds"])

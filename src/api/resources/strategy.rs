@@ -49,6 +49,11 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Whether a delete that says nothing of dependents leaves them: so older versions did, and some kinds still do.
+    fn orphans_dependents(&self) -> bool {
+        false
+    }
+
     /// For a resource that shows another one's objects: the stored object as this version writes it.
     fn from_storage(&self, _object: &mut Value) {}
 

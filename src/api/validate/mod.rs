@@ -1,9 +1,13 @@
 //! Field errors with upstream's sentences, checks of names and values, and the rules of object metadata.
 
+mod check;
 mod error;
 mod names;
 mod object_meta;
+mod selector;
 
+pub use check::{Check, IMMUTABLE, NOT_NEGATIVE, Rule, check, check_at, same};
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use names::*;
 pub use object_meta::{NameRule, annotations_errors, labels_errors, object_meta, object_meta_update};
+pub use selector::{amount, is_empty_selector, is_readable_selector, is_zero_amount, label_selector};

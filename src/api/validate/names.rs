@@ -238,6 +238,26 @@ pub fn http_header_name(value: &str) -> Vec<String> {
     vec![pattern(rule, "[-A-Za-z0-9]+", &["X-Header-Name"])]
 }
 
+/// A name in a domain, as `acme.io/foo`.
+pub fn domain_prefixed_path(value: &str) -> Vec<String> {
+    if value.is_empty() {
+        return vec!["must not be empty".into()];
+    }
+    let Some((domain, path)) =
+        value.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".into()];
+    };
+    if let Some(why) = dns1123_subdomain(domain).into_iter().next() {
+        return vec![why];
+    }
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/%:@$&'()*+,;=-._~!".contains(&b);
+    if path.bytes().all(fits) {
+        return Vec::new();
+    }
+    vec!["Invalid path".into()]
+}
+
 /// An IPv4 or IPv6 address.
 pub fn ip_address(value: &str) -> Vec<String> {
     if value.parse::<std::net::IpAddr>().is_ok() {

@@ -3,19 +3,19 @@ use serde_json::{Value, json};
 use super::container::{self, Seen};
 use super::pod_spec::{default_pod, default_spec, default_template};
 use super::pod_update;
+use super::scheduling;
 use super::volume;
 use crate::api::meta::ObjectExt;
 use crate::api::quantity::Quantity;
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
 use crate::api::validate::{
-    FieldError, Path, annotations_errors, dns1123_label, dns1123_subdomain, ip_address, labels_errors,
-    qualified_name,
+    FieldError, Path, annotations_errors, check_at, dns1123_label, dns1123_subdomain, ip_address,
+    labels_errors,
 };
 
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
-const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub struct Pod;
 
@@ -138,8 +138,11 @@ pub fn validate_template(template: &Value, path: &Path) -> Vec<FieldError> {
 
 /// Everything wrong with a Pod's spec. Rule: `ValidatePodSpec`.
 pub fn validate_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let volumes = volume::validate(spec, path, &mut errors);
+    let mut volumes = std::collections::BTreeSet::new();
+    let mut errors = check_at(spec, path, |spec| {
+        volumes = volume::validate(spec);
+        scheduling::validate(spec);
+    });
     let mut seen = Seen::default();
     if spec.array_at("/containers").is_empty() {
         errors.push(FieldError::required(path.child("containers"), ""));
@@ -182,7 +185,6 @@ pub fn validate_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
         let why = "must be greater than or equal to 0";
         errors.push(FieldError::invalid(path.child("terminationGracePeriodSeconds"), seconds, why));
     }
-    tolerations(spec, &path.child("tolerations"), &mut errors);
     errors
 }
 
@@ -202,38 +204,6 @@ fn names(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
             errors.extend(
                 rule(value).into_iter().map(|why| FieldError::invalid(path.child(field), value, why)),
             );
-        }
-    }
-    errors.extend(labels_errors(spec.get("nodeSelector"), &path.child("nodeSelector")));
-}
-
-fn tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    for (index, toleration) in spec.array_at("/tolerations").iter().enumerate() {
-        let at = path.index(index);
-        let text = |key: &str| toleration.text(key).unwrap_or_default();
-        let (key, operator, effect) = (text("key"), text("operator"), text("effect"));
-        if !key.is_empty() {
-            let wrong = qualified_name(key).into_iter();
-            errors.extend(wrong.map(|why| FieldError::invalid(at.child("key"), key, why)));
-        }
-        if key.is_empty() && operator != "Exists" {
-            let why =
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(at.child("operator"), operator, why));
-        }
-        if !["", "Equal", "Exists"].contains(&operator) {
-            errors.push(FieldError::not_supported(at.child("operator"), operator, &["Equal", "Exists"]));
-        }
-        if operator == "Exists" && !text("value").is_empty() {
-            let why = "value must be empty when `operator` is 'Exists'";
-            errors.push(FieldError::invalid(at.child("operator"), toleration.clone(), why));
-        }
-        if !effect.is_empty() && !EFFECTS.contains(&effect) {
-            errors.push(FieldError::not_supported(at.child("effect"), effect, EFFECTS));
-        }
-        if toleration.has("tolerationSeconds") && effect != "NoExecute" {
-            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(FieldError::invalid(at.child("effect"), effect, why));
         }
     }
 }

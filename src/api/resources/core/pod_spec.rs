@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::container;
+use super::persistent_volume::default_sources;
 use crate::api::resources::fill::Fill;
 
 /// Defaults of the Pod template below `key` of a workload's spec.
@@ -61,7 +62,7 @@ fn default_volume(volume: &mut Value) {
     for source in ["configMap", "secret", "downwardAPI", "projected"] {
         volume.within(source, |source| source.fill("defaultMode", 0o644));
     }
-    volume.within("hostPath", |source| source.fill("type", ""));
+    default_sources(volume);
     volume.within("downwardAPI", |source| source.each("items", default_downward_item));
     volume.within("projected", |source| {
         source.each("sources", |source| {

@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
+use super::autoscaler_rules;
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
+use crate::api::validate::{FieldError, check};
 
 /// HorizontalPodAutoscalers of autoscaling/v2, the stored form.
 pub struct AutoscalerV2;
@@ -14,7 +16,28 @@ impl Strategy for AutoscalerV2 {
         if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
             spec.put("metrics", json!([cpu(json!(80))]));
         }
+        spec.within("behavior", default_behavior);
     }
+
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        autoscaler_rules::validate(new, old)
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        check(new, "status", |status| status.not_negative(&["currentReplicas", "desiredReplicas"]))
+    }
+}
+
+/// Rule: `SetDefaults_HorizontalPodAutoscalerBehavior`: what is not said of a direction is the usual.
+fn default_behavior(behavior: &mut Value) {
+    let up = behavior.open("scaleUp");
+    up.fill("stabilizationWindowSeconds", 0);
+    up.fill_text("selectPolicy", "Max");
+    let double = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    up.fill("policies", json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, double]));
+    let down = behavior.open("scaleDown");
+    down.fill_text("selectPolicy", "Max");
+    down.fill("policies", json!([double]));
 }
 
 /// The metric that version 1 has a field of its own for.
@@ -36,6 +59,22 @@ impl Strategy for AutoscalerV1 {
         let spec = scaler.open("spec");
         spec.fill("minReplicas", 1);
         spec.fill("targetCPUUtilizationPercentage", 80);
+    }
+
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = autoscaler_rules::validate(new, old);
+        errors.extend(check(new, "spec", |spec| {
+            // Clients of version 1 are told about the metric that stands for this field.
+            if let Some(percent) = spec.int("targetCPUUtilizationPercentage").filter(|percent| *percent < 1) {
+                let at = "spec.metrics[0].resource.target.averageUtilization";
+                spec.push(FieldError::invalid(at, percent, "must be greater than 0"));
+            }
+        }));
+        errors
+    }
+
+    fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        AutoscalerV2.validate_status(new, old)
     }
 
     fn from_storage(&self, scaler: &mut Value) {

@@ -185,18 +185,6 @@ impl Strategy for PriorityClass {
     }
 }
 
-pub struct DisruptionBudget;
-
-impl Strategy for DisruptionBudget {
-    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        if new["spec"].has("minAvailable") && new["spec"].has("maxUnavailable") {
-            let why = "minAvailable and maxUnavailable cannot be both set";
-            return vec![FieldError::invalid("spec", new["spec"].clone(), why)];
-        }
-        Vec::new()
-    }
-}
-
 /// Mutating and validating webhook configurations.
 pub struct Webhooks;
 

@@ -75,9 +75,10 @@ pub async fn delete_object(
         let mut attributes = context.attributes(Operation::Delete, None, Some(&old), dry_run);
         attributes.name = name;
         let _admitted = context.engine.admission.validate(&attributes).await?;
+        let settled = options.for_object(&old, context.resource.orphans_dependents());
         let written = match plan(
             &old,
-            options,
+            &settled,
             context.resource.grace_period(&old, options.grace),
             context.engine.clock.now(),
         ) {

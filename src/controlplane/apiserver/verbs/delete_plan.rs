@@ -68,6 +68,15 @@ impl DeleteOptions {
         Ok((options.settled(), dry_run))
     }
 
+    /// With the propagation that a kind has of its own, where neither the request nor the object's finalizers say one.
+    #[must_use]
+    pub fn for_object(&self, object: &Value, orphans: bool) -> Self {
+        let said = self.propagation.is_some()
+            || object.finalizers().any(|name| name == ORPHAN || name == FOREGROUND);
+        let own = (orphans && !said).then_some(Propagation::Orphan);
+        Self { propagation: self.propagation.or(own), ..self.clone() }
+    }
+
     /// A negative grace period means the shortest that is still graceful, as upstream has it.
     fn settled(mut self) -> Self {
         self.grace = self.grace.map(|seconds| if seconds < 0 { 1 } else { seconds });
@@ -246,6 +255,19 @@ mod tests {
 
     fn pod(status: &str, meta: Value) -> Value {
         json!({"metadata": meta, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": status}})
+    }
+
+    #[test]
+    fn some_kinds_leave_their_dependents() {
+        let (options, _) = DeleteOptions::read(None, &Params::new(None)).expect("options");
+        let plain = json!({"metadata": {"name": "j"}});
+        assert_eq!(options.for_object(&plain, true).propagation, Some(Propagation::Orphan));
+        assert_eq!(options.for_object(&plain, false).propagation, None);
+        let held = json!({"metadata": {"name": "j", "finalizers": ["foregroundDeletion"]}});
+        assert_eq!(options.for_object(&held, true).propagation, None);
+        let (said, _) =
+            DeleteOptions::read(None, &Params::new(Some("propagationPolicy=Background"))).expect("options");
+        assert_eq!(said.for_object(&plain, true).propagation, Some(Propagation::Background));
     }
 
     #[test]
