@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
@@ -18,11 +17,6 @@ use crate::controlplane::apiserver::{self, bootstrap, serve};
 use crate::controlplane::{controllers, scheduler, storage};
 use crate::pki::ServerPki;
 use crate::rt::{Clock, SystemClock, Tasks};
-
-/// Upstream's default of `--node-monitor-grace-period`.
-const NODE_GRACE: Duration = Duration::from_secs(50);
-/// Upstream's default of `--terminated-pod-gc-threshold`.
-const TERMINATED_PODS: usize = 12_500;
 
 /// Starts the control plane; returns when the API is served and the first objects are stored.
 pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
@@ -53,8 +47,8 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
         lb_first: config.lb_first,
         lb_last: config.lb_last,
         authority: Arc::new(pki.authority),
-        node_monitor_grace: NODE_GRACE,
-        terminated_pod_threshold: TERMINATED_PODS,
+        node_monitor_grace: controllers::Settings::NODE_MONITOR_GRACE,
+        terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
         clock: clock.clone(),
     };
     controllers::run(client, &informers, settings, tasks);

@@ -1,5 +1,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -120,6 +121,14 @@ impl<K> State<K> {
     }
 }
 
+/// The index every cache has.
+const NAMESPACE: &str = "namespace";
+
+fn by_namespace<K: Object>() -> Index<K> {
+    let of = |object: &K| object.meta().namespace.clone().into_iter().collect();
+    Index { name: NAMESPACE, of, entries: HashMap::new() }
+}
+
 struct Inner<K> {
     state: RwLock<State<K>>,
     /// Held while changes are delivered, so that a handler added meanwhile misses none and sees none twice.
@@ -145,7 +154,7 @@ impl<K> fmt::Debug for Cache<K> {
 impl<K: Object> Default for Cache<K> {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            state: RwLock::new(State { objects: HashMap::new(), indexes: Vec::new() }),
+            state: RwLock::new(State { objects: HashMap::new(), indexes: vec![by_namespace()] }),
             handlers: Mutex::default(),
             synced: watch::Sender::new(false),
         }))
@@ -202,8 +211,7 @@ impl<K: Object> Cache<K> {
 
     /// The objects of a namespace, by key.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.index("namespace", |object| object.meta().namespace.clone().into_iter().collect());
-        self.find("namespace", namespace)
+        self.find(NAMESPACE, namespace)
     }
 
     /// Calls `handler` for every object there is (as an appearance) and for every later change, in
@@ -275,9 +283,13 @@ impl<K: Object> Cache<K> {
     }
 }
 
-fn deliver<K>(handlers: &[Handler<K>], change: &Change<'_, K>) {
+fn deliver<K: Object>(handlers: &[Handler<K>], change: &Change<'_, K>) {
     for handler in handlers {
-        handler(change);
+        // A handler's bug must not end the watch that all others live by.
+        if std::panic::catch_unwind(AssertUnwindSafe(|| handler(change))).is_err() {
+            let key = change.latest().map(|object| Key::of(object.meta())).unwrap_or_default();
+            tracing::error!(kind = %K::kind(&()), %key, "a handler panicked over a change");
+        }
     }
 }
 
@@ -314,6 +326,18 @@ mod tests {
         cache.delete(pod("b", "n1"));
         assert!(cache.find("node", "n1").is_empty());
         assert_eq!(names(&cache.in_namespace("ns")), ["a"]);
+    }
+
+    #[test]
+    fn a_handler_that_panics_stops_nobody() {
+        let cache = Cache::<Pod>::default();
+        cache.on_change(|_| panic!("as it should"));
+        let seen = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&seen);
+        cache.on_change(move |_| *count.lock().unwrap() += 1);
+        cache.apply(pod("a", "n1"));
+        cache.delete(pod("a", "n1"));
+        assert_eq!(*seen.lock().unwrap(), 2);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Questions that many clients ask about typed objects: does it match, is it ready, who owns it.
 
 mod labels;
+mod node_terms;
 mod nodes;
 mod owner;
 mod pods;
+pub mod resources;
 mod services;
 mod taints;
 
 pub use labels::{Labels, selects, selects_map};
+pub use node_terms::{node_allowed, node_term};
 pub use nodes::{node_condition, node_is_ready};
 pub use owner::{controller_of, is_controlled_by, owner_ref};
 pub use pods::{

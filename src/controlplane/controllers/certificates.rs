@@ -17,8 +17,8 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams};
 
 use super::context::{Context, Error, ignore_not_found};
+use super::harness::{Harness, Outcome, Reconcile};
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::pki::{Csr, KeyUsages};
 
 /// Signs client certificates for the API server, after somebody approved them.
@@ -242,58 +242,46 @@ fn add_condition(
     status.conditions.get_or_insert_default().push(condition);
 }
 
-struct Loop {
+struct Reconciler {
     context: Context,
-    queue: Queue<String>,
     requests: Cache<CertificateSigningRequest>,
     nodes: Cache<Node>,
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<String>::default();
     let requests = context.cache::<CertificateSigningRequest>();
     let nodes = context.cache::<Node>();
-    let changed = queue.clone();
-    requests.on_change(move |change| {
-        if let Some(request) = change.new {
-            changed.add(request.name_any());
-        }
+    let mut harness = Harness::new(context);
+    harness.watches(&requests, |change, queue| {
+        change.new.into_iter().for_each(|request| queue.add(request.name_any()));
     });
     // A serving request may come before the node has told its addresses.
-    let (addressed, pending) = (queue.clone(), requests.clone());
-    nodes.on_change(move |change| {
+    let pending = requests.clone();
+    harness.watches(&nodes, move |change, queue| {
         let hosts = |node: &Arc<Node>| NodeHosts::of(node);
         if change.new.map(hosts) != change.old.map(hosts) {
             let waiting = pending.list().into_iter().filter(|r| condition(r, "Approved").is_none());
-            waiting.for_each(|request| addressed.add(request.name_any()));
+            waiting.for_each(|request| queue.add(request.name_any()));
         }
     });
-    let ready = {
-        let (requests, nodes) = (requests.clone(), nodes.clone());
-        async move {
-            requests.synced().await;
-            nodes.synced().await;
-        }
-    };
-    let shared = Arc::new(Loop { context: context.clone(), queue: queue.clone(), requests, nodes });
-    context.work(&queue, 2, ready, move |name| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&name).await }
-    });
+    harness.run(2, Arc::new(Reconciler { context: context.clone(), requests, nodes }));
 }
 
-impl Loop {
-    async fn reconcile(&self, name: &str) -> Result<(), Error> {
-        let Some(request) = self.requests.get(&Key::cluster(name)) else { return Ok(()) };
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, name: &String) -> Result<Outcome, Error> {
+        let Some(request) = self.requests.get(&Key::cluster(name)) else { return Ok(Outcome::Done) };
         let now = self.context.now();
         let api = self.context.all::<CertificateSigningRequest>();
+        let mut outcome = Outcome::Done;
         if let Some(expires) = expires(&request) {
             let left = expires.duration_since(now);
             if left <= SignedDuration::ZERO {
                 ignore_not_found(api.delete(name, &DeleteParams::default()).await)?;
-                return Ok(());
+                return Ok(Outcome::Done);
             }
-            self.queue.add_after(name.to_owned(), left.unsigned_abs());
+            outcome = Outcome::after(Some(left));
         }
         let plan =
             plan(&request, |node| self.nodes.get(&Key::cluster(node)).map(|node| NodeHosts::of(&node)));
@@ -320,9 +308,11 @@ impl Loop {
                 api.replace_status(name, &post, &request).await?;
             }
         }
-        Ok(())
+        Ok(outcome)
     }
+}
 
+impl Reconciler {
     fn sign(&self, request: &CertificateSigningRequest, usages: &[String]) -> Result<String, String> {
         let usages = KeyUsages::parse(usages).map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&request.spec.request.0);

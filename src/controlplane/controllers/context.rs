@@ -1,6 +1,3 @@
-use std::fmt;
-use std::future::Future;
-use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +6,9 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use kube::{Api, Client};
 
+use super::metrics::Metrics;
 use crate::client::events::Recorder;
 use crate::client::informer::{Cache, Informers, Object};
-use crate::client::queue::Queue;
 use crate::pki::Authority;
 use crate::rt::{Clock, Tasks};
 
@@ -32,8 +29,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Upstream's `--node-monitor-grace-period`, as it was up to 1.31.
-    pub const NODE_MONITOR_GRACE: Duration = Duration::from_secs(40);
+    /// Upstream's `--node-monitor-grace-period`, as it is since 1.32.
+    pub const NODE_MONITOR_GRACE: Duration = Duration::from_secs(50);
     /// Upstream's `--terminated-pod-gc-threshold`.
     pub const TERMINATED_POD_THRESHOLD: usize = 12_500;
 }
@@ -49,7 +46,7 @@ pub enum Error {
 
 impl Error {
     /// True for what a moment later may be different by itself: somebody else wrote first.
-    fn is_conflict(&self) -> bool {
+    pub(super) fn is_conflict(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
     }
 }
@@ -80,6 +77,7 @@ pub struct Context {
     pub settings: Arc<Settings>,
     pub tasks: Tasks,
     pub recorder: Recorder,
+    pub(super) metrics: Metrics,
     name: &'static str,
 }
 
@@ -87,11 +85,23 @@ impl Context {
     pub(super) fn new(client: Client, informers: Informers, settings: Arc<Settings>, tasks: Tasks) -> Self {
         let clock = Arc::clone(&settings.clock);
         let recorder = Recorder::start(client.clone(), "controller-manager", "", clock, &tasks);
-        Self { client, informers, settings, tasks, recorder, name: "controller-manager" }
+        Self {
+            client,
+            informers,
+            settings,
+            tasks,
+            recorder,
+            metrics: Metrics::default(),
+            name: "controller-manager",
+        }
     }
 
     pub(super) fn named(&self, name: &'static str) -> Self {
         Self { name, recorder: self.recorder.component(name), ..self.clone() }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -111,44 +121,5 @@ impl Context {
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), namespace)
-    }
-
-    /// Once `ready`, works on the queue's keys with so many workers; what fails is tried again with back-off.
-    pub(super) fn work<T, R, F>(
-        &self,
-        queue: &Queue<T>,
-        workers: usize,
-        ready: impl Future<Output = ()> + Send + 'static,
-        reconcile: R,
-    ) where
-        T: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync + 'static,
-        R: Fn(T) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<(), Error>> + Send + 'static,
-    {
-        let (queue, reconcile, name) = (queue.clone(), Arc::new(reconcile), self.name);
-        let tasks = self.tasks.clone();
-        self.tasks.spawn_until_stop(async move {
-            ready.await;
-            for _ in 0..workers {
-                let (queue, reconcile) = (queue.clone(), Arc::clone(&reconcile));
-                tasks.spawn_until_stop(async move {
-                    loop {
-                        let key = queue.next().await;
-                        match reconcile(key.clone()).await {
-                            Ok(()) => queue.forget(&key),
-                            Err(error) => {
-                                if error.is_conflict() {
-                                    tracing::debug!(controller = name, ?key, %error, "will be tried again");
-                                } else {
-                                    tracing::warn!(controller = name, ?key, %error, "will be tried again");
-                                }
-                                queue.retry(key.clone());
-                            }
-                        }
-                        queue.done(&key);
-                    }
-                });
-            }
-        });
     }
 }

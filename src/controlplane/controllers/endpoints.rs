@@ -10,12 +10,12 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams};
 
 use super::context::{Context, Error, ignore_exists, ignore_not_found};
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
 use super::service_pods::{
     self, HEADLESS, Port, address, hostname, is_headless, ports, publishes_not_ready, selector, target_ref,
 };
-use super::views;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{Labels, is_ready};
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -107,7 +107,7 @@ fn plan(service: &Service, pods: &[Arc<Pod>], found: Option<&Endpoints>) -> Plan
     Plan::Update(Box::new(right))
 }
 
-struct Loop {
+struct Reconciler {
     context: Context,
     services: Cache<Service>,
     pods: Cache<Pod>,
@@ -115,33 +115,20 @@ struct Loop {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
-    let (services, pods) = (context.cache::<Service>(), views::pods(context));
+    let (services, pods) = (context.cache::<Service>(), indexes::pods(context));
     let endpoints = context.cache::<Endpoints>();
-    service_pods::watch(&services, &pods, &queue);
-    let touched = queue.clone();
-    endpoints.on_change(move |change| {
-        if let Some(endpoints) = change.latest() {
-            touched.add(Key::of(&endpoints.metadata));
-        }
+    let mut harness = Harness::new(context);
+    service_pods::watch(&mut harness, &services, &pods);
+    harness.watches(&endpoints, |change, queue| {
+        change.latest().into_iter().for_each(|endpoints| queue.add(Key::of(&endpoints.metadata)));
     });
-    let ready = {
-        let (services, pods, endpoints) = (services.clone(), pods.clone(), endpoints.clone());
-        async move {
-            services.synced().await;
-            pods.synced().await;
-            endpoints.synced().await;
-        }
-    };
-    let shared = Arc::new(Loop { context: context.clone(), services, pods, endpoints });
-    context.work(&queue, 2, ready, move |key| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&key).await }
-    });
+    harness.run(2, Arc::new(Reconciler { context: context.clone(), services, pods, endpoints }));
 }
 
-impl Loop {
-    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let api = self.context.api::<Endpoints>(&key.namespace);
         let found = self.endpoints.get(key);
         let Some(service) = self.services.get(key) else {
@@ -151,10 +138,10 @@ impl Loop {
             if ours {
                 ignore_not_found(api.delete(&key.name, &DeleteParams::default()).await)?;
             }
-            return Ok(());
+            return Ok(Outcome::Done);
         };
         if selector(&service).is_none() {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         match plan(&service, &service_pods::backends(&service, &self.pods), found.as_deref()) {
             Plan::Nothing => {}
@@ -165,7 +152,7 @@ impl Loop {
                 ignore_not_found(api.replace(&key.name, &PostParams::default(), &new).await)?;
             }
         }
-        Ok(())
+        Ok(Outcome::Done)
     }
 }
 

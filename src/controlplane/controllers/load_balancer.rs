@@ -12,8 +12,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
+use super::harness::{Harness, Outcome, Reconcile};
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
 
 /// The class this controller serves, beside Services without one.
@@ -101,7 +101,7 @@ fn plan(service: &Service, pool: Pool, used: &BTreeSet<Ipv4Addr>, nodes: &BTreeM
     if has == Some(ip) && by == node.as_ref() { Plan::Nothing } else { Plan::Serve { ip, node } }
 }
 
-struct Loop {
+struct Reconciler {
     context: Context,
     services: Cache<Service>,
     nodes: Cache<Node>,
@@ -112,37 +112,25 @@ struct Loop {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
     let (services, nodes) = (context.cache::<Service>(), context.cache::<Node>());
     let slices = context.cache::<EndpointSlice>();
     let given = Arc::new(Mutex::new(BTreeMap::new()));
-    watch(&queue, &services, &nodes, &given);
-    watch_local(&queue, &services, &slices);
-    let ready = {
-        let (services, nodes, slices) = (services.clone(), nodes.clone(), slices.clone());
-        async move {
-            services.synced().await;
-            nodes.synced().await;
-            slices.synced().await;
-        }
-    };
+    let mut harness = Harness::new(context);
+    watch(&mut harness, &services, &nodes, &given);
+    watch_local(&mut harness, &services, &slices);
     let pool = Pool { first: context.settings.lb_first, last: context.settings.lb_last };
-    let shared = Arc::new(Loop { context: context.clone(), services, nodes, slices, pool, given });
     // One worker: addresses are given one after the other.
-    context.work(&queue, 1, ready, move |key| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&key).await }
-    });
+    harness.run(1, Arc::new(Reconciler { context: context.clone(), services, nodes, slices, pool, given }));
 }
 
 fn watch(
-    queue: &Queue<Key>,
+    harness: &mut Harness<Key>,
     services: &Cache<Service>,
     nodes: &Cache<Node>,
     given: &Arc<Mutex<BTreeMap<Key, Ipv4Addr>>>,
 ) {
-    let (changed, all, freed) = (queue.clone(), services.clone(), Arc::clone(given));
-    services.on_change(move |change| {
+    let (all, freed) = (services.clone(), Arc::clone(given));
+    harness.watches(services, move |change, changed| {
         let Some(service) = change.latest() else { return };
         let ours = |service: &Arc<Service>| is_ours(service);
         let (is, was) = (change.new.is_some_and(ours), change.old.is_some_and(ours));
@@ -155,8 +143,8 @@ fn watch(
             waiting.for_each(|other| changed.add(Key::of(&other.metadata)));
         }
     });
-    let (moved, all) = (queue.clone(), services.clone());
-    nodes.on_change(move |change| {
+    let all = services.clone();
+    harness.watches(nodes, move |change, moved| {
         let able = |node: &Arc<Node>| can_announce(node);
         if change.new.is_some_and(able) != change.old.is_some_and(able) {
             all.list().into_iter().filter(|s| is_ours(s)).for_each(|s| moved.add(Key::of(&s.metadata)));
@@ -165,9 +153,9 @@ fn watch(
 }
 
 /// A Service that keeps traffic local follows its endpoints from node to node.
-fn watch_local(queue: &Queue<Key>, services: &Cache<Service>, slices: &Cache<EndpointSlice>) {
-    let (queue, services) = (queue.clone(), services.clone());
-    slices.on_change(move |change| {
+fn watch_local(harness: &mut Harness<Key>, services: &Cache<Service>, slices: &Cache<EndpointSlice>) {
+    let services = services.clone();
+    harness.watches(slices, move |change, queue| {
         for slice in change.both() {
             let Some(name) = slice.labels().get(SERVICE_NAME) else { continue };
             let key = Key::new(slice.namespace().unwrap_or_default(), name);
@@ -187,9 +175,11 @@ fn can_announce(node: &Node) -> bool {
     node_is_ready(node) && node.metadata.deletion_timestamp.is_none() && !node.labels().contains_key(EXCLUDED)
 }
 
-impl Loop {
-    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
-        let Some(service) = self.services.get(key) else { return Ok(()) };
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(service) = self.services.get(key) else { return Ok(Outcome::Done) };
         let (used, nodes) = self.others(key, &service);
         let about = || service.object_ref(&());
         let recorder = &self.context.recorder;
@@ -218,9 +208,11 @@ impl Loop {
                 recorder.warning(about(), "SyncLoadBalancerFailed", message);
             }
         }
-        Ok(())
+        Ok(Outcome::Done)
     }
+}
 
+impl Reconciler {
     /// The addresses other Services have, and the nodes that may announce this one.
     fn others(&self, key: &Key, service: &Service) -> (BTreeSet<Ipv4Addr>, BTreeMap<String, usize>) {
         let all = self.services.list();

@@ -1,8 +1,8 @@
 //! One file per controller, and the list of all of them.
 //!
-//! Every controller is a pure function from what it observes to what is to be done, and a loop that
-//! does it: `watch event -> key in a queue -> plan(observed) -> operations`. A loop only ever gets
-//! keys, so a restart and the steady state are one path.
+//! Every controller is a pure function from what it observes to what is to be done, and a reconciler that does it:
+//! `change -> key in a queue -> plan(observed) -> operations`. A reconciler only ever gets keys, so a restart and the
+//! steady state are one path; the [`harness`] runs it.
 
 mod certificates;
 mod claim;
@@ -13,7 +13,10 @@ mod endpoint_slice;
 mod endpoints;
 mod expectations;
 mod garbage;
+mod harness;
+mod indexes;
 mod load_balancer;
+mod metrics;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -24,13 +27,13 @@ mod root_ca;
 mod service_account;
 mod service_pods;
 mod taint_eviction;
-mod views;
 mod writes;
 
 use std::sync::Arc;
 
 pub use context::{Context, Error, Settings};
 use kube::Client;
+pub use metrics::Metrics;
 
 use crate::client::informer::Informers;
 use crate::rt::Tasks;
@@ -60,12 +63,13 @@ pub const ALL: &[Controller] = &[
 ];
 
 /// Starts every controller. They read through `informers`, which may be shared with the scheduler,
-/// write through `client`, and end when `tasks` stop.
-pub fn run(client: Client, informers: &Informers, settings: Settings, tasks: &Tasks) {
+/// write through `client`, and end when `tasks` stop. Returns what counts their work.
+pub fn run(client: Client, informers: &Informers, settings: Settings, tasks: &Tasks) -> Metrics {
     let context = Context::new(client, informers.clone(), Arc::new(settings), tasks.clone());
     for controller in ALL {
         (controller.start)(&context.named(controller.name));
     }
+    context.metrics
 }
 
 #[cfg(test)]

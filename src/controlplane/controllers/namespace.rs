@@ -9,9 +9,9 @@ use kube::{Api, ResourceExt};
 
 use super::context::{Context, Error, ignore_not_found};
 use super::discovered::{Kind, kinds};
-use super::views;
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 
 /// The finalizer (in `spec.finalizers`) that this controller answers for.
 const FINALIZER: &str = "kubernetes";
@@ -25,40 +25,37 @@ fn is_leaving(namespace: &Namespace) -> bool {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<String>::default();
-    let (namespaces, pods) = (context.cache::<Namespace>(), views::pods(context));
-    let changed = queue.clone();
-    namespaces.on_change(move |change| {
+    let (namespaces, pods) = (context.cache::<Namespace>(), indexes::pods(context));
+    let mut harness = Harness::new(context);
+    harness.watches(&namespaces, |change, queue| {
         if let Some(namespace) = change.new.filter(|namespace| is_leaving(namespace)) {
-            changed.add(namespace.name_any());
+            queue.add(namespace.name_any());
         }
     });
     // Pods end in their own time: the last one of a namespace that is leaving brings it back.
-    let (ended, all) = (queue.clone(), namespaces.clone());
-    pods.on_change(move |change| {
+    let all = namespaces.clone();
+    harness.watches(&pods, move |change, queue| {
         let (None, Some(pod)) = (change.new, change.old) else { return };
         let name = pod.namespace().unwrap_or_default();
         if all.get(&Key::cluster(&name)).is_some_and(|namespace| is_leaving(&namespace)) {
-            ended.add(name);
+            queue.add(name);
         }
     });
-    let ready = {
-        let (namespaces, pods) = (namespaces.clone(), pods.clone());
-        async move {
-            namespaces.synced().await;
-            pods.synced().await;
-        }
-    };
-    let (shared, again) = (context.clone(), queue.clone());
-    context.work(&queue, 5, ready, move |name| {
-        let (context, namespaces, queue) = (shared.clone(), namespaces.clone(), again.clone());
-        async move {
-            if !reconcile(&context, &namespaces, &name).await? {
-                queue.add_after(name, LOOK_AGAIN);
-            }
-            Ok(())
-        }
-    });
+    harness.run(5, Arc::new(Reconciler { context: context.clone(), namespaces }));
+}
+
+struct Reconciler {
+    context: Context,
+    namespaces: Cache<Namespace>,
+}
+
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, name: &String) -> Result<Outcome, Error> {
+        let empty = reconcile(&self.context, &self.namespaces, name).await?;
+        Ok(if empty { Outcome::Done } else { Outcome::RequeueAfter(LOOK_AGAIN) })
+    }
 }
 
 /// True when there is nothing left to wait for.

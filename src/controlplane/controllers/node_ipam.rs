@@ -10,8 +10,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
-use crate::client::informer::Key;
-use crate::client::queue::Queue;
+use super::harness::{Harness, Outcome, Reconcile};
+use crate::client::informer::{Cache, Key};
 
 /// Prefix length of one node's range.
 const NODE_PREFIX: u8 = 24;
@@ -28,51 +28,56 @@ fn range_of(node: &Node) -> Option<Ipv4Net> {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<String>::default();
     let nodes = context.cache::<Node>();
-    // What was given and may not be seen in the cache yet, by node name.
-    let given = Arc::new(Mutex::new(HashMap::<String, Ipv4Net>::new()));
-    let (changed, freed) = (queue.clone(), Arc::clone(&given));
-    nodes.on_change(move |change| match (change.new, change.old) {
-        (Some(node), _) if range_of(node).is_none() => changed.add(node.name_any()),
+    let given = Arc::<Mutex<HashMap<String, Ipv4Net>>>::default();
+    let mut harness = Harness::new(context);
+    let freed = Arc::clone(&given);
+    harness.watches(&nodes, move |change, queue| match (change.new, change.old) {
+        (Some(node), _) if range_of(node).is_none() => queue.add(node.name_any()),
         (None, Some(node)) => {
             freed.lock().unwrap_or_else(PoisonError::into_inner).remove(&node.name_any());
         }
         _ => {}
     });
-    let ready = {
-        let nodes = nodes.clone();
-        async move { nodes.synced().await }
-    };
-    let context = context.clone();
-    context.clone().work(&queue, 1, ready, move |name| {
-        let (context, nodes, given) = (context.clone(), nodes.clone(), Arc::clone(&given));
-        async move {
-            let Some(node) = nodes.get(&Key::cluster(&name)).filter(|node| range_of(node).is_none()) else {
-                return Ok(());
-            };
-            let range = {
-                let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
-                let seen = nodes.list();
-                let used: Vec<_> =
-                    seen.iter().filter_map(|n| range_of(n)).chain(given.values().copied()).collect();
-                let earlier = given.get(&name).copied();
-                let range = earlier.or_else(|| next_free(context.settings.pod_cidr, &used));
-                range.inspect(|range| {
-                    given.insert(name.clone(), *range);
-                })
-            };
-            let Some(range) = range else {
-                let message = format!("Node {name} status is now: CIDRNotAvailable");
-                context.recorder.normal(node.object_ref(&()), "CIDRNotAvailable", message);
-                return Err(Error::Other(format!("no free range in {}", context.settings.pod_cidr)));
-            };
-            let patch = json!({"spec": {"podCIDR": range.to_string(), "podCIDRs": [range.to_string()]}});
-            let api = context.all::<Node>();
-            ignore_not_found(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
-            Ok(())
-        }
-    });
+    harness.run(1, Arc::new(Reconciler { context: context.clone(), nodes, given }));
+}
+
+struct Reconciler {
+    context: Context,
+    nodes: Cache<Node>,
+    /// What was given and may not be seen in the cache yet, by node name.
+    given: Arc<Mutex<HashMap<String, Ipv4Net>>>,
+}
+
+impl Reconciler {
+    /// A range for a node, the same one every time until the node is gone.
+    fn give(&self, name: &str) -> Option<Ipv4Net> {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.nodes.list();
+        let used: Vec<_> = seen.iter().filter_map(|n| range_of(n)).chain(given.values().copied()).collect();
+        let range = given.get(name).copied().or_else(|| next_free(self.context.settings.pod_cidr, &used))?;
+        given.insert(name.to_owned(), range);
+        Some(range)
+    }
+}
+
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, name: &String) -> Result<Outcome, Error> {
+        let Some(node) = self.nodes.get(&Key::cluster(name)).filter(|node| range_of(node).is_none()) else {
+            return Ok(Outcome::Done);
+        };
+        let Some(range) = self.give(name) else {
+            let message = format!("Node {name} status is now: CIDRNotAvailable");
+            self.context.recorder.normal(node.object_ref(&()), "CIDRNotAvailable", message);
+            return Err(Error::Other(format!("no free range in {}", self.context.settings.pod_cidr)));
+        };
+        let patch = json!({"spec": {"podCIDR": range.to_string(), "podCIDRs": [range.to_string()]}});
+        let api = self.context.all::<Node>();
+        ignore_not_found(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
+        Ok(Outcome::Done)
+    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
-use super::views;
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{is_ready, node_condition};
 
 const LEASES: &str = "kube-node-lease";
@@ -113,9 +113,8 @@ struct Heard {
     at: Timestamp,
 }
 
-struct Loop {
+struct Reconciler {
     context: Context,
-    queue: Queue<String>,
     nodes: Cache<Node>,
     leases: Cache<Lease>,
     pods: Cache<Pod>,
@@ -123,59 +122,43 @@ struct Loop {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<String>::default();
-    let (nodes, pods) = (context.cache::<Node>(), views::pods(context));
+    let (nodes, pods) = (context.cache::<Node>(), indexes::pods(context));
     let leases = context.informers.selected::<Lease>(&format!("metadata.namespace={LEASES}"));
-    let ready = {
-        let (nodes, leases, pods) = (nodes.clone(), leases.clone(), pods.clone());
-        async move {
-            nodes.synced().await;
-            leases.synced().await;
-            pods.synced().await;
-        }
-    };
-    let shared = Arc::new(Loop {
+    let mut harness = Harness::new(context);
+    let reconciler = Arc::new(Reconciler {
         context: context.clone(),
-        queue: queue.clone(),
         nodes: nodes.clone(),
         leases: leases.clone(),
-        pods,
+        pods: pods.clone(),
         heard: Mutex::default(),
     });
-    let me = Arc::clone(&shared);
-    nodes.on_change(move |change| {
+    let me = Arc::clone(&reconciler);
+    harness.watches(&nodes, move |change, queue| {
         let Some(node) = change.latest() else { return };
         let name = node.name_any();
-        let event = |reason: &str, what: &str| {
-            let message = format!(
-                "Node {name} event: {what} Node {name} {}",
-                if reason == "RegisteredNode" { "in Controller" } else { "from Controller" }
-            );
+        let event = |reason: &str, message: String| {
             me.context.recorder.normal(node.object_ref(&()), reason, message);
         };
         match (change.old, change.new) {
-            (None, Some(_)) => event("RegisteredNode", "Registered"),
+            (None, Some(_)) => {
+                event("RegisteredNode", format!("Node {name} event: Registered Node {name} in Controller"));
+            }
             (Some(_), None) => {
                 me.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-                event("RemovingNode", "Removing");
+                event("RemovingNode", format!("Node {name} event: Removing Node {name} from Controller"));
             }
             _ => {}
         }
-        me.queue.add(name);
+        queue.add(name);
     });
-    let renewed = queue.clone();
-    leases.on_change(move |change| {
-        if let Some(lease) = change.new {
-            renewed.add(lease.name_any());
-        }
+    harness.watches(&leases, |change, queue| {
+        change.new.into_iter().for_each(|lease| queue.add(lease.name_any()));
     });
-    context.work(&queue, 2, ready, move |name| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&name).await }
-    });
+    harness.reads(&pods);
+    harness.run(2, reconciler);
 }
 
-impl Loop {
+impl Reconciler {
     /// How long until the node counts as silent; zero when it does.
     fn patience(&self, node: &Node) -> Duration {
         let (name, now) = (node.name_any(), self.context.now());
@@ -193,31 +176,6 @@ impl Loop {
             SignedDuration::try_from(self.context.settings.node_monitor_grace).unwrap_or(SignedDuration::MAX);
         let left = last.at.duration_since(now).saturating_add(grace);
         if left.is_positive() { left.unsigned_abs() } else { Duration::ZERO }
-    }
-
-    async fn reconcile(&self, name: &str) -> Result<(), Error> {
-        let Some(node) = self.nodes.get(&Key::cluster(name)) else { return Ok(()) };
-        if node.metadata.deletion_timestamp.is_some() {
-            return Ok(());
-        }
-        let now = self.context.now();
-        let patience = self.patience(&node);
-        let mut node = Node::clone(&node);
-        if patience.is_zero() {
-            let conditions = unknown(&node, now);
-            if node.status.as_ref().and_then(|status| status.conditions.as_ref()) != Some(&conditions) {
-                node.status.get_or_insert_default().conditions = Some(conditions);
-                let api = self.context.all::<Node>();
-                node = api.replace_status(name, &PostParams::default(), &node).await?;
-            }
-        } else {
-            self.queue.add_after(name.to_owned(), patience);
-        }
-        let ready = node_condition(&node, "Ready").map(|ready| ready.status.clone());
-        if ready.is_some_and(|status| status != "True") {
-            self.pods_not_ready(&node).await?;
-        }
-        self.taint(&node, now).await
     }
 
     async fn taint(&self, node: &Node, now: Timestamp) -> Result<(), Error> {
@@ -240,7 +198,7 @@ impl Loop {
 
     /// Pods of a node that is not ready serve nobody: Services lead around them.
     async fn pods_not_ready(&self, node: &Node) -> Result<(), Error> {
-        for pod in views::on_node(&self.pods, &node.name_any()) {
+        for pod in indexes::on_node(&self.pods, &node.name_any()) {
             if !is_ready(&pod) {
                 continue;
             }
@@ -252,6 +210,34 @@ impl Loop {
             self.context.recorder.warning(pod.object_ref(&()), "NodeNotReady", "Node is not ready");
         }
         Ok(())
+    }
+}
+
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, name: &String) -> Result<Outcome, Error> {
+        let Some(node) = self.nodes.get(&Key::cluster(name)) else { return Ok(Outcome::Done) };
+        if node.metadata.deletion_timestamp.is_some() {
+            return Ok(Outcome::Done);
+        }
+        let now = self.context.now();
+        let patience = self.patience(&node);
+        let mut node = Node::clone(&node);
+        if patience.is_zero() {
+            let conditions = unknown(&node, now);
+            if node.status.as_ref().and_then(|status| status.conditions.as_ref()) != Some(&conditions) {
+                node.status.get_or_insert_default().conditions = Some(conditions);
+                let api = self.context.all::<Node>();
+                node = api.replace_status(name, &PostParams::default(), &node).await?;
+            }
+        }
+        let ready = node_condition(&node, "Ready").map(|ready| ready.status.clone());
+        if ready.is_some_and(|status| status != "True") {
+            self.pods_not_ready(&node).await?;
+        }
+        self.taint(&node, now).await?;
+        Ok(if patience.is_zero() { Outcome::Done } else { Outcome::RequeueAfter(patience) })
     }
 }
 

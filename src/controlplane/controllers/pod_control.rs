@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use serde_json::{Value, json};
 
 use super::context::{Context, Error};
 use super::expectations::Expectations;
+use super::harness::Harness;
 use crate::client::informer::{Cache, Key, Object};
-use crate::client::queue::Queue;
 use crate::client::typed::{controller_of, owner_ref};
 
 /// A Pod of a template, controlled by `owner`; the API server completes the name.
@@ -35,14 +37,14 @@ pub(super) fn template_pod<O: Object>(template: &PodTemplateSpec, owner: &O) -> 
 /// Brings Pod changes to a controller: to the Pod's owner of that kind, or, for a Pod that nobody
 /// controls, to all that might adopt it.
 pub(super) fn watch_pods(
+    harness: &mut Harness<Key>,
     pods: &Cache<Pod>,
-    queue: &Queue<Key>,
     expectations: &Expectations,
     kind: &'static str,
     adopters: impl Fn(&Pod) -> Vec<Key> + Send + Sync + 'static,
 ) {
-    let (queue, expectations) = (queue.clone(), expectations.clone());
-    pods.on_change(move |change| {
+    let expectations = expectations.clone();
+    harness.watches(pods, move |change, queue| {
         let owner = |pod: &Pod| {
             let controller = controller_of(&pod.metadata).filter(|controller| controller.kind == kind)?;
             Some(Key::new(pod.namespace().unwrap_or_default(), &controller.name))
@@ -151,6 +153,13 @@ impl PodControl<'_> {
             }
         }
     }
+}
+
+/// The status patch that says a Pod is ended by the cluster, not by a failure of its own: Jobs' failure policies
+/// read it.
+pub(super) fn disruption_target(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> Value {
+    json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{"type": "DisruptionTarget", "status": "True",
+        "reason": reason, "message": message, "lastTransitionTime": Time(now)}]}})
 }
 
 /// The API server's own words, where it answered.

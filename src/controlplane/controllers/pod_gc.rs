@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
-use super::views;
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
+use super::pod_control::disruption_target;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
-use crate::client::typed::is_terminal;
+use crate::client::typed::{is_terminal, node_is_ready};
 
 /// A node may come back under its name: its Pods wait this long (upstream's quarantineTime).
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -30,10 +31,26 @@ fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
-fn plan(pod: &Pod, node_exists: bool) -> Plan {
-    match node_of(pod) {
-        Some(_) if !node_exists => Plan::Lost,
-        None if pod.metadata.deletion_timestamp.is_some() => Plan::Delete,
+/// What is known of the node a Pod is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NodeState {
+    Serving,
+    /// Somebody has said, by the taint, that nothing runs on it any more.
+    OutOfService,
+    Gone,
+}
+
+fn is_out_of_service(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.into_iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service") && !node_is_ready(node)
+}
+
+fn plan(pod: &Pod, node: NodeState) -> Plan {
+    let leaving = pod.metadata.deletion_timestamp.is_some();
+    match (node_of(pod), node) {
+        (Some(_), NodeState::Gone) => Plan::Lost,
+        (Some(_), NodeState::OutOfService) if leaving => Plan::Lost,
+        (None, _) if leaving => Plan::Delete,
         _ => Plan::Keep,
     }
 }
@@ -47,76 +64,86 @@ fn surplus(pods: &[Arc<Pod>], limit: usize) -> Vec<Key> {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
-    let (pods, nodes) = (views::pods(context), context.cache::<Node>());
-    let (changed, all) = (queue.clone(), nodes.clone());
+    let (pods, nodes) = (indexes::pods(context), context.cache::<Node>());
+    let mut harness = Harness::new(context);
+    let all = nodes.clone();
     let (limit, ended) = (context.settings.terminated_pod_threshold, pods.clone());
-    pods.on_change(move |change| {
+    harness.watches(&pods, move |change, queue| {
         let Some(pod) = change.new else { return };
         let key = Key::of(&pod.metadata);
         match node_of(pod) {
-            None if pod.metadata.deletion_timestamp.is_some() => changed.add(key),
-            Some(node) if all.get(&Key::cluster(node)).is_none() => changed.add_after(key, QUARANTINE),
+            None if pod.metadata.deletion_timestamp.is_some() => queue.add(key),
+            Some(node) if all.get(&Key::cluster(node)).is_none() => queue.add_after(key, QUARANTINE),
+            Some(node) if pod.metadata.deletion_timestamp.is_some() => {
+                if all.get(&Key::cluster(node)).is_some_and(|node| is_out_of_service(&node)) {
+                    queue.add(key);
+                }
+            }
             _ => {}
         }
         let ends = is_terminal(pod) && !change.old.is_some_and(|old| is_terminal(old));
         if limit > 0 && ends && ended.len() > limit {
-            surplus(&ended.list(), limit).into_iter().for_each(|key| changed.add(key));
+            surplus(&ended.list(), limit).into_iter().for_each(|key| queue.add(key));
         }
     });
-    let (lost, on) = (queue.clone(), pods.clone());
-    nodes.on_change(move |change| {
-        if let (None, Some(node)) = (change.new, change.old) {
-            let there = views::on_node(&on, &node.name_any());
-            there.iter().for_each(|pod| lost.add_after(Key::of(&pod.metadata), QUARANTINE));
+    let on = pods.clone();
+    harness.watches(&nodes, move |change, queue| {
+        let there = |node: &Node| indexes::on_node(&on, &node.name_any());
+        match (change.new, change.old) {
+            (None, Some(node)) => {
+                there(node).iter().for_each(|pod| queue.add_after(Key::of(&pod.metadata), QUARANTINE));
+            }
+            (Some(node), _) if is_out_of_service(node) => {
+                there(node).iter().for_each(|pod| queue.add(Key::of(&pod.metadata)));
+            }
+            _ => {}
         }
     });
-    let ready = {
-        let (pods, nodes) = (pods.clone(), nodes.clone());
-        async move {
-            pods.synced().await;
-            nodes.synced().await;
-        }
-    };
-    let shared = context.clone();
-    context.work(&queue, 2, ready, move |key| {
-        let (context, pods, nodes) = (shared.clone(), pods.clone(), nodes.clone());
-        async move { reconcile(&context, &pods, &nodes, &key).await }
-    });
+    harness.run(2, Arc::new(Reconciler { context: context.clone(), pods, nodes }));
 }
 
-async fn reconcile(
-    context: &Context,
-    pods: &Cache<Pod>,
-    nodes: &Cache<Node>,
-    key: &Key,
-) -> Result<(), Error> {
-    let Some(pod) = pods.get(key) else { return Ok(()) };
-    let exists = match node_of(&pod) {
-        // The cache may not have a node that is new.
-        Some(node) if nodes.get(&Key::cluster(node)).is_none() => {
-            context.all::<Node>().get_opt(node).await?.is_some()
+struct Reconciler {
+    context: Context,
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+}
+
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Outcome::Done) };
+        let cached = node_of(&pod).and_then(|node| self.nodes.get(&Key::cluster(node)));
+        let node = match node_of(&pod) {
+            None => NodeState::Serving,
+            Some(_) if cached.as_ref().is_some_and(|node| is_out_of_service(node)) => NodeState::OutOfService,
+            Some(_) if cached.is_some() => NodeState::Serving,
+            // The cache may not have a node that is new.
+            Some(name) if self.context.all::<Node>().get_opt(name).await?.is_some() => NodeState::Serving,
+            Some(_) => NodeState::Gone,
+        };
+        let limit = self.context.settings.terminated_pod_threshold;
+        let excess = limit > 0 && is_terminal(&pod) && surplus(&self.pods.list(), limit).contains(key);
+        let plan = plan(&pod, node);
+        if plan == Plan::Keep && !excess {
+            return Ok(Outcome::Done);
         }
-        _ => true,
-    };
-    let limit = context.settings.terminated_pod_threshold;
-    let excess = limit > 0 && is_terminal(&pod) && surplus(&pods.list(), limit).contains(key);
-    let plan = plan(&pod, exists);
-    if plan == Plan::Keep && !excess {
-        return Ok(());
+        let api = self.context.api::<Pod>(&key.namespace);
+        if plan == Plan::Lost && !is_terminal(&pod) {
+            let message = "PodGC: node no longer exists";
+            let mut patch = disruption_target(&pod, "DeletionByPodGC", message, self.context.now());
+            patch["status"]["phase"] = json!("Failed");
+            let patch = Patch::Strategic(patch);
+            ignore_not_found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)?;
+        }
+        let now = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        ignore_not_found(api.delete(&key.name, &now).await)?;
+        Ok(Outcome::Done)
     }
-    let api = context.api::<Pod>(&key.namespace);
-    if plan == Plan::Lost && !is_terminal(&pod) {
-        let patch = json!({"status": {"phase": "Failed", "conditions": [{"type": "DisruptionTarget",
-            "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists",
-            "lastTransitionTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(context.now())}]}});
-        ignore_not_found(
-            api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await,
-        )?;
-    }
-    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    ignore_not_found(api.delete(&key.name, &now).await)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -127,15 +154,24 @@ mod tests {
 
     #[test]
     fn lost_and_never_placed_pods_go() {
-        let check = |pod: Value, node_exists: bool, expect: Plan| {
+        let check = |pod: Value, node: NodeState, expect: Plan| {
             let parsed: Pod = from_value(pod.clone()).unwrap();
-            assert_eq!(plan(&parsed, node_exists), expect, "{pod}");
+            assert_eq!(plan(&parsed, node), expect, "{pod}");
         };
         let on = json!({"spec": {"nodeName": "n1", "containers": []}});
-        check(on.clone(), true, Plan::Keep);
-        check(on, false, Plan::Lost);
-        check(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), true, Plan::Delete);
-        check(json!({}), true, Plan::Keep);
+        check(on.clone(), NodeState::Serving, Plan::Keep);
+        check(on.clone(), NodeState::OutOfService, Plan::Keep);
+        let leaving = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "n1", "containers": []}});
+        check(leaving.clone(), NodeState::Serving, Plan::Keep);
+        check(leaving, NodeState::OutOfService, Plan::Lost);
+        check(on, NodeState::Gone, Plan::Lost);
+        check(
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+            NodeState::Serving,
+            Plan::Delete,
+        );
+        check(json!({}), NodeState::Serving, Plan::Keep);
     }
 
     #[test]

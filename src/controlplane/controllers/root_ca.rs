@@ -9,9 +9,9 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, PostParams};
 
 use super::context::{Context, Error, ignore_exists};
+use super::harness::{Harness, Outcome, Reconcile};
 use super::service_account::wants_content;
-use crate::client::informer::Key;
-use crate::client::queue::Queue;
+use crate::client::informer::{Cache, Key};
 
 const NAME: &str = "kube-root-ca.crt";
 const ENTRY: &str = "ca.crt";
@@ -36,36 +36,37 @@ fn plan(namespace: Option<&Namespace>, found: Option<&ConfigMap>, data: &BTreeMa
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<String>::default();
     let namespaces = context.cache::<Namespace>();
     let maps = context.informers.selected::<ConfigMap>(&format!("metadata.name={NAME}"));
-    let changed = queue.clone();
-    namespaces.on_change(move |change| {
-        if let Some(namespace) = change.new {
-            changed.add(namespace.name_any());
-        }
+    let mut harness = Harness::new(context);
+    harness.watches(&namespaces, |change, queue| {
+        change.new.into_iter().for_each(|namespace| queue.add(namespace.name_any()));
     });
-    let touched = queue.clone();
-    maps.on_change(move |change| {
+    harness.watches(&maps, |change, queue| {
         if let (Some(map), Some(_)) = (change.latest(), change.old) {
-            touched.add(map.namespace().unwrap_or_default());
+            queue.add(map.namespace().unwrap_or_default());
         }
     });
-    let ready = {
-        let (namespaces, maps) = (namespaces.clone(), maps.clone());
-        async move {
-            namespaces.synced().await;
-            maps.synced().await;
-        }
-    };
-    let data: Arc<BTreeMap<_, _>> =
-        Arc::new([(ENTRY.to_owned(), context.settings.authority.certificate_pem().to_owned())].into());
-    let context = context.clone();
-    context.clone().work(&queue, 2, ready, move |name| {
-        let namespace = namespaces.get(&Key::cluster(&name));
-        let plan = plan(namespace.as_deref(), maps.named(&name, NAME).as_deref(), &data);
-        act(context.api(&name), plan, BTreeMap::clone(&data))
-    });
+    let data = [(ENTRY.to_owned(), context.settings.authority.certificate_pem().to_owned())].into();
+    harness.run(2, Arc::new(Reconciler { context: context.clone(), namespaces, maps, data }));
+}
+
+struct Reconciler {
+    context: Context,
+    namespaces: Cache<Namespace>,
+    maps: Cache<ConfigMap>,
+    data: BTreeMap<String, String>,
+}
+
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, name: &String) -> Result<Outcome, Error> {
+        let namespace = self.namespaces.get(&Key::cluster(name));
+        let plan = plan(namespace.as_deref(), self.maps.named(name, NAME).as_deref(), &self.data);
+        act(self.context.api(name), plan, self.data.clone()).await?;
+        Ok(Outcome::Done)
+    }
 }
 
 async fn act(api: kube::Api<ConfigMap>, plan: Plan, data: BTreeMap<String, String>) -> Result<(), Error> {

@@ -1,12 +1,14 @@
 //! Gives every namespace the ServiceAccount `default`.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{ObjectMeta, PostParams};
 
 use super::context::{Context, Error, ignore_exists};
-use crate::client::informer::Key;
-use crate::client::queue::Queue;
+use super::harness::{Harness, Outcome, Reconcile};
+use crate::client::informer::{Cache, Key};
 
 const DEFAULT: &str = "default";
 
@@ -19,36 +21,38 @@ pub(super) fn wants_content(namespace: Option<&Namespace>) -> bool {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<String>::default();
     let (namespaces, accounts) = (context.cache::<Namespace>(), context.cache::<ServiceAccount>());
-    let changed = queue.clone();
-    namespaces.on_change(move |change| {
-        if let Some(namespace) = change.new {
-            changed.add(namespace.name_any());
-        }
+    let mut harness = Harness::new(context);
+    harness.watches(&namespaces, |change, queue| {
+        change.new.into_iter().for_each(|namespace| queue.add(namespace.name_any()));
     });
-    let removed = queue.clone();
-    accounts.on_change(move |change| {
+    harness.watches(&accounts, |change, queue| {
         if let (None, Some(old)) = (change.new, change.old)
             && old.name_any() == DEFAULT
         {
-            removed.add(old.namespace().unwrap_or_default());
+            queue.add(old.namespace().unwrap_or_default());
         }
     });
-    let ready = {
-        let (namespaces, accounts) = (namespaces.clone(), accounts.clone());
-        async move {
-            namespaces.synced().await;
-            accounts.synced().await;
+    harness.run(2, Arc::new(Reconciler { context: context.clone(), namespaces, accounts }));
+}
+
+struct Reconciler {
+    context: Context,
+    namespaces: Cache<Namespace>,
+    accounts: Cache<ServiceAccount>,
+}
+
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, name: &String) -> Result<Outcome, Error> {
+        let wanted = wants_content(self.namespaces.get(&Key::cluster(name)).as_deref())
+            && self.accounts.named(name, DEFAULT).is_none();
+        if wanted {
+            create(&self.context.api(name)).await?;
         }
-    };
-    let context = context.clone();
-    context.clone().work(&queue, 2, ready, move |name| {
-        let wanted = wants_content(namespaces.get(&Key::cluster(&name)).as_deref())
-            && accounts.named(&name, DEFAULT).is_none();
-        let api = context.api::<ServiceAccount>(&name);
-        async move { if wanted { create(&api).await } else { Ok(()) } }
-    });
+        Ok(Outcome::Done)
+    }
 }
 
 async fn create(api: &kube::Api<ServiceAccount>) -> Result<(), Error> {

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
+use super::harness::Harness;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{Labels, is_ready, is_terminal, selects_map};
 
 /// The label by which kube-proxy leaves headless Services alone.
@@ -115,16 +115,13 @@ fn face(pod: &Pod) -> impl PartialEq + '_ {
     (pod.metadata.labels.as_ref(), address(pod), is_ready(pod), is_terminal(pod), leaving, node)
 }
 
-/// Brings changes of Services and of the Pods behind them to a queue of Services.
-pub(super) fn watch(services: &Cache<Service>, pods: &Cache<Pod>, queue: &Queue<Key>) {
-    let changed = queue.clone();
-    services.on_change(move |change| {
-        if let Some(service) = change.latest() {
-            changed.add(Key::of(&service.metadata));
-        }
+/// Brings changes of Services and of the Pods behind them to a controller of Services.
+pub(super) fn watch(harness: &mut Harness<Key>, services: &Cache<Service>, pods: &Cache<Pod>) {
+    harness.watches(services, |change, queue| {
+        change.latest().into_iter().for_each(|service| queue.add(Key::of(&service.metadata)));
     });
-    let (services, queue) = (services.clone(), queue.clone());
-    pods.on_change(move |change| {
+    let services = services.clone();
+    harness.watches(pods, move |change, queue| {
         if let (Some(old), Some(new)) = (change.old, change.new)
             && face(old) == face(new)
         {

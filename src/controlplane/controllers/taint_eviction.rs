@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
 
 use super::context::{Context, Error, ignore_not_found};
-use super::views;
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
+use super::pod_control::disruption_target;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{is_terminal, tolerates};
 
 fn no_execute(node: &Node) -> Vec<&Taint> {
@@ -37,70 +38,69 @@ fn stays(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Option<SignedDuration>
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
-    let (pods, nodes) = (views::pods(context), context.cache::<Node>());
-    let placed = queue.clone();
+    let (pods, nodes) = (indexes::pods(context), context.cache::<Node>());
+    let mut harness = Harness::new(context);
     let all = nodes.clone();
-    pods.on_change(move |change| {
+    harness.watches(&pods, move |change, queue| {
         let Some(pod) = change.new else { return };
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
         if all.get(&Key::cluster(node)).is_some_and(|node| !no_execute(&node).is_empty()) {
-            placed.add(Key::of(&pod.metadata));
+            queue.add(Key::of(&pod.metadata));
         }
     });
-    let (tainted, on) = (queue.clone(), pods.clone());
-    nodes.on_change(move |change| {
+    let on = pods.clone();
+    harness.watches(&nodes, move |change, queue| {
         let Some(node) = change.new else { return };
         let before = change.old.map(|old| no_execute(old)).unwrap_or_default();
         if no_execute(node) != before {
-            let there = views::on_node(&on, &node.name_any());
-            there.iter().for_each(|pod| tainted.add(Key::of(&pod.metadata)));
+            let there = indexes::on_node(&on, &node.name_any());
+            there.iter().for_each(|pod| queue.add(Key::of(&pod.metadata)));
         }
     });
-    let ready = {
-        let (pods, nodes) = (pods.clone(), nodes.clone());
-        async move {
-            pods.synced().await;
-            nodes.synced().await;
-        }
-    };
-    let shared = Arc::new((context.clone(), queue.clone(), pods, nodes));
-    context.work(&queue, 2, ready, move |key| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let (context, queue, pods, nodes) = &*shared;
-            reconcile(context, queue, pods, nodes, &key).await
-        }
-    });
+    harness.run(2, Arc::new(Reconciler { context: context.clone(), pods, nodes }));
 }
 
-async fn reconcile(
-    context: &Context,
-    queue: &Queue<Key>,
-    pods: &Cache<Pod>,
-    nodes: &Cache<Node>,
-    key: &Key,
-) -> Result<(), Error> {
-    let Some(pod) = pods.get(key) else { return Ok(()) };
-    if pod.metadata.deletion_timestamp.is_some() || is_terminal(&pod) {
-        return Ok(());
-    }
-    let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
-    let Some(node) = nodes.get(&Key::cluster(name)) else { return Ok(()) };
-    match stays(&pod, &no_execute(&node), context.now()) {
-        None => {}
-        Some(left) if left.is_positive() => queue.add_after(key.clone(), left.unsigned_abs()),
-        Some(_) => {
-            let message = format!("Marking for deletion Pod {key}");
-            context.recorder.normal(pod.object_ref(&()), "TaintManagerEviction", message);
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            ignore_not_found(context.api::<Pod>(&key.namespace).delete(&key.name, &params).await)?;
+struct Reconciler {
+    context: Context,
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+}
+
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Outcome::Done) };
+        if pod.metadata.deletion_timestamp.is_some() || is_terminal(&pod) {
+            return Ok(Outcome::Done);
+        }
+        let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        let Some(node) = self.nodes.get(&Key::cluster(name)) else { return Ok(Outcome::Done) };
+        let context = &self.context;
+        match stays(&pod, &no_execute(&node), context.now()) {
+            None => Ok(Outcome::Done),
+            Some(left) if left.is_positive() => Ok(Outcome::after(Some(left))),
+            Some(_) => {
+                let message = format!("Marking for deletion Pod {key}");
+                context.recorder.normal(pod.object_ref(&()), "TaintManagerEviction", message);
+                let api = context.api::<Pod>(&key.namespace);
+                let target = disruption_target(
+                    &pod,
+                    "DeletionByTaintManager",
+                    "Taint manager: deleting due to NoExecute taint",
+                    context.now(),
+                );
+                let patch = Patch::Strategic(target);
+                ignore_not_found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)?;
+                let params = DeleteParams {
+                    preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+                    ..DeleteParams::default()
+                };
+                ignore_not_found(api.delete(&key.name, &params).await)?;
+                Ok(Outcome::Done)
+            }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

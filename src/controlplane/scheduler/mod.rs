@@ -13,7 +13,6 @@ mod cycle;
 mod filters;
 mod preempt;
 mod queue;
-mod resources;
 mod run;
 mod schedule;
 mod scores;

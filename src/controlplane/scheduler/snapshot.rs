@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 
-use super::resources::{Amounts, add, amounts, assumed, requested};
 use crate::client::informer::Key;
 use crate::client::typed::Labels;
+use crate::client::typed::resources::{Amounts, add, amounts, assumed, requested};
 
 /// A port on the node that a Pod takes for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,43 +20,29 @@ use serde_json::json;
 use self::plan::{Observed, Op, plan};
 use super::claim::{candidates, claim, settle};
 use super::context::{Context, Error, ignore_not_found};
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
 use super::pod_control::explain;
-use super::views;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{controller_of, is_terminal, selects};
 
-struct Loop {
+struct Reconciler {
     context: Context,
-    queue: Queue<Key>,
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
     pods: Cache<Pod>,
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
     let deployments = context.cache::<Deployment>();
-    let (sets, pods) = (views::replica_sets(context), views::pods(context));
-    let changed = queue.clone();
-    deployments.on_change(move |change| {
-        changed.add(Key::of(&change.latest().map(|d| d.metadata.clone()).unwrap_or_default()));
+    let (sets, pods) = (indexes::replica_sets(context), indexes::pods(context));
+    let mut harness = Harness::new(context);
+    harness.watches(&deployments, |change, queue| {
+        change.latest().into_iter().for_each(|deployment| queue.add(Key::of(&deployment.metadata)));
     });
-    watch_sets(&sets, &deployments, &queue);
-    watch_ended_pods(&pods, &sets, &queue);
-    let ready = {
-        let (deployments, sets, pods) = (deployments.clone(), sets.clone(), pods.clone());
-        async move {
-            deployments.synced().await;
-            sets.synced().await;
-            pods.synced().await;
-        }
-    };
-    let shared = Arc::new(Loop { context: context.clone(), queue: queue.clone(), deployments, sets, pods });
-    context.work(&queue, 5, ready, move |key| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&key).await }
-    });
+    watch_sets(&mut harness, &sets, &deployments);
+    watch_ended_pods(&mut harness, &pods, &sets);
+    harness.run(5, Arc::new(Reconciler { context: context.clone(), deployments, sets, pods }));
 }
 
 fn owner_key(set: &ReplicaSet) -> Option<Key> {
@@ -64,9 +50,9 @@ fn owner_key(set: &ReplicaSet) -> Option<Key> {
     Some(Key::new(set.namespace().unwrap_or_default(), &controller.name))
 }
 
-fn watch_sets(sets: &Cache<ReplicaSet>, deployments: &Cache<Deployment>, queue: &Queue<Key>) {
-    let (queue, deployments) = (queue.clone(), deployments.clone());
-    sets.on_change(move |change| {
+fn watch_sets(harness: &mut Harness<Key>, sets: &Cache<ReplicaSet>, deployments: &Cache<Deployment>) {
+    let deployments = deployments.clone();
+    harness.watches(sets, move |change, queue| {
         for set in change.both() {
             if let Some(key) = owner_key(set) {
                 queue.add(key);
@@ -83,9 +69,9 @@ fn watch_sets(sets: &Cache<ReplicaSet>, deployments: &Cache<Deployment>, queue: 
 }
 
 /// A Deployment that recreates goes on when the last old Pod has ended.
-fn watch_ended_pods(pods: &Cache<Pod>, sets: &Cache<ReplicaSet>, queue: &Queue<Key>) {
-    let (queue, sets) = (queue.clone(), sets.clone());
-    pods.on_change(move |change| {
+fn watch_ended_pods(harness: &mut Harness<Key>, pods: &Cache<Pod>, sets: &Cache<ReplicaSet>) {
+    let sets = sets.clone();
+    harness.watches(pods, move |change, queue| {
         let Some(pod) = change.latest() else { return };
         if change.new.is_some() && !is_terminal(pod) {
             return;
@@ -98,13 +84,15 @@ fn watch_ended_pods(pods: &Cache<Pod>, sets: &Cache<ReplicaSet>, queue: &Queue<K
     });
 }
 
-impl Loop {
-    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
-        let Some(deployment) = self.deployments.get(key) else { return Ok(()) };
-        let Some(spec) = &deployment.spec else { return Ok(()) };
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(deployment) = self.deployments.get(key) else { return Ok(Outcome::Done) };
+        let Some(spec) = &deployment.spec else { return Ok(Outcome::Done) };
         let claim = claim(&*deployment, &spec.selector, candidates(&*deployment, &self.sets));
         let sets = settle(&self.context, &*deployment, claim).await?;
-        let running = |uid: &str| views::controlled_by(&self.pods, uid).iter().any(|pod| !is_terminal(pod));
+        let running = |uid: &str| indexes::controlled_by(&self.pods, uid).iter().any(|pod| !is_terminal(pod));
         let observed = Observed {
             deployment: &deployment,
             sets: sets.iter().map(|set| ReplicaSet::clone(set)).collect(),
@@ -114,15 +102,18 @@ impl Loop {
         let ops = plan(observed);
         self.act(key, Deployment::clone(&deployment), ops).await
     }
+}
 
-    async fn act(&self, key: &Key, mut current: Deployment, ops: Vec<Op>) -> Result<(), Error> {
+impl Reconciler {
+    async fn act(&self, key: &Key, mut current: Deployment, ops: Vec<Op>) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::Done;
         let sets = self.context.api::<ReplicaSet>(&key.namespace);
         let deployments = self.context.api::<Deployment>(&key.namespace);
         for op in ops {
             match op {
                 Op::Create(set) => {
                     if !self.create(&sets, &mut current, *set).await? {
-                        return Ok(());
+                        return Ok(outcome);
                     }
                 }
                 Op::Scale { set, from } => self.scale(&sets, &current, &set, from).await?,
@@ -143,10 +134,10 @@ impl Loop {
                     current.status = Some(*status);
                     current = deployments.replace_status(&key.name, &PostParams::default(), &current).await?;
                 }
-                Op::CheckIn(delay) => self.queue.add_after(key.clone(), delay.unsigned_abs()),
+                Op::RequeueAfter(delay) => outcome = Outcome::after(Some(delay)),
             }
         }
-        Ok(())
+        Ok(outcome)
     }
 
     /// True when the ReplicaSet is there. False when its name is taken by another template: the

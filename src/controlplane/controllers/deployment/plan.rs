@@ -24,7 +24,7 @@ pub(super) enum Op {
     Revision(String),
     Status(Box<DeploymentStatus>),
     /// Time alone will make a difference: look again then.
-    CheckIn(SignedDuration),
+    RequeueAfter(SignedDuration),
 }
 
 /// Everything the plan depends on.
@@ -268,7 +268,7 @@ impl Planner<'_> {
         let status = status::rollout(self.deployment, self.bounds, &self.all(), self.new.as_ref(), self.now);
         let check = status::next_check(self.deployment, self.bounds, &status, self.now);
         self.push_status(status);
-        self.ops.extend(check.map(Op::CheckIn));
+        self.ops.extend(check.map(Op::RequeueAfter));
     }
 
     fn push_status(&mut self, status: DeploymentStatus) {

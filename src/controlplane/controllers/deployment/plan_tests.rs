@@ -53,7 +53,7 @@ impl World {
         let mut changed = false;
         self.now += SignedDuration::from_secs(1);
         for op in ops {
-            changed |= !matches!(op, Op::CheckIn(_));
+            changed |= !matches!(op, Op::RequeueAfter(_));
             self.apply(op);
         }
         changed
@@ -78,7 +78,7 @@ impl World {
                 annotations.insert(revision::REVISION.to_owned(), number);
             }
             Op::Status(status) => self.deployment.status = Some(*status),
-            Op::CheckIn(delay) => self.check = Some(delay),
+            Op::RequeueAfter(delay) => self.check = Some(delay),
         }
     }
 

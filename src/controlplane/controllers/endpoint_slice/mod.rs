@@ -12,10 +12,10 @@ use kube::api::{DeleteParams, PostParams};
 
 use self::plan::{MANAGED_BY, MANAGER, Op, SERVICE_NAME, plan};
 use super::context::{Context, Error, ignore_not_found};
+use super::harness::{Harness, Outcome, Reconcile};
 use super::writes::Writes;
-use super::{service_pods, views};
+use super::{indexes, service_pods};
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 
 const BY_SERVICE: &str = "service";
 
@@ -27,7 +27,7 @@ fn service_key(slice: &EndpointSlice) -> Option<Key> {
     Some(Key::new(slice.namespace().unwrap_or_default(), name))
 }
 
-struct Loop {
+struct Reconciler {
     context: Context,
     services: Cache<Service>,
     pods: Cache<Pod>,
@@ -36,54 +36,46 @@ struct Loop {
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
-    let (services, pods) = (context.cache::<Service>(), views::pods(context));
+    let (services, pods) = (context.cache::<Service>(), indexes::pods(context));
     let slices = context.cache::<EndpointSlice>();
     let writes = Writes::default();
     slices.index(BY_SERVICE, |slice| service_key(slice).map(|key| key.to_string()).into_iter().collect());
-    service_pods::watch(&services, &pods, &queue);
-    let (touched, gone) = (queue.clone(), writes.clone());
-    slices.on_change(move |change| {
+    let mut harness = Harness::new(context);
+    service_pods::watch(&mut harness, &services, &pods);
+    let gone = writes.clone();
+    harness.watches(&slices, move |change, queue| {
         for slice in change.both() {
             let Some(key) = service_key(slice) else { continue };
             if change.new.is_none() {
                 gone.gone(&key, &Key::of(&slice.metadata));
             }
-            touched.add(key);
+            queue.add(key);
         }
     });
-    let ready = {
-        let (services, pods, slices) = (services.clone(), pods.clone(), slices.clone());
-        async move {
-            services.synced().await;
-            pods.synced().await;
-            slices.synced().await;
-        }
-    };
-    let shared = Arc::new(Loop { context: context.clone(), services, pods, slices, writes });
-    context.work(&queue, 5, ready, move |key| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&key).await }
-    });
+    harness.run(5, Arc::new(Reconciler { context: context.clone(), services, pods, slices, writes }));
 }
 
-impl Loop {
-    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let existing = self.slices.find(BY_SERVICE, &key.to_string());
         let now = self.context.now();
         if !self.writes.settled(key, existing.iter().map(|slice| &slice.metadata), now) {
             // The watch brings what was written, and with it this key.
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         let ops = match self.services.get(key).filter(|s| s.metadata.deletion_timestamp.is_none()) {
-            Some(service) if service_pods::selector(&service).is_none() => return Ok(()),
+            Some(service) if service_pods::selector(&service).is_none() => return Ok(Outcome::Done),
             Some(service) => plan(&service, &service_pods::backends(&service, &self.pods), &existing),
             None => existing.iter().map(|slice| Op::Delete(slice.name_any())).collect(),
         };
         try_join_all(ops.into_iter().map(|op| self.act(key, op))).await?;
-        Ok(())
+        Ok(Outcome::Done)
     }
+}
 
+impl Reconciler {
     async fn act(&self, key: &Key, op: Op) -> Result<(), Error> {
         let api = self.context.api::<EndpointSlice>(&key.namespace);
         let written = match op {

@@ -28,13 +28,14 @@ use tokio::sync::watch;
 use self::graph::{Graph, Item, Plan};
 use super::context::{Context, Error, ignore_not_found};
 use super::discovered::{Kind, kinds};
+use super::harness::{Harness, Outcome, Reconcile};
 use crate::client::queue::Queue;
 use crate::rt::Backoff;
 
 /// Between attempts to discover or watch.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(10) };
 
-struct Loop {
+struct Reconciler {
     client: Client,
     queue: Queue<String>,
     graph: Mutex<Graph>,
@@ -64,9 +65,10 @@ pub(super) fn start(context: &Context) {
 fn run(context: &Context, all: Vec<Kind>) {
     let by_kind =
         |(at, kind): (usize, &Kind)| ((kind.resource.group.clone(), kind.resource.kind.clone()), at);
-    let shared = Arc::new(Loop {
+    let mut harness = Harness::new(context);
+    let shared = Arc::new(Reconciler {
         client: context.client.clone(),
-        queue: Queue::default(),
+        queue: harness.queue(),
         graph: Mutex::default(),
         kinds: all.iter().enumerate().map(by_kind).collect(),
         all,
@@ -77,18 +79,14 @@ fn run(context: &Context, all: Vec<Kind>) {
         let (shared, unsynced) = (Arc::clone(&shared), unsynced.clone());
         context.tasks.spawn_until_stop(async move { shared.feed(at, &unsynced).await });
     }
-    let ready = async move {
+    harness.waits_for(async move {
         // An owner that was not listed yet must not look absent.
         let _ = waiting.wait_for(|left| *left == 0).await;
-    };
-    let queue = shared.queue.clone();
-    context.work(&queue, 10, ready, move |uid| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&uid).await }
     });
+    harness.run(10, shared);
 }
 
-impl Loop {
+impl Reconciler {
     fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,37 +143,6 @@ impl Loop {
         }
     }
 
-    async fn reconcile(&self, uid: &str) -> Result<(), Error> {
-        let Some((item, unknown)) = self.graph().look(uid) else { return Ok(()) };
-        for owner in unknown {
-            if !self.exists(&item, &owner).await? {
-                self.graph().absent.insert(owner.uid.clone());
-            }
-        }
-        let plan = self.graph().plan(uid);
-        let api = self.api(item.kind, &item.namespace);
-        match plan {
-            Plan::Nothing => {}
-            Plan::Delete(policy) => self.delete(&api, &item, policy).await?,
-            Plan::Detach(owners) => {
-                self.patch(&api, &item, json!({"ownerReferences": item.owners_without(&owners)})).await?;
-            }
-            Plan::DeleteDependents(dependents) => {
-                dependents.into_iter().for_each(|dependent| self.queue.add(dependent));
-            }
-            Plan::Orphan(dependents) => {
-                for dependent in dependents {
-                    let api = self.api(dependent.kind, &dependent.namespace);
-                    let left = dependent.owners_without(&[uid.to_owned()]);
-                    self.patch(&api, &dependent, json!({ "ownerReferences": left })).await?;
-                }
-                self.release(&api, &item, graph::ORPHAN).await?;
-            }
-            Plan::Release => self.release(&api, &item, graph::FOREGROUND).await?,
-        }
-        Ok(())
-    }
-
     /// Asks the API server for an owner that no watch has shown.
     async fn exists(&self, item: &Item, owner: &OwnerReference) -> Result<bool, Error> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -217,5 +184,40 @@ impl Loop {
         let patch = Patch::Merge(json!({ "metadata": change }));
         ignore_not_found(api.patch_metadata(&item.name, &PatchParams::default(), &patch).await)?;
         Ok(())
+    }
+}
+
+impl Reconcile for Reconciler {
+    type Key = String;
+
+    async fn reconcile(&self, uid: &String) -> Result<Outcome, Error> {
+        let Some((item, unknown)) = self.graph().look(uid) else { return Ok(Outcome::Done) };
+        for owner in unknown {
+            if !self.exists(&item, &owner).await? {
+                self.graph().absent.insert(owner.uid.clone());
+            }
+        }
+        let plan = self.graph().plan(uid);
+        let api = self.api(item.kind, &item.namespace);
+        match plan {
+            Plan::Nothing => {}
+            Plan::Delete(policy) => self.delete(&api, &item, policy).await?,
+            Plan::Detach(owners) => {
+                self.patch(&api, &item, json!({"ownerReferences": item.owners_without(&owners)})).await?;
+            }
+            Plan::DeleteDependents(dependents) => {
+                dependents.into_iter().for_each(|dependent| self.queue.add(dependent));
+            }
+            Plan::Orphan(dependents) => {
+                for dependent in dependents {
+                    let api = self.api(dependent.kind, &dependent.namespace);
+                    let left = dependent.owners_without(&[uid.to_owned()]);
+                    self.patch(&api, &dependent, json!({ "ownerReferences": left })).await?;
+                }
+                self.release(&api, &item, graph::ORPHAN).await?;
+            }
+            Plan::Release => self.release(&api, &item, graph::FOREGROUND).await?,
+        }
+        Ok(Outcome::Done)
     }
 }

@@ -14,63 +14,53 @@ use self::plan::{Plan, observe, plan};
 use super::claim::{candidates, claim, settle};
 use super::context::{Context, Error};
 use super::expectations::Expectations;
+use super::harness::{Harness, Outcome, Reconcile};
+use super::indexes;
 use super::pod_control::{PodControl, template_pod, watch_pods};
-use super::views;
 use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
 use crate::client::typed::{available_in, controller_of, is_active, selects};
 
-struct Loop {
+struct Reconciler {
     context: Context,
-    queue: Queue<Key>,
     expectations: Expectations,
     sets: Cache<ReplicaSet>,
     pods: Cache<Pod>,
 }
 
 pub(super) fn start(context: &Context) {
-    let queue = Queue::<Key>::default();
     let expectations = Expectations::default();
-    let (sets, pods) = (views::replica_sets(context), views::pods(context));
-    let (changed, forgotten) = (queue.clone(), expectations.clone());
-    sets.on_change(move |change| {
+    let (sets, pods) = (indexes::replica_sets(context), indexes::pods(context));
+    let mut harness = Harness::new(context);
+    let forgotten = expectations.clone();
+    harness.watches(&sets, move |change, queue| {
         if let Some(set) = change.latest() {
             let key = Key::of(&set.metadata);
             if change.new.is_none() {
                 forgotten.forget(&key);
             }
-            changed.add(key);
+            queue.add(key);
         }
     });
     let owners = sets.clone();
-    watch_pods(&pods, &queue, &expectations, "ReplicaSet", move |pod| {
+    watch_pods(&mut harness, &pods, &expectations, "ReplicaSet", move |pod| {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let wants = |set: &Arc<ReplicaSet>| {
             set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.metadata.labels.as_ref()))
         };
         owners.in_namespace(namespace).iter().filter(|set| wants(set)).map(|s| Key::of(&s.metadata)).collect()
     });
-    let ready = {
-        let (sets, pods) = (sets.clone(), pods.clone());
-        async move {
-            sets.synced().await;
-            pods.synced().await;
-        }
-    };
-    let shared = Arc::new(Loop { context: context.clone(), queue: queue.clone(), expectations, sets, pods });
-    context.work(&queue, 5, ready, move |key| {
-        let shared = Arc::clone(&shared);
-        async move { shared.reconcile(&key).await }
-    });
+    harness.run(5, Arc::new(Reconciler { context: context.clone(), expectations, sets, pods }));
 }
 
-impl Loop {
-    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
+impl Reconcile for Reconciler {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(set) = self.sets.get(key) else {
             self.expectations.forget(key);
-            return Ok(());
+            return Ok(Outcome::Done);
         };
-        let Some(spec) = &set.spec else { return Ok(()) };
+        let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
         // Asked before the Pods are read: what is seen later can only be newer.
         let trusted = self.expectations.satisfied(key, self.context.now());
         let candidates = candidates(&*set, &self.pods);
@@ -92,20 +82,20 @@ impl Loop {
         self.update_status(&set, status).await?;
         let min_ready = spec.min_ready_seconds.unwrap_or_default();
         let next = seen.active.iter().filter_map(|pod| available_in(pod, min_ready, now));
-        if let Some(next) = next.filter(|left| left.is_positive()).min() {
-            self.queue.add_after(key.clone(), next.unsigned_abs());
-        }
-        done.map_err(|(_, error)| error)
+        let next = next.filter(|left| left.is_positive()).min();
+        done.map(|()| Outcome::after(next)).map_err(|(_, error)| error)
     }
+}
 
+impl Reconciler {
     /// Active Pods of all ReplicaSets of the same Deployment: a node with many of them is relieved first.
     fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
         let siblings = match controller_of(&set.metadata) {
-            Some(owner) => views::controlled_by(&self.sets, &owner.uid),
+            Some(owner) => indexes::controlled_by(&self.sets, &owner.uid),
             None => vec![Arc::new(set.clone())],
         };
         let pods = siblings.iter().filter_map(|sibling| sibling.uid());
-        pods.flat_map(|uid| views::controlled_by(&self.pods, &uid)).filter(|pod| is_active(pod)).collect()
+        pods.flat_map(|uid| indexes::controlled_by(&self.pods, &uid)).filter(|pod| is_active(pod)).collect()
     }
 
     fn control<'a>(&'a self, key: &'a Key, set: &ReplicaSet) -> PodControl<'a> {

@@ -1,6 +1,6 @@
+use crate::client::typed::node_allowed;
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::terms::node_allowed;
 use crate::controlplane::scheduler::why::Refusal;
 
 /// `nodeSelector` and required node affinity.

@@ -1,6 +1,6 @@
 use super::{MAX, fullness};
+use crate::client::typed::resources::{CPU, MEMORY};
 use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::resources::{CPU, MEMORY};
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 
 /// Processor and memory evenly used.

@@ -1,7 +1,7 @@
 use super::by_maximum;
+use crate::client::typed::node_term;
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::terms::node_term;
 
 /// Preferred node affinity: the weights of the terms that hold.
 pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {

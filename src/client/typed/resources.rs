@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::api::quantity;
 
-pub(super) const CPU: &str = "cpu";
-pub(super) const MEMORY: &str = "memory";
+pub const CPU: &str = "cpu";
+pub const MEMORY: &str = "memory";
 
 /// By resource name; `cpu` in thousandths, everything else in its own unit.
-pub(super) type Amounts = BTreeMap<String, i64>;
+pub type Amounts = BTreeMap<String, i64>;
 
 fn amount(name: &str, quantity: &Quantity) -> i64 {
     let parsed = quantity::Quantity::parse(&quantity.0).unwrap_or_else(|_| quantity::Quantity::from_units(0));
@@ -19,12 +19,12 @@ fn amount(name: &str, quantity: &Quantity) -> i64 {
 }
 
 /// Reads a resource list.
-pub(super) fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
+pub fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     list.into_iter().flatten().map(|(name, quantity)| (name.clone(), amount(name, quantity))).collect()
 }
 
 /// Adds `more`, `times` times (-1 takes it away).
-pub(super) fn add(total: &mut Amounts, more: &Amounts, times: i64) {
+pub fn add(total: &mut Amounts, more: &Amounts, times: i64) {
     for (name, amount) in more {
         *total.entry(name.clone()).or_default() += amount * times;
     }
@@ -44,7 +44,7 @@ fn requests(resources: Option<&ResourceRequirements>) -> Amounts {
 /// What a Pod asks for: its containers together, or the highest moment of its init containers where that
 /// is more; sidecars run beside everything that starts after them. Pod-level requests count instead of the
 /// containers' for the resources they name.
-pub(super) fn requested(pod: &Pod) -> Amounts {
+pub fn requested(pod: &Pod) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::new() };
     let mut total = of_containers(spec, |container| requests(container.resources.as_ref()));
     total.extend(requests(spec.resources.as_ref()));
@@ -74,7 +74,7 @@ fn of_containers(spec: &PodSpec, of: impl Fn(&Container) -> Amounts) -> Amounts 
 
 /// What scores count for a Pod: a container that asks for nothing is taken for a tenth of a core and
 /// 200 MiB, so that such Pods spread too.
-pub(super) fn assumed(pod: &Pod) -> Amounts {
+pub fn assumed(pod: &Pod) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::new() };
     let defaults = [(CPU, 100), (MEMORY, 200 << 20)];
     of_containers(spec, |container| {
