@@ -6,6 +6,7 @@ mod nodes;
 mod owner;
 mod pods;
 pub mod resources;
+mod scaled;
 mod services;
 mod taints;
 
@@ -16,5 +17,6 @@ pub use owner::{controller_of, is_controlled_by, owner_ref};
 pub use pods::{
     available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition,
 };
+pub use scaled::scaled;
 pub use services::{ANNOUNCED_BY, SERVICE_NAME};
 pub use taints::{first_untolerated, tolerates, tolerates_any};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -19,19 +18,18 @@ fn controller_uid(meta: &ObjectMeta) -> Vec<String> {
 
 /// Pods, found by controller, node and namespace.
 pub(super) fn pods(context: &Context) -> Cache<Pod> {
-    let pods = context.cache::<Pod>();
-    pods.index(BY_OWNER, |pod| controller_uid(&pod.metadata));
+    let pods = by_owner::<Pod>(context);
     pods.index(BY_NODE, |pod| {
         pod.spec.iter().filter_map(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()).collect()
     });
     pods
 }
 
-/// ReplicaSets, found by controller and namespace.
-pub(super) fn replica_sets(context: &Context) -> Cache<ReplicaSet> {
-    let sets = context.cache::<ReplicaSet>();
-    sets.index(BY_OWNER, |set| controller_uid(&set.metadata));
-    sets
+/// Objects of a kind, found by controller.
+pub(super) fn by_owner<K: Object>(context: &Context) -> Cache<K> {
+    let cache = context.cache::<K>();
+    cache.index(BY_OWNER, |object| controller_uid(object.meta()));
+    cache
 }
 
 /// What the owner with this uid controls.

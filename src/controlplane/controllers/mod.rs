@@ -9,11 +9,13 @@ mod claim;
 mod context;
 mod deployment;
 mod discovered;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod expectations;
 mod garbage;
 mod harness;
+mod hash;
 mod indexes;
 mod load_balancer;
 mod metrics;
@@ -48,6 +50,7 @@ pub struct Controller {
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
     Controller { name: "garbage-collector-controller", start: garbage::start },
@@ -56,6 +59,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "node-ipam-controller", start: node_ipam::start },
     Controller { name: "pod-garbage-collector-controller", start: pod_gc::start },
     Controller { name: "replicaset-controller", start: replica_set::start },
+    Controller { name: "replicationcontroller-controller", start: replica_set::start_replication },
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-controller", start: load_balancer::start },

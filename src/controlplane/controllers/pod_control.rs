@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use super::context::{Context, Error};
 use super::expectations::Expectations;
 use super::harness::Harness;
 use crate::client::informer::{Cache, Key, Object};
-use crate::client::typed::{controller_of, owner_ref};
+use crate::client::typed::{controller_of, owner_ref, selects};
 
 /// A Pod of a template, controlled by `owner`; the API server completes the name.
 pub(super) fn template_pod<O: Object>(template: &PodTemplateSpec, owner: &O) -> Pod {
@@ -34,23 +34,41 @@ pub(super) fn template_pod<O: Object>(template: &PodTemplateSpec, owner: &O) -> 
     }
 }
 
-/// Brings Pod changes to a controller: to the Pod's owner of that kind, or, for a Pod that nobody
-/// controls, to all that might adopt it.
-pub(super) fn watch_pods(
+/// Brings changes of the owners themselves to their controller.
+pub(super) fn watch_owners<O: Object>(
+    harness: &mut Harness<Key>,
+    owners: &Cache<O>,
+    expectations: &Expectations,
+) {
+    let expectations = expectations.clone();
+    harness.watches(owners, move |change, queue| {
+        let Some(owner) = change.latest() else { return };
+        let key = Key::of(owner.meta());
+        if change.new.is_none() {
+            expectations.forget(&key);
+        }
+        queue.add(key);
+    });
+}
+
+/// Brings Pod changes to the controller of a kind: to the Pod's owner, or, for a Pod that nobody controls, to all
+/// owners whose selector would adopt it.
+pub(super) fn watch_pods<O: Object>(
     harness: &mut Harness<Key>,
     pods: &Cache<Pod>,
     expectations: &Expectations,
-    kind: &'static str,
-    adopters: impl Fn(&Pod) -> Vec<Key> + Send + Sync + 'static,
+    owners: &Cache<O>,
+    selector: fn(&O) -> Option<LabelSelector>,
 ) {
-    let expectations = expectations.clone();
+    let (expectations, owners) = (expectations.clone(), owners.clone());
+    let kind = O::kind(&());
+    let owner_of = move |pod: &Pod| {
+        let controller = controller_of(&pod.metadata).filter(|controller| controller.kind == kind)?;
+        Some(Key::new(pod.namespace().unwrap_or_default(), &controller.name))
+    };
     harness.watches(pods, move |change, queue| {
-        let owner = |pod: &Pod| {
-            let controller = controller_of(&pod.metadata).filter(|controller| controller.kind == kind)?;
-            Some(Key::new(pod.namespace().unwrap_or_default(), &controller.name))
-        };
         let Some(latest) = change.latest() else { return };
-        let key = owner(latest);
+        let key = owner_of(latest);
         if let Some(key) = &key {
             if change.old.is_none() {
                 expectations.created(key, 1);
@@ -60,13 +78,18 @@ pub(super) fn watch_pods(
             }
             queue.add(key.clone());
         }
-        if let Some(before) = change.old.and_then(|pod| owner(pod))
+        if let Some(before) = change.old.and_then(|pod| owner_of(pod))
             && key.as_ref() != Some(&before)
         {
             queue.add(before);
         }
         if change.new.is_some() && controller_of(&latest.metadata).is_none() {
-            adopters(latest).into_iter().for_each(|key| queue.add(key));
+            let labels = latest.metadata.labels.as_ref();
+            for owner in owners.in_namespace(latest.metadata.namespace.as_deref().unwrap_or_default()) {
+                if selector(&owner).is_some_and(|selector| selects(&selector, labels)) {
+                    queue.add(Key::of(owner.meta()));
+                }
+            }
         }
     });
 }

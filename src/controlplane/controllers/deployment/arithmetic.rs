@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::plan::{available, replicas};
 use super::revision::annotation_number;
+use crate::client::typed::scaled;
 
 pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub(super) const MAX: &str = "deployment.kubernetes.io/max-replicas";
@@ -21,20 +22,6 @@ pub(super) struct Bounds {
     pub rolling: bool,
 }
 
-/// A number, or a percentage of `total`, rounded up or down.
-fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    match value {
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let product = percent * i64::from(total);
-            let result = if up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
-            i32::try_from(result).unwrap_or(i32::MAX)
-        }
-        None => 0,
-    }
-}
-
 impl Bounds {
     pub(super) fn of(spec: &DeploymentSpec) -> Self {
         let replicas = spec.replicas.unwrap_or(1);
@@ -47,8 +34,8 @@ impl Bounds {
         let or_quarter = |value: Option<&IntOrString>| value.cloned().unwrap_or_else(|| quarter.clone());
         let surge = or_quarter(rolling.and_then(|rolling| rolling.max_surge.as_ref()));
         let unavailable = or_quarter(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()));
-        let surge = scaled(Some(&surge), replicas, true);
-        let mut unavailable = scaled(Some(&unavailable), replicas, false);
+        let surge = scaled(&surge, replicas, true);
+        let mut unavailable = scaled(&unavailable, replicas, false);
         if surge == 0 && unavailable == 0 {
             // Validation refuses 0 and 0; percentages may still come to it. Then go on one by one.
             unavailable = 1;

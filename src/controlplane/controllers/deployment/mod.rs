@@ -35,7 +35,7 @@ struct Reconciler {
 
 pub(super) fn start(context: &Context) {
     let deployments = context.cache::<Deployment>();
-    let (sets, pods) = (indexes::replica_sets(context), indexes::pods(context));
+    let (sets, pods) = (indexes::by_owner::<ReplicaSet>(context), indexes::pods(context));
     let mut harness = Harness::new(context);
     harness.watches(&deployments, |change, queue| {
         change.latest().into_iter().for_each(|deployment| queue.add(Key::of(&deployment.metadata)));

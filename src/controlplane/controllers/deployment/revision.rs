@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use serde_json::Value;
 
+use super::super::hash::{safe_hash, without_empty};
 use super::arithmetic::{Bounds, DESIRED, MAX};
 use crate::client::typed::owner_ref;
 
@@ -23,8 +23,6 @@ const OWN: &[&str] = &[
     MAX,
     "deprecated.deployment.rollback.to",
 ];
-/// Letters that cannot form words, as Kubernetes uses in generated names.
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Longest kept list of earlier numbers, in bytes.
 const HISTORY_BYTES: usize = 2000;
 
@@ -37,24 +35,6 @@ pub(super) fn annotation_number<T: std::str::FromStr>(set: &ReplicaSet, key: &st
 /// A ReplicaSet's revision number; 0 when it has none.
 pub(super) fn number(set: &ReplicaSet) -> i64 {
     annotation_number(set, REVISION).unwrap_or(0)
-}
-
-/// Drops what the API treats as not there: nulls and empty objects and lists.
-fn without_empty(value: Value) -> Value {
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
-    };
-    match value {
-        Value::Object(map) => {
-            let kept = map.into_iter().map(|(key, value)| (key, without_empty(value)));
-            Value::Object(kept.filter(|(_, value)| !empty(value)).collect())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(without_empty).collect()),
-        other => other,
-    }
 }
 
 fn bare(template: Option<&PodTemplateSpec>) -> PodTemplateSpec {
@@ -92,14 +72,7 @@ pub(super) fn is_current(deployment: &Deployment, set: &ReplicaSet) -> bool {
 /// was taken.
 pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let plain = without_empty(serde_json::to_value(bare(Some(template))).unwrap_or_default());
-    let mut bytes = plain.to_string().into_bytes();
-    if let Some(collisions) = collisions {
-        bytes.extend(collisions.to_le_bytes());
-    }
-    // FNV-1a, 32 bits, as upstream.
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193));
-    let letter = |digit: u8| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]);
-    hash.to_string().bytes().map(letter).collect()
+    safe_hash(&plain, collisions)
 }
 
 /// Annotations of a ReplicaSet that stands for `revision`, from those it has and those of its Deployment.
