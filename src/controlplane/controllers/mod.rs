@@ -7,6 +7,7 @@
 mod certificates;
 mod claim;
 mod context;
+mod daemon_set;
 mod deployment;
 mod discovered;
 mod disruption;
@@ -16,6 +17,7 @@ mod expectations;
 mod garbage;
 mod harness;
 mod hash;
+mod history;
 mod indexes;
 mod load_balancer;
 mod metrics;
@@ -49,6 +51,7 @@ pub struct Controller {
 /// Every controller, by name.
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
+    Controller { name: "daemonset-controller", start: daemon_set::start },
     Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
