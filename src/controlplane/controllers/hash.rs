@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Letters that cannot form words, as Kubernetes uses in generated names.
-const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+pub(super) const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Returns a value without what the API treats as absent: nulls and empty objects and lists.
 pub(super) fn without_empty(value: Value) -> Value {

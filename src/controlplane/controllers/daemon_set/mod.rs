@@ -95,7 +95,7 @@ impl Reconcile for Reconciler {
         let hash = current.labels().get(REVISION_LABEL).cloned().unwrap_or_default();
         let pods =
             settle(&self.context, &*set, claim(&*set, &spec.selector, candidates(&*set, &self.pods))).await?;
-        let seen = Seen::new(&set, &hash, self.nodes.list(), &pods, self.context.now());
+        let seen = Seen::new(&set, &hash, &self.nodes.list(), &pods, self.context.now());
         let (done, look_again) = match trusted {
             true => self.act(key, &seen).await,
             false => (Ok(()), None),

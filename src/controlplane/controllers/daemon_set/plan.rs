@@ -36,7 +36,6 @@ pub(super) struct Planned {
 pub(super) struct Seen<'a> {
     pub set: &'a DaemonSet,
     pub hash: &'a str,
-    pub nodes: Vec<Arc<Node>>,
     pub pods: BTreeMap<String, Vec<Arc<Pod>>>,
     verdicts: BTreeMap<String, Verdict>,
     pub now: Timestamp,
@@ -62,11 +61,10 @@ impl<'a> Seen<'a> {
     pub(super) fn new(
         set: &'a DaemonSet,
         hash: &'a str,
-        mut nodes: Vec<Arc<Node>>,
+        nodes: &[Arc<Node>],
         owned: &[Arc<Pod>],
         now: Timestamp,
     ) -> Self {
-        nodes.sort_by_key(|node| node.name_any());
         let bare = bare_pod(set, hash);
         let verdicts = nodes.iter().map(|node| (node.name_any(), verdict(&bare, node))).collect();
         let mut pods: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
@@ -75,7 +73,7 @@ impl<'a> Seen<'a> {
                 pods.entry(node.to_owned()).or_default().push(Arc::clone(pod));
             }
         }
-        Self { set, hash, nodes, pods, verdicts, now }
+        Self { set, hash, pods, verdicts, now }
     }
 
     fn min_ready(&self) -> i32 {

@@ -37,9 +37,9 @@ fn pod(text: &str) -> Arc<Pod> {
 fn check(strategy: Value, pods: &[&str], create: &[&str], delete: &[&str]) {
     let set = set(strategy.clone());
     let pods: Vec<_> = pods.iter().map(|text| pod(text)).collect();
-    let nodes = ["n1", "n2", "n3"].map(node).to_vec();
+    let nodes = ["n1", "n2", "n3"].map(node);
     let now = "2026-01-02T00:00:00Z".parse().unwrap();
-    let seen = Seen::new(&set, "new", nodes, &pods, now);
+    let seen = Seen::new(&set, "new", &nodes, &pods, now);
     let (managed, rolled) = (seen.manage(), seen.roll());
     let sum = |a: Vec<String>, b: Vec<String>| {
         let mut all: Vec<String> = a.into_iter().chain(b).collect();
@@ -87,9 +87,9 @@ fn a_surge_has_two_on_a_node_for_a_while() {
 fn ended_pods_are_told_and_the_status_counts() {
     let set = set(json!({}));
     let pods = [pod("a n1 new failed"), pod("b n2 old ready"), pod("c n9 old ready")];
-    let nodes = ["n1", "n2", "n3"].map(node).to_vec();
+    let nodes = ["n1", "n2", "n3"].map(node);
     let now = "2026-01-02T00:00:00Z".parse().unwrap();
-    let seen = Seen::new(&set, "new", nodes, &pods, now);
+    let seen = Seen::new(&set, "new", &nodes, &pods, now);
     let ended = Ended { pod: "a".to_owned(), node: "n1".to_owned(), failed: true };
     assert_eq!(seen.manage().ended, [ended]);
     let status = seen.status();

@@ -150,6 +150,7 @@ pub(super) fn make(deployment: &Deployment, revision: i64, replicas: i32, bounds
 mod tests {
     use serde_json::{from_value, json};
 
+    use super::super::super::hash::ALPHABET;
     use super::*;
 
     #[test]
