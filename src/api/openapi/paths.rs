@@ -45,7 +45,11 @@ pub fn add(row: &Resource, paths: &mut Map<String, Value>) {
     let item = format!("{collection}/{{name}}");
     insert(paths, item.clone(), operations(&ON_ITEM, row.verbs, &own, ""));
     for sub in &row.subresources {
-        insert(paths, format!("{item}/{}", sub.name), operations(&ON_SUBRESOURCE, sub.verbs, &sub.kind, ""));
+        insert(
+            paths,
+            format!("{item}/{}", sub.name()),
+            operations(&ON_SUBRESOURCE, sub.verbs, &sub.kind, ""),
+        );
     }
 }
 

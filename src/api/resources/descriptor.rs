@@ -1,12 +1,15 @@
+//! The row of one resource: everything that is particular to it.
+
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::strategy::{Plain, Strategy};
+use super::subresource::{Handler, Part, Review, Subresource};
 use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
-use crate::api::table::{self, Column, Printer};
+use crate::api::table::{self, Printer};
 use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update};
 
 /// Where a resource's objects are.
@@ -14,17 +17,17 @@ use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update
 pub enum Storage {
     /// In the store, under the resource's own key prefix.
     Stored,
-    /// Nowhere: a request is answered by code (reviews, bindings).
-    Virtual,
+    /// Nowhere: a request is answered by code.
+    Virtual(Review),
 }
 
-/// A path below an object, with the kind its bodies have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subresource {
-    pub name: &'static str,
-    /// The kind that travels; its group and version may differ from the resource's.
-    pub kind: Gvk,
-    pub verbs: &'static [&'static str],
+/// Which of a resource's objects the server keeps in memory, to decide about requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    No,
+    All,
+    /// Those whose key, after the resource's own prefix, starts so.
+    Below(&'static str),
 }
 
 const STORED: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -58,7 +61,14 @@ pub struct Resource {
     /// Whether `metadata.generation` counts changes of the desired state.
     pub generation: bool,
     /// How tables show it.
-    pub printer: Printer,
+    pub printer: &'static Printer,
+    /// Whether a PUT creates what is not there.
+    pub created_by_update: bool,
+    /// Whether a delete is answered with the last state, not with a Status.
+    pub shown_when_gone: bool,
+    /// How long objects are kept after their last change; `None`: until they are deleted.
+    pub ttl: Option<Duration>,
+    pub cached: Cached,
     behaviour: Behaviour,
 }
 
@@ -90,7 +100,11 @@ impl Resource {
             stored_as: None,
             name_rule: NameRule::Subdomain,
             generation: false,
-            printer: *table::printer(gv.0, plural),
+            printer: &table::NAME_AND_AGE,
+            created_by_update: false,
+            shown_when_gone: false,
+            ttl: None,
+            cached: Cached::No,
             behaviour: Behaviour::Fixed(&Plain),
         }
     }
@@ -126,26 +140,67 @@ impl Resource {
     #[must_use]
     pub fn status(self) -> Self {
         let kind = self.gvk();
-        self.sub("status", kind, STATUS)
+        self.sub(Handler::STATUS, kind, STATUS)
     }
 
     /// Has `scale`.
     #[must_use]
     pub fn scale(self) -> Self {
-        self.sub("scale", Gvk::of("autoscaling", "v1", "Scale"), STATUS)
+        self.sub(Handler::Scale, Gvk::of("autoscaling", "v1", "Scale"), STATUS)
     }
 
     #[must_use]
-    pub fn sub(mut self, name: &'static str, kind: Gvk, verbs: &'static [&'static str]) -> Self {
-        self.subresources.push(Subresource { name, kind, verbs });
+    pub fn sub(mut self, handler: Handler, kind: Gvk, verbs: &'static [&'static str]) -> Self {
+        self.subresources.push(Subresource { handler, kind, verbs });
         self
+    }
+
+    /// Has a subresource through which one part of the object is read and written.
+    #[must_use]
+    pub fn part(self, part: Part, verbs: &'static [&'static str]) -> Self {
+        let kind = self.gvk();
+        self.sub(Handler::Part(part), kind, verbs)
     }
 
     /// Only answers creates; nothing is stored.
     #[must_use]
-    pub fn review(mut self) -> Self {
+    pub fn review(mut self, review: Review) -> Self {
         self.verbs = CREATE;
-        self.storage = Storage::Virtual;
+        self.storage = Storage::Virtual(review);
+        self
+    }
+
+    /// Shown in tables so.
+    #[must_use]
+    pub fn printer(mut self, printer: &'static Printer) -> Self {
+        self.printer = printer;
+        self
+    }
+
+    /// A PUT creates what is not there.
+    #[must_use]
+    pub fn created_by_update(mut self) -> Self {
+        self.created_by_update = true;
+        self
+    }
+
+    /// A delete is answered with the last state.
+    #[must_use]
+    pub fn shown_when_gone(mut self) -> Self {
+        self.shown_when_gone = true;
+        self
+    }
+
+    /// Kept so long after the last change.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    #[must_use]
+    pub fn cached(mut self, cached: Cached) -> Self {
+        self.cached = cached;
         self
     }
 
@@ -217,11 +272,15 @@ impl Resource {
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources.iter().find(|s| s.name == name)
+        self.subresources.iter().find(|s| s.name() == name)
+    }
+
+    pub fn has(&self, handler: Handler) -> bool {
+        self.subresources.iter().any(|s| s.handler == handler)
     }
 
     pub fn has_status(&self) -> bool {
-        self.subresource("status").is_some()
+        self.has(Handler::STATUS)
     }
 
     /// Fills in what the object leaves out, as upstream's defaulting functions.
@@ -289,17 +348,9 @@ impl Resource {
     }
 
     /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`, with their values.
-    pub fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        self.strategy().selectable_fields(object)
-    }
-
-    pub fn columns(&self) -> &'static [Column] {
-        self.printer.columns
-    }
-
-    /// One table row's cells, as many as there are columns.
-    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        (self.printer.cells)(object, now)
+    pub fn selectable_fields(&self, object: &Value) -> Vec<(Str, String)> {
+        let fields = self.strategy().selectable_fields(object);
+        fields.into_iter().map(|(path, value)| (Cow::Borrowed(path), value)).collect()
     }
 
     /// Whether a delete that says nothing of dependents leaves them.

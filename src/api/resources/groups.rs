@@ -1,8 +1,12 @@
 //! The rows of all groups, in the order clients prefer them.
 
-use super::descriptor::Resource;
+use std::time::Duration;
+
+use super::descriptor::{Cached, Resource};
+use super::subresource::{Handler, Part, Review, Stream};
 use super::{apps, batch, core, others};
 use crate::api::meta::{Gvk, Gvr};
+use crate::api::table;
 use crate::api::validate::NameRule;
 
 const GET_UPDATE: &[&str] = &["get", "patch", "update"];
@@ -10,12 +14,15 @@ const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
 const UPDATE: &[&str] = &["update"];
 const STREAM: &[&str] = &["create", "get"];
+/// How long events are kept, as upstream does.
+const EVENT_TTL: Duration = Duration::from_secs(3600);
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 /// Every built-in row.
 pub(super) fn rows() -> Vec<Resource> {
     [
         core_rows,
+        core_workload_rows,
         apiregistration,
         apps_rows,
         events,
@@ -45,75 +52,128 @@ pub(super) fn rows() -> Vec<Resource> {
 fn core_rows() -> Vec<Resource> {
     let gv = ("", "v1");
     vec![
-        Resource::namespaced(gv, "Binding", "bindings").review(),
+        Resource::namespaced(gv, "Binding", "bindings").review(Review::Binding),
         Resource::cluster(gv, "ComponentStatus", "componentstatuses").short(&["cs"]).verbs(&["get", "list"]),
-        Resource::namespaced(gv, "ConfigMap", "configmaps").with(&core::ConfigMap).short(&["cm"]),
-        Resource::namespaced(gv, "Endpoints", "endpoints").with(&core::Endpoints).short(&["ep"]),
-        Resource::namespaced(gv, "Event", "events").with(&core::Event).short(&["ev"]),
-        Resource::namespaced(gv, "LimitRange", "limitranges").with(&core::LimitRange).short(&["limits"]),
+        Resource::namespaced(gv, "ConfigMap", "configmaps")
+            .printer(&table::cluster::CONFIG_MAPS)
+            .with(&core::ConfigMap)
+            .short(&["cm"]),
+        Resource::namespaced(gv, "Endpoints", "endpoints")
+            .created_by_update()
+            .printer(&table::network::ENDPOINTS)
+            .with(&core::Endpoints)
+            .short(&["ep"]),
+        Resource::namespaced(gv, "Event", "events")
+            .ttl(EVENT_TTL)
+            .created_by_update()
+            .printer(&table::cluster::EVENTS)
+            .with(&core::Event)
+            .short(&["ev"]),
+        Resource::namespaced(gv, "LimitRange", "limitranges")
+            .cached(Cached::All)
+            .created_by_update()
+            .printer(&table::CREATED_AT)
+            .with(&core::LimitRange)
+            .short(&["limits"]),
         Resource::cluster(gv, "Namespace", "namespaces")
+            .cached(Cached::All)
+            .printer(&table::cluster::NAMESPACES)
             .with(&core::Namespace)
             .short(&["ns"])
             .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
             .names(NameRule::Label)
             .status()
-            .sub("finalize", Gvk::of("", "v1", "Namespace"), UPDATE),
-        Resource::cluster(gv, "Node", "nodes").with(&core::Node).short(&["no"]).status().sub(
-            "proxy",
-            Gvk::of("", "v1", "NodeProxyOptions"),
-            PROXY,
-        ),
+            .part(Part::Finalize, UPDATE),
+        Resource::cluster(gv, "Node", "nodes")
+            .printer(&table::cluster::NODES)
+            .with(&core::Node)
+            .short(&["no"])
+            .status()
+            .sub(Handler::Stream(Stream::NodeProxy), Gvk::of("", "v1", "NodeProxyOptions"), PROXY),
         Resource::namespaced(gv, "PersistentVolumeClaim", "persistentvolumeclaims")
+            .shown_when_gone()
+            .printer(&table::storage::CLAIMS)
             .with(&core::Claim)
             .short(&["pvc"])
             .status(),
         Resource::cluster(gv, "PersistentVolume", "persistentvolumes")
+            .shown_when_gone()
+            .printer(&table::storage::VOLUMES)
             .with(&core::PersistentVolume)
             .short(&["pv"])
             .status(),
+        Resource::namespaced(gv, "ResourceQuota", "resourcequotas")
+            .cached(Cached::All)
+            .shown_when_gone()
+            .created_by_update()
+            .printer(&table::policy::QUOTAS)
+            .short(&["quota"])
+            .status(),
+        Resource::namespaced(gv, "Secret", "secrets")
+            .cached(Cached::Below("kube-system/bootstrap-token-"))
+            .printer(&table::cluster::SECRETS)
+            .with(&core::Secret),
+        Resource::namespaced(gv, "Service", "services")
+            .cached(Cached::All)
+            .shown_when_gone()
+            .created_by_update()
+            .printer(&table::network::SERVICES)
+            .with(&core::Service)
+            .short(&["svc"])
+            .all()
+            .names(NameRule::Label1035)
+            .status()
+            .sub(Handler::Stream(Stream::ServiceProxy), Gvk::of("", "v1", "ServiceProxyOptions"), PROXY),
+    ]
+}
+
+/// Pods, what is made of them and who they are, in the core group.
+fn core_workload_rows() -> Vec<Resource> {
+    let gv = ("", "v1");
+    vec![
         Resource::namespaced(gv, "Pod", "pods")
+            .shown_when_gone()
+            .printer(&table::pod::PODS)
             .with(&core::Pod)
             .short(&["po"])
             .all()
             .counted()
             .status()
-            .sub("attach", Gvk::of("", "v1", "PodAttachOptions"), STREAM)
-            .sub("binding", Gvk::of("", "v1", "Binding"), CREATE)
-            .sub("ephemeralcontainers", Gvk::of("", "v1", "Pod"), GET_UPDATE)
-            .sub("eviction", Gvk::of("policy", "v1", "Eviction"), CREATE)
-            .sub("exec", Gvk::of("", "v1", "PodExecOptions"), STREAM)
-            .sub("log", Gvk::of("", "v1", "Pod"), GET)
-            .sub("portforward", Gvk::of("", "v1", "PodPortForwardOptions"), STREAM)
-            .sub("proxy", Gvk::of("", "v1", "PodProxyOptions"), PROXY)
-            .sub("resize", Gvk::of("", "v1", "Pod"), GET_UPDATE),
-        Resource::namespaced(gv, "PodTemplate", "podtemplates").with(&core::PodTemplate).counted(),
+            .sub(Handler::Stream(Stream::Attach), Gvk::of("", "v1", "PodAttachOptions"), STREAM)
+            .sub(Handler::Binding, Gvk::of("", "v1", "Binding"), CREATE)
+            .part(Part::EphemeralContainers, GET_UPDATE)
+            .sub(Handler::Eviction, Gvk::of("policy", "v1", "Eviction"), CREATE)
+            .sub(Handler::Stream(Stream::Exec), Gvk::of("", "v1", "PodExecOptions"), STREAM)
+            .sub(Handler::Stream(Stream::Log), Gvk::of("", "v1", "Pod"), GET)
+            .sub(Handler::Stream(Stream::PortForward), Gvk::of("", "v1", "PodPortForwardOptions"), STREAM)
+            .sub(Handler::Stream(Stream::PodProxy), Gvk::of("", "v1", "PodProxyOptions"), PROXY)
+            .part(Part::Resize, GET_UPDATE),
+        Resource::namespaced(gv, "PodTemplate", "podtemplates")
+            .shown_when_gone()
+            .printer(&table::workloads::POD_TEMPLATES)
+            .with(&core::PodTemplate)
+            .counted(),
         Resource::namespaced(gv, "ReplicationController", "replicationcontrollers")
+            .printer(&table::workloads::REPLICA_SETS)
             .with(&apps::ReplicationController)
             .short(&["rc"])
             .all()
             .counted()
             .status()
             .scale(),
-        Resource::namespaced(gv, "ResourceQuota", "resourcequotas").short(&["quota"]).status(),
-        Resource::namespaced(gv, "Secret", "secrets").with(&core::Secret),
-        Resource::namespaced(gv, "ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
-            "token",
-            Gvk::of("authentication.k8s.io", "v1", "TokenRequest"),
-            CREATE,
-        ),
-        Resource::namespaced(gv, "Service", "services")
-            .with(&core::Service)
-            .short(&["svc"])
-            .all()
-            .names(NameRule::Label1035)
-            .status()
-            .sub("proxy", Gvk::of("", "v1", "ServiceProxyOptions"), PROXY),
+        Resource::namespaced(gv, "ServiceAccount", "serviceaccounts")
+            .cached(Cached::All)
+            .shown_when_gone()
+            .printer(&table::cluster::SERVICE_ACCOUNTS)
+            .short(&["sa"])
+            .sub(Handler::Token, Gvk::of("authentication.k8s.io", "v1", "TokenRequest"), CREATE),
     ]
 }
 
 fn apiregistration() -> Vec<Resource> {
     vec![
         Resource::cluster(("apiregistration.k8s.io", "v1"), "APIService", "apiservices")
+            .printer(&table::access::API_SERVICES)
             .category(&["api-extensions"])
             .status(),
     ]
@@ -122,14 +182,18 @@ fn apiregistration() -> Vec<Resource> {
 fn apps_rows() -> Vec<Resource> {
     let gv = ("apps", "v1");
     vec![
-        Resource::namespaced(gv, "ControllerRevision", "controllerrevisions").with(&apps::ControllerRevision),
+        Resource::namespaced(gv, "ControllerRevision", "controllerrevisions")
+            .with(&apps::ControllerRevision)
+            .printer(&table::workloads::REVISIONS),
         Resource::namespaced(gv, "DaemonSet", "daemonsets")
+            .printer(&table::workloads::DAEMON_SETS)
             .with(&apps::DaemonSet)
             .short(&["ds"])
             .all()
             .counted()
             .status(),
         Resource::namespaced(gv, "Deployment", "deployments")
+            .printer(&table::workloads::DEPLOYMENTS)
             .with(&apps::Deployment)
             .short(&["deploy"])
             .all()
@@ -137,6 +201,7 @@ fn apps_rows() -> Vec<Resource> {
             .status()
             .scale(),
         Resource::namespaced(gv, "ReplicaSet", "replicasets")
+            .printer(&table::workloads::REPLICA_SETS)
             .with(&apps::ReplicaSet)
             .short(&["rs"])
             .all()
@@ -144,6 +209,7 @@ fn apps_rows() -> Vec<Resource> {
             .status()
             .scale(),
         Resource::namespaced(gv, "StatefulSet", "statefulsets")
+            .printer(&table::workloads::STATEFUL_SETS)
             .with(&apps::StatefulSet)
             .short(&["sts"])
             .all()
@@ -158,6 +224,8 @@ fn events() -> Vec<Resource> {
         Resource::namespaced(("events.k8s.io", "v1"), "Event", "events")
             .with(&others::Event)
             .short(&["ev"])
+            .created_by_update()
+            .printer(&table::cluster::EVENTS)
             .stored_as(Gvr::of("", "v1", "events")),
     ]
 }
@@ -165,24 +233,28 @@ fn events() -> Vec<Resource> {
 fn authentication() -> Vec<Resource> {
     let gv = ("authentication.k8s.io", "v1");
     vec![
-        Resource::cluster(gv, "SelfSubjectReview", "selfsubjectreviews").review(),
-        Resource::cluster(gv, "TokenReview", "tokenreviews").review(),
+        Resource::cluster(gv, "SelfSubjectReview", "selfsubjectreviews").review(Review::SelfSubject),
+        Resource::cluster(gv, "TokenReview", "tokenreviews").review(Review::Token),
     ]
 }
 
 fn authorization() -> Vec<Resource> {
     let gv = ("authorization.k8s.io", "v1");
     vec![
-        Resource::namespaced(gv, "LocalSubjectAccessReview", "localsubjectaccessreviews").review(),
-        Resource::cluster(gv, "SelfSubjectAccessReview", "selfsubjectaccessreviews").review(),
-        Resource::cluster(gv, "SelfSubjectRulesReview", "selfsubjectrulesreviews").review(),
-        Resource::cluster(gv, "SubjectAccessReview", "subjectaccessreviews").review(),
+        Resource::namespaced(gv, "LocalSubjectAccessReview", "localsubjectaccessreviews")
+            .review(Review::LocalSubjectAccess),
+        Resource::cluster(gv, "SelfSubjectAccessReview", "selfsubjectaccessreviews")
+            .review(Review::SelfSubjectAccess),
+        Resource::cluster(gv, "SelfSubjectRulesReview", "selfsubjectrulesreviews")
+            .review(Review::SelfSubjectRules),
+        Resource::cluster(gv, "SubjectAccessReview", "subjectaccessreviews").review(Review::SubjectAccess),
     ]
 }
 
 fn autoscaling() -> Vec<Resource> {
     let row = |version| {
         Resource::namespaced(("autoscaling", version), "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            .printer(&table::policy::AUTOSCALERS)
             .short(&["hpa"])
             .all()
             .status()
@@ -201,48 +273,61 @@ fn batch_rows() -> Vec<Resource> {
     let gv = ("batch", "v1");
     vec![
         Resource::namespaced(gv, "CronJob", "cronjobs")
+            .printer(&table::workloads::CRON_JOBS)
             .with(&batch::CronJob)
             .short(&["cj"])
             .all()
             .counted()
             .status(),
-        Resource::namespaced(gv, "Job", "jobs").with(&batch::Job).all().counted().status(),
+        Resource::namespaced(gv, "Job", "jobs")
+            .printer(&table::workloads::JOBS)
+            .with(&batch::Job)
+            .all()
+            .counted()
+            .status(),
     ]
 }
 
 fn certificates() -> Vec<Resource> {
     let gv = ("certificates.k8s.io", "v1");
-    let kind = Gvk::of("certificates.k8s.io", "v1", "CertificateSigningRequest");
     vec![
         Resource::cluster(gv, "CertificateSigningRequest", "certificatesigningrequests")
+            .printer(&table::access::SIGNING_REQUESTS)
             .with(&others::SigningRequest)
             .short(&["csr"])
             .status()
-            .sub("approval", kind, GET_UPDATE),
+            .part(Part::Approval, GET_UPDATE),
     ]
 }
 
 fn networking() -> Vec<Resource> {
     let gv = ("networking.k8s.io", "v1");
     vec![
-        Resource::cluster(gv, "IngressClass", "ingressclasses").counted(),
+        Resource::cluster(gv, "IngressClass", "ingressclasses")
+            .printer(&table::network::INGRESS_CLASSES)
+            .counted(),
         Resource::namespaced(gv, "Ingress", "ingresses")
+            .printer(&table::network::INGRESSES)
             .with(&others::Ingress)
             .short(&["ing"])
             .counted()
             .status(),
-        Resource::cluster(gv, "IPAddress", "ipaddresses").short(&["ip"]),
+        Resource::cluster(gv, "IPAddress", "ipaddresses")
+            .printer(&table::network::IP_ADDRESSES)
+            .short(&["ip"]),
         Resource::namespaced(gv, "NetworkPolicy", "networkpolicies")
+            .printer(&table::network::POLICIES)
             .with(&others::NetworkPolicy)
             .short(&["netpol"])
             .counted(),
-        Resource::cluster(gv, "ServiceCIDR", "servicecidrs").status(),
+        Resource::cluster(gv, "ServiceCIDR", "servicecidrs").printer(&table::network::SERVICE_CIDRS).status(),
     ]
 }
 
 fn policy() -> Vec<Resource> {
     vec![
         Resource::namespaced(("policy", "v1"), "PodDisruptionBudget", "poddisruptionbudgets")
+            .printer(&table::policy::DISRUPTION_BUDGETS)
             .with(&others::DisruptionBudget)
             .short(&["pdb"])
             .counted()
@@ -254,24 +339,45 @@ fn rbac() -> Vec<Resource> {
     let gv = ("rbac.authorization.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "ClusterRoleBinding", "clusterrolebindings")
+            .cached(Cached::All)
+            .created_by_update()
+            .printer(&table::access::BINDINGS)
             .with(&others::Binding)
             .names(NameRule::PathSegment),
-        Resource::cluster(gv, "ClusterRole", "clusterroles").with(&others::Role).names(NameRule::PathSegment),
+        Resource::cluster(gv, "ClusterRole", "clusterroles")
+            .cached(Cached::All)
+            .created_by_update()
+            .printer(&table::CREATED_AT)
+            .with(&others::Role)
+            .names(NameRule::PathSegment),
         Resource::namespaced(gv, "RoleBinding", "rolebindings")
+            .cached(Cached::All)
+            .created_by_update()
+            .printer(&table::access::BINDINGS)
             .with(&others::Binding)
             .names(NameRule::PathSegment),
-        Resource::namespaced(gv, "Role", "roles").with(&others::Role).names(NameRule::PathSegment),
+        Resource::namespaced(gv, "Role", "roles")
+            .cached(Cached::All)
+            .created_by_update()
+            .printer(&table::CREATED_AT)
+            .with(&others::Role)
+            .names(NameRule::PathSegment),
     ]
 }
 
 fn storage() -> Vec<Resource> {
     let gv = ("storage.k8s.io", "v1");
     vec![
-        Resource::cluster(gv, "CSIDriver", "csidrivers"),
-        Resource::cluster(gv, "CSINode", "csinodes"),
+        Resource::cluster(gv, "CSIDriver", "csidrivers").printer(&table::storage::CSI_DRIVERS),
+        Resource::cluster(gv, "CSINode", "csinodes").printer(&table::storage::CSI_NODES),
         Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities"),
-        Resource::cluster(gv, "StorageClass", "storageclasses").with(&others::StorageClass).short(&["sc"]),
-        Resource::cluster(gv, "VolumeAttachment", "volumeattachments").status(),
+        Resource::cluster(gv, "StorageClass", "storageclasses")
+            .printer(&table::storage::CLASSES)
+            .with(&others::StorageClass)
+            .short(&["sc"]),
+        Resource::cluster(gv, "VolumeAttachment", "volumeattachments")
+            .printer(&table::storage::ATTACHMENTS)
+            .status(),
         Resource::cluster(gv, "VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]),
     ]
 }
@@ -282,10 +388,17 @@ fn admissionregistration() -> Vec<Resource> {
     vec![
         row("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
         row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
-        row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations").with(&others::Webhooks),
-        row("ValidatingAdmissionPolicy", "validatingadmissionpolicies").status(),
-        row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
-        row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations").with(&others::Webhooks),
+        row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .printer(&table::access::WEBHOOKS)
+            .with(&others::Webhooks),
+        row("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+            .printer(&table::access::POLICIES)
+            .status(),
+        row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            .printer(&table::access::POLICY_BINDINGS),
+        row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            .printer(&table::access::WEBHOOKS)
+            .with(&others::Webhooks),
     ]
 }
 
@@ -293,6 +406,7 @@ fn apiextensions() -> Vec<Resource> {
     let gv = ("apiextensions.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "CustomResourceDefinition", "customresourcedefinitions")
+            .printer(&table::CREATED_AT)
             .short(&["crd", "crds"])
             .category(&["api-extensions"])
             .counted()
@@ -304,6 +418,8 @@ fn scheduling() -> Vec<Resource> {
     let gv = ("scheduling.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "PriorityClass", "priorityclasses")
+            .cached(Cached::All)
+            .printer(&table::cluster::PRIORITY_CLASSES)
             .with(&others::PriorityClass)
             .short(&["pc"])
             .counted(),
@@ -311,16 +427,25 @@ fn scheduling() -> Vec<Resource> {
 }
 
 fn coordination() -> Vec<Resource> {
-    vec![Resource::namespaced(("coordination.k8s.io", "v1"), "Lease", "leases")]
+    vec![
+        Resource::namespaced(("coordination.k8s.io", "v1"), "Lease", "leases")
+            .created_by_update()
+            .printer(&table::cluster::LEASES),
+    ]
 }
 
 fn node() -> Vec<Resource> {
-    vec![Resource::cluster(("node.k8s.io", "v1"), "RuntimeClass", "runtimeclasses")]
+    vec![
+        Resource::cluster(("node.k8s.io", "v1"), "RuntimeClass", "runtimeclasses")
+            .cached(Cached::All)
+            .printer(&table::cluster::RUNTIME_CLASSES),
+    ]
 }
 
 fn discovery() -> Vec<Resource> {
     vec![
         Resource::namespaced(("discovery.k8s.io", "v1"), "EndpointSlice", "endpointslices")
+            .printer(&table::network::ENDPOINT_SLICES)
             .with(&core::EndpointSlice)
             .counted(),
     ]
@@ -329,8 +454,14 @@ fn discovery() -> Vec<Resource> {
 fn flowcontrol() -> Vec<Resource> {
     let gv = ("flowcontrol.apiserver.k8s.io", "v1");
     vec![
-        Resource::cluster(gv, "FlowSchema", "flowschemas").counted().status(),
-        Resource::cluster(gv, "PriorityLevelConfiguration", "prioritylevelconfigurations").counted().status(),
+        Resource::cluster(gv, "FlowSchema", "flowschemas")
+            .printer(&table::policy::FLOW_SCHEMAS)
+            .counted()
+            .status(),
+        Resource::cluster(gv, "PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .printer(&table::policy::PRIORITY_LEVELS)
+            .counted()
+            .status(),
     ]
 }
 

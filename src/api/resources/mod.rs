@@ -11,8 +11,10 @@ mod fill;
 mod groups;
 mod others;
 mod strategy;
+mod subresource;
 mod table;
 
-pub use descriptor::{Resource, Storage, Subresource};
+pub use descriptor::{Cached, Resource, Storage};
 pub use strategy::{Plain, Strategy};
+pub use subresource::{Handler, Part, Review, Stream, Subresource};
 pub use table::{Table, table};

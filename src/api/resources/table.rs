@@ -54,6 +54,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_printer_fills_its_columns_even_for_an_empty_object() {
+        let empty = serde_json::json!({"metadata": {"name": "x"}});
+        for row in table().iter() {
+            let cells = (row.printer.cells)(&empty, jiff::Timestamp::UNIX_EPOCH);
+            assert_eq!(cells.len(), row.printer.columns.len(), "{row:?}");
+        }
+    }
+
+    #[test]
     fn rows_are_unique() {
         let mut paths = HashSet::new();
         let mut shorts = HashSet::new();

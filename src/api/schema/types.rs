@@ -266,7 +266,7 @@ mod tests {
             assert!(builtin(&row.gvk()).is_some(), "{row:?}");
             for sub in &row.subresources {
                 let connect = sub.kind.kind.ends_with("Options");
-                assert!(connect || builtin(&sub.kind).is_some(), "{row:?} {}", sub.name);
+                assert!(connect || builtin(&sub.kind).is_some(), "{row:?} {}", sub.name());
             }
         }
     }

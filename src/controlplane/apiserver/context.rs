@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::api::meta::Gvk;
-use crate::api::resources::Resource;
+use crate::api::resources::{Handler, Part, Resource};
 use crate::api::schema::{self, FieldValidation, Schema};
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
@@ -41,6 +41,8 @@ pub struct RequestContext<'a> {
     pub info: &'a RequestInfo,
     pub user: &'a UserInfo,
     pub resource: &'a Arc<Resource>,
+    /// What answers the request's subresource; `None`: it is about the object itself.
+    pub handler: Option<Handler>,
     pub accept: Accept,
     pub params: Params<'a>,
 }
@@ -68,6 +70,16 @@ impl RequestContext<'_> {
             return Err(ApiError::method_not_allowed());
         }
         Ok(())
+    }
+
+    /// The part of the object that a write through this path may change; `None`: all that the kind lets change.
+    pub fn part(&self) -> Option<Part> {
+        match self.handler? {
+            Handler::Part(part) => Some(part),
+            Handler::Scale | Handler::Binding | Handler::Eviction | Handler::Token | Handler::Stream(_) => {
+                None
+            }
+        }
     }
 
     /// The type of the bodies that this path takes.
@@ -151,10 +163,10 @@ impl RequestContext<'_> {
 
     /// Everything wrong with an object that is to be written through this path.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        match (self.info.subresource.as_str(), old) {
-            ("" | "scale", old) => self.resource.validate(object, old),
-            (_, Some(old)) => self.resource.validate_status(object, old),
-            (_, None) => Vec::new(),
+        match (self.part(), old) {
+            (None, old) => self.resource.validate(object, old),
+            (Some(_), Some(old)) => self.resource.validate_status(object, old),
+            (Some(_), None) => Vec::new(),
         }
     }
 

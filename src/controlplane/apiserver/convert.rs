@@ -7,13 +7,10 @@ use serde_json::Value;
 use crate::api::resources::{Resource, table};
 use crate::api::status::ApiError;
 use crate::api::table::{self as tables, IncludeObject};
-use crate::controlplane::storage::{Payload, Ttl};
+use crate::controlplane::storage::Payload;
 
 use super::key::CollectionKey;
 use super::wire;
-
-/// How long events are kept, as upstream does.
-const EVENT_TTL: Ttl = Some(std::time::Duration::from_secs(3600));
 
 /// Whether stored bytes are not what this resource's readers get.
 pub fn converts(resource: &Resource) -> bool {
@@ -56,10 +53,9 @@ pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiErr
         stored = Some(row);
     }
     let resource = stored.as_deref().unwrap_or(resource);
-    let ttl = if resource.plural == "events" && resource.group.is_empty() { EVENT_TTL } else { None };
     let metadata = object.get("metadata").and_then(Value::as_object);
     let attrs = wire::attrs(metadata, &resource.selectable_fields(&object));
-    Ok(wire::payload(&object, attrs, ttl))
+    Ok(wire::payload(&object, attrs, resource.ttl))
 }
 
 fn say_type(object: &mut Value, resource: &Resource) {
@@ -77,5 +73,5 @@ pub fn table_of(
     include: IncludeObject,
     now: Timestamp,
 ) -> Value {
-    tables::render(resource, objects, meta, include, now)
+    tables::render(resource.printer, objects, meta, include, now)
 }

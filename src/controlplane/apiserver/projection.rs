@@ -3,24 +3,23 @@
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
-use crate::api::resources::Resource;
+use crate::api::resources::{Part, Resource};
 
-/// Readies `new`, sent to `subresource` (empty: the object itself), as successor of `old`.
-pub fn apply(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
-    match subresource {
-        "" | "scale" => resource.prepare_update(new, old),
-        "status" => resource.prepare_status_update(new, old),
-        "finalize" => keep_all_but(new, old, &["/spec/finalizers"]),
-        "approval" => keep_all_but(new, old, &["/status/conditions"]),
-        "ephemeralcontainers" => {
+/// Readies `new`, sent to a subresource that writes a part (`None`: to the object itself), as successor of `old`.
+pub fn apply(resource: &Resource, part: Option<Part>, new: &mut Value, old: &Value) {
+    match part {
+        None => resource.prepare_update(new, old),
+        Some(Part::Status) => resource.prepare_status_update(new, old),
+        Some(Part::Finalize) => keep_all_but(new, old, &["/spec/finalizers"]),
+        Some(Part::Approval) => keep_all_but(new, old, &["/status/conditions"]),
+        Some(Part::EphemeralContainers) => {
             keep_all_but(new, old, &["/spec/ephemeralContainers"]);
             count(resource, new, old);
         }
-        "resize" => {
+        Some(Part::Resize) => {
             resize(new, old);
             count(resource, new, old);
         }
-        _ => resource.prepare_status_update(new, old),
     }
 }
 

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use ipnet::Ipv4Net;
 
-use crate::api::resources::Storage;
+use crate::api::resources::{Handler, Resource, Storage, Stream, Subresource, table};
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{StorageError, Store};
 use crate::pki::Key;
@@ -75,7 +75,7 @@ impl ApiServer {
     pub async fn build(options: Options) -> Result<Self, StorageError> {
         let Options { store, clock, tasks, token_key, service_cidr, reserved, streams } = options;
         let allocator = Allocator::new(service_cidr, &reserved);
-        let index = Index::start(store.clone(), vec![allocator.clone()], &tasks).await?;
+        let index = Index::start(store.clone(), table(), vec![allocator.clone()], &tasks).await?;
         let authorizer = Arc::new(Authorizer::new(index.clone()));
         let tokens = Arc::new(Tokens::new(&token_key));
         let authenticator =
@@ -96,7 +96,7 @@ impl ApiServer {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The whole API as a service: what is put behind TLS, and what in-process clients call.
+    /// The whole API as a service: what is put behind TLS, and what in-process clients context.
     pub fn router(&self) -> Router {
         let shared = self.shared.clone();
         Router::new().fallback(move |request: Request<Body>| handle(shared.clone(), request))
@@ -123,8 +123,9 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query());
     let (verb, uri) = (info.verb, parts.uri.clone());
-    let unbounded = info.verb == "watch" || special::is_stream(&info);
-    let work = AssertUnwindSafe(shared.route(parts, body, info)).catch_unwind();
+    let target = shared.target(&info);
+    let unbounded = info.verb == "watch" || target.as_ref().is_ok_and(|target| target.stream().is_some());
+    let work = AssertUnwindSafe(shared.route(parts, body, info, target)).catch_unwind();
     let done = if unbounded { Ok(work.await) } else { tokio::time::timeout(PATIENCE, work).await };
     match done {
         Ok(Ok(Ok(response))) => response,
@@ -145,24 +146,57 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     }
 }
 
+/// What a request on a resource is about.
+struct Target<'a> {
+    resource: &'a Arc<Resource>,
+    subresource: Option<&'a Subresource>,
+}
+
+impl Target<'_> {
+    fn handler(&self) -> Option<Handler> {
+        self.subresource.map(|subresource| subresource.handler)
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        match self.handler()? {
+            Handler::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    fn verbs(&self) -> &'static [&'static str] {
+        self.subresource.map_or(self.resource.verbs, |subresource| subresource.verbs)
+    }
+}
+
 impl Shared {
-    async fn route(&self, parts: Parts, body: Body, info: RequestInfo) -> verbs::Answer {
+    /// The resource and subresource that a path names; 404 if there is none such.
+    fn target(&self, info: &RequestInfo) -> Result<Target<'_>, ApiError> {
+        let resource = self.rows.find(&info.group, &info.version, &info.resource);
+        let resource = resource.ok_or_else(ApiError::unknown_path)?;
+        if !resource.namespaced && !info.namespace.is_empty() && resource.plural != "namespaces" {
+            return Err(ApiError::unknown_path());
+        }
+        let subresource = match info.subresource.as_str() {
+            "" => None,
+            name => Some(resource.subresource(name).ok_or_else(ApiError::unknown_path)?),
+        };
+        Ok(Target { resource, subresource })
+    }
+
+    async fn route(
+        &self,
+        parts: Parts,
+        body: Body,
+        info: RequestInfo,
+        target: Result<Target<'_>, ApiError>,
+    ) -> verbs::Answer {
         let user = self.gate.pass(&parts, &info).await?;
         if !info.is_resource {
             return self.root.answer(&parts, &info, self.engine.store.as_ref());
         }
-        let Some(resource) = self.rows.find(&info.group, &info.version, &info.resource) else {
-            return Err(ApiError::unknown_path());
-        };
-        let allowed = if info.subresource.is_empty() {
-            resource.verbs
-        } else {
-            resource.subresource(&info.subresource).ok_or_else(ApiError::unknown_path)?.verbs
-        };
-        if !resource.namespaced && !info.namespace.is_empty() && resource.plural != "namespaces" {
-            return Err(ApiError::unknown_path());
-        }
-        if !allowed.contains(&info.verb) {
+        let target = target?;
+        if !target.verbs().contains(&info.verb) {
             return Err(ApiError::method_not_allowed());
         }
         let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
@@ -170,12 +204,13 @@ impl Shared {
             engine: &self.engine,
             info: &info,
             user: &user,
-            resource,
+            resource: target.resource,
+            handler: target.handler(),
             accept: Accept::negotiate(accept)?,
             params: Params::new(parts.uri.query()),
         };
-        if special::is_stream(&info) {
-            return special::stream(&context, Request::from_parts(parts.clone(), body)).await;
+        if let Some(stream) = target.stream() {
+            return special::stream(&context, stream, Request::from_parts(parts.clone(), body)).await;
         }
         let bytes = if matches!(info.verb, "get" | "list" | "watch") {
             bytes::Bytes::new()
@@ -183,9 +218,9 @@ impl Shared {
             wire::read_body(body).await?
         };
         let body = RequestBody { headers: &parts.headers, bytes };
-        if resource.storage == Storage::Virtual || special::is_special(&info) {
-            return special::run(&context, body).await;
+        match target.resource.storage {
+            Storage::Virtual(review) => special::review(&context, review, &body).await,
+            Storage::Stored => verbs::run(&context, body).await,
         }
-        verbs::run(&context, body).await
     }
 }

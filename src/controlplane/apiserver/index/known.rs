@@ -3,25 +3,42 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::api::resources::{Cached, Resource};
+use crate::controlplane::apiserver::convert;
 use crate::controlplane::apiserver::rbac::{Rbac, RbacKind};
 
-/// Collections whose objects are kept as they are.
-const KEPT: &[&str] = &[
-    "/core/limitranges/",
-    "/core/namespaces/",
-    "/core/resourcequotas/",
-    "/core/serviceaccounts/",
-    "/core/services/",
-    "/node.k8s.io/runtimeclasses/",
-    "/scheduling.k8s.io/priorityclasses/",
-    // Only these Secrets: they authenticate.
-    "/core/secrets/kube-system/bootstrap-token-",
-];
 const RBAC: &str = "/rbac.authorization.k8s.io/";
 
 /// Whether a role or binding is stored at this key.
 pub(super) fn is_rbac(key: &str) -> bool {
     key.starts_with(RBAC)
+}
+
+/// Whether the index keeps an object, by its storage key: the rows of the registry say so.
+pub(super) struct Kept {
+    prefixes: Vec<String>,
+}
+
+impl Kept {
+    pub(super) fn of<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> Self {
+        let prefix = |row: &Arc<Resource>| {
+            let all = convert::collection(row).prefix("");
+            match row.cached {
+                Cached::No => None,
+                Cached::All => Some(all),
+                Cached::Below(some) => Some(all + some),
+            }
+        };
+        let mut prefixes: Vec<String> = rows.filter_map(prefix).collect();
+        prefixes.sort_unstable();
+        Self { prefixes }
+    }
+
+    /// Rows' prefixes end in a slash and none stands below another one, so only the nearest one can be the key's.
+    pub(super) fn wants(&self, key: &str) -> bool {
+        let after = self.prefixes.partition_point(|prefix| prefix.as_str() <= key);
+        after.checked_sub(1).is_some_and(|at| key.starts_with(&self.prefixes[at]))
+    }
 }
 
 /// What the index knows.
@@ -33,11 +50,6 @@ pub struct Known {
 }
 
 impl Known {
-    /// Whether the index keeps the object at this storage key.
-    pub(super) fn wants(key: &str) -> bool {
-        key.starts_with(RBAC) || KEPT.iter().any(|prefix| key.starts_with(prefix))
-    }
-
     /// Takes an object in or out; answers what stood there before (roles and bindings are kept compiled only).
     pub(super) fn set(&mut self, key: &str, object: Option<Arc<Value>>) -> Option<Arc<Value>> {
         if let Some(rest) = key.strip_prefix(RBAC) {
@@ -134,11 +146,12 @@ mod tests {
 
     #[test]
     fn keeps_what_it_wants_by_key() {
-        assert!(Known::wants("/core/services/default/web"));
-        assert!(Known::wants("/rbac.authorization.k8s.io/roles/default/x"));
-        assert!(Known::wants("/core/secrets/kube-system/bootstrap-token-abcdef"));
-        assert!(!Known::wants("/core/secrets/default/bootstrap-token-abcdef"));
-        assert!(!Known::wants("/core/pods/default/web"));
+        let kept = Kept::of(crate::api::resources::table().iter());
+        assert!(kept.wants("/core/services/default/web"));
+        assert!(kept.wants("/rbac.authorization.k8s.io/roles/default/x"));
+        assert!(kept.wants("/core/secrets/kube-system/bootstrap-token-abcdef"));
+        assert!(!kept.wants("/core/secrets/default/bootstrap-token-abcdef"));
+        assert!(!kept.wants("/core/pods/default/web"));
         let mut known = Known::default();
         for name in ["a", "b"] {
             known.set(&format!("/core/limitranges/{name}/x"), Some(Arc::new(json!({"in": name}))));

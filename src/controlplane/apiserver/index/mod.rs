@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::known::Kept;
+use crate::api::resources::Table;
 use crate::controlplane::storage::{Batch, EventKind, Filter, ListQuery, StorageError, Store};
 use crate::rt::Tasks;
 
@@ -29,6 +31,7 @@ pub trait Follower: Send + Sync {
 /// The index, shared by all who decide.
 pub struct Index {
     store: Arc<dyn Store>,
+    kept: Arc<Kept>,
     known: RwLock<Known>,
     /// Everything up to this revision is in `known`.
     applied: watch::Sender<u64>,
@@ -44,12 +47,14 @@ impl Index {
     /// Reads what is there and follows it until the tasks stop.
     pub async fn start(
         store: Arc<dyn Store>,
+        resources: &Table,
         followers: Vec<Arc<dyn Follower>>,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, StorageError> {
         let known = RwLock::new(Known::default());
         let index = Arc::new(Self {
             store,
+            kept: Arc::new(Kept::of(resources.iter())),
             known,
             applied: watch::Sender::new(0),
             rbac: watch::Sender::new(0),
@@ -97,7 +102,8 @@ impl Index {
     }
 
     async fn relist(&self) -> Result<u64, StorageError> {
-        let filter: Filter = Arc::new(|entry| Known::wants(&entry.key));
+        let kept = Arc::clone(&self.kept);
+        let filter: Filter = Arc::new(move |entry| kept.wants(&entry.key));
         let query = ListQuery { prefix: "/".to_owned(), filter: Some(filter), ..ListQuery::default() };
         let listing = self.store.list(query).await?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -132,9 +138,9 @@ impl Index {
     }
 
     fn take(&self, batch: &Batch) {
-        if batch.events.iter().any(|event| Known::wants(&event.entry.key)) {
+        if batch.events.iter().any(|event| self.kept.wants(&event.entry.key)) {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            for event in batch.events.iter().filter(|event| Known::wants(&event.entry.key)) {
+            for event in batch.events.iter().filter(|event| self.kept.wants(&event.entry.key)) {
                 let data = (event.kind == EventKind::Put).then_some(&event.entry.data[..]);
                 self.apply(&mut known, &event.entry.key, data);
             }

@@ -20,6 +20,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::request::RequestInfo;
+use crate::api::resources::Stream;
 use crate::api::status::ApiError;
 use crate::controlplane::storage::Store;
 use crate::pki::{PkiError, ServerPki};
@@ -55,36 +56,31 @@ impl Streams {
     /// Answers a request on `log`, `exec`, `attach`, `portforward` or `proxy`.
     pub async fn answer(
         &self,
+        stream: Stream,
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        match (info.resource.as_str(), info.subresource.as_str()) {
-            ("pods", "log" | "exec" | "attach" | "portforward") => self.pod_stream(info, request).await,
-            ("nodes", "proxy") => {
-                let location = self.node_proxy(info, request.uri()).await?;
-                self.forward(location, request).await
+        let location = match stream {
+            Stream::Log | Stream::Exec | Stream::Attach | Stream::PortForward => {
+                return self.pod_stream(stream, info, request).await;
             }
-            ("pods", "proxy") => {
-                let location = self.pod_proxy(info, request.uri()).await?;
-                self.forward(location, request).await
-            }
-            ("services", "proxy") => {
-                let location = self.service_proxy(info, request.uri()).await?;
-                self.forward(location, request).await
-            }
-            _ => Err(ApiError::unknown_path()),
-        }
+            Stream::NodeProxy => self.node_proxy(info, request.uri()).await?,
+            Stream::PodProxy => self.pod_proxy(info, request.uri()).await?,
+            Stream::ServiceProxy => self.service_proxy(info, request.uri()).await?,
+        };
+        self.forward(location, request).await
     }
 
     async fn pod_stream(
         &self,
+        kind: Stream,
         info: &RequestInfo,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
         let pod = self.object("", "pods", &info.namespace, &info.name).await?;
         let query = request.uri().query().unwrap_or_default();
-        let stream = PodStream::plan(&info.subresource, &pod, query)?;
-        if info.subresource != "log" {
+        let stream = PodStream::plan(kind, &pod, query)?;
+        if kind != Stream::Log {
             forward::settle_protocols(request.headers_mut())?;
         }
         let Some(node) = stream.node else {
@@ -94,7 +90,7 @@ impl Streams {
         let node = self.object("", "nodes", "", &node).await?;
         let (host, port) = target::kubelet_address(&node)?;
         let location = Location { host, port, secure: true, path: stream.path };
-        if info.subresource == "log" {
+        if kind == Stream::Log {
             return self.log(info, location).await;
         }
         self.forward(location, request).await

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
+use crate::api::resources::{Handler, Stream};
 use crate::api::status::ApiError;
 
 /// Where on a kubelet a Pod's stream is.
@@ -20,28 +21,32 @@ const LOG: &[&str] =
 
 impl PodStream {
     /// Reads the request's query against the Pod. Refusals are upstream's, word for word.
-    pub fn plan(subresource: &str, pod: &Value, query: &str) -> Result<Self, ApiError> {
+    pub fn plan(stream: Stream, pod: &Value, query: &str) -> Result<Self, ApiError> {
         let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let node = pod.str_at("/spec/nodeName").filter(|node| !node.is_empty()).map(str::to_owned);
         let place = format!("{}/{}", pod.namespace(), pod.name());
-        let (path, out) = match subresource {
-            "log" => {
+        let (path, out) = match stream {
+            Stream::Log => {
                 let container = container(pod, asked_container(&pairs))?;
                 let options =
                     pairs.iter().filter(|(name, _)| LOG.contains(&name.as_str())).cloned().collect();
                 (format!("/containerLogs/{place}/{container}"), options)
             }
-            "portforward" => {
+            Stream::PortForward => {
                 let ports = pairs.iter().filter(|(name, _)| name == "ports");
                 let ports = ports.map(|(_, port)| ("port".to_owned(), port.clone())).collect();
                 (format!("/portForward/{place}"), ports)
             }
-            verb => {
+            Stream::Exec | Stream::Attach => {
                 let container = container(pod, asked_container(&pairs))?;
-                (format!("/{verb}/{place}/{container}"), stream_options(verb, &pairs)?)
+                let verb = Handler::Stream(stream).name();
+                (format!("/{verb}/{place}/{container}"), stream_options(stream, &pairs)?)
+            }
+            Stream::NodeProxy | Stream::PodProxy | Stream::ServiceProxy => {
+                return Err(ApiError::unknown_path());
             }
         };
-        if node.is_none() && subresource != "log" {
+        if node.is_none() && stream != Stream::Log {
             return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", pod.name())));
         }
         Ok(Self { node, path: with_query(path, out) })
@@ -61,7 +66,7 @@ fn is_true(pairs: &[(String, String)], name: &str) -> bool {
 }
 
 /// The streams, in the kubelet's words.
-fn stream_options(verb: &str, pairs: &[(String, String)]) -> Result<Vec<(String, String)>, ApiError> {
+fn stream_options(stream: Stream, pairs: &[(String, String)]) -> Result<Vec<(String, String)>, ApiError> {
     let mut out = Vec::new();
     for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
         if is_true(pairs, ours) {
@@ -72,7 +77,7 @@ fn stream_options(verb: &str, pairs: &[(String, String)]) -> Result<Vec<(String,
         return Err(ApiError::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
     let command: Vec<_> = pairs.iter().filter(|(name, _)| name == "command").cloned().collect();
-    if verb == "exec" && command.is_empty() {
+    if stream == Stream::Exec && command.is_empty() {
         return Err(ApiError::bad_request("you must specify at least one command for the container"));
     }
     out.extend(command);
@@ -138,10 +143,10 @@ mod tests {
             "initContainers": [{"name": "i"}]}})
     }
 
-    fn check(subresource: &str, pod: &Value, query: &str, expect: Result<&str, &str>) {
-        let got = PodStream::plan(subresource, pod, query);
+    fn check(stream: Stream, pod: &Value, query: &str, expect: Result<&str, &str>) {
+        let got = PodStream::plan(stream, pod, query);
         let got = got.as_ref().map(|stream| stream.path.as_str()).map_err(|error| error.message.as_str());
-        assert_eq!(got, expect, "{subresource} {query}");
+        assert_eq!(got, expect, "{stream:?} {query}");
     }
 
     #[test]
@@ -149,15 +154,15 @@ mod tests {
         let one = pod(&["a"], "n1");
         let two = pod(&["a", "b"], "n1");
         check(
-            "log",
+            Stream::Log,
             &one,
             "follow=true&tailLines=5&pretty=1",
             Ok("/containerLogs/default/p/a?follow=true&tailLines=5"),
         );
-        check("log", &one, "container=i", Ok("/containerLogs/default/p/i"));
-        check("log", &one, "container=c", Err("container c is not valid for pod p"));
+        check(Stream::Log, &one, "container=i", Ok("/containerLogs/default/p/i"));
+        check(Stream::Log, &one, "container=c", Err("container c is not valid for pod p"));
         check(
-            "log",
+            Stream::Log,
             &two,
             "",
             Err(
@@ -165,17 +170,22 @@ mod tests {
             ),
         );
         check(
-            "exec",
+            Stream::Exec,
             &two,
             "container=b&command=sh&command=-c&stdin=true&stdout=true&tty=true",
             Ok("/exec/default/p/b?input=1&output=1&tty=1&command=sh&command=-c"),
         );
-        check("exec", &one, "stdout=true", Err("you must specify at least one command for the container"));
-        check("exec", &one, "command=sh", Err("you must specify at least 1 of stdin, stdout, stderr"));
-        check("attach", &one, "stdout=1", Ok("/attach/default/p/a?output=1"));
-        check("portforward", &one, "ports=80&ports=81", Ok("/portForward/default/p?port=80&port=81"));
-        check("attach", &pod(&["a"], ""), "stdout=true", Err("pod p does not have a host assigned"));
-        assert_eq!(PodStream::plan("log", &pod(&["a"], ""), "").unwrap().node, None);
+        check(
+            Stream::Exec,
+            &one,
+            "stdout=true",
+            Err("you must specify at least one command for the container"),
+        );
+        check(Stream::Exec, &one, "command=sh", Err("you must specify at least 1 of stdin, stdout, stderr"));
+        check(Stream::Attach, &one, "stdout=1", Ok("/attach/default/p/a?output=1"));
+        check(Stream::PortForward, &one, "ports=80&ports=81", Ok("/portForward/default/p?port=80&port=81"));
+        check(Stream::Attach, &pod(&["a"], ""), "stdout=true", Err("pod p does not have a host assigned"));
+        assert_eq!(PodStream::plan(Stream::Log, &pod(&["a"], ""), "").unwrap().node, None);
     }
 
     #[test]

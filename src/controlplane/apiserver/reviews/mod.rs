@@ -14,6 +14,7 @@ use super::authz::Authorizer;
 use super::index::Index;
 use super::request::RequestInfo;
 use super::user::UserInfo;
+use crate::api::resources::Review;
 use crate::api::status::ApiError;
 use crate::rt::Clock;
 
@@ -41,28 +42,26 @@ impl Reviews {
     /// gets, with 201.
     pub async fn answer(
         &self,
+        review: Review,
         user: &UserInfo,
         info: &RequestInfo,
         object: Value,
     ) -> Result<Value, ApiError> {
-        match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
-            ("authentication.k8s.io", "tokenreviews", "") => self.token_review(object).await,
-            ("authentication.k8s.io", "selfsubjectreviews", "") => Ok(identity::self_subject(user, object)),
-            ("authorization.k8s.io", "selfsubjectrulesreviews", "") => self.rules_review(user, object).await,
-            ("authorization.k8s.io", "selfsubjectaccessreviews", "") => {
-                self.access_review(user.clone(), object).await
-            }
-            ("authorization.k8s.io", "subjectaccessreviews", "") => {
+        match review {
+            Review::Token => self.token_review(object).await,
+            Review::SelfSubject => Ok(identity::self_subject(user, object)),
+            Review::SelfSubjectRules => self.rules_review(user, object).await,
+            Review::SelfSubjectAccess => self.access_review(user.clone(), object).await,
+            Review::SubjectAccess => {
                 let subject = access::subject("SubjectAccessReview", &object)?;
                 self.access_review(subject, object).await
             }
-            ("authorization.k8s.io", "localsubjectaccessreviews", "") => {
+            Review::LocalSubjectAccess => {
                 access::check_namespace(&object, &info.namespace)?;
                 let subject = access::subject("LocalSubjectAccessReview", &object)?;
                 self.access_review(subject, object).await
             }
-            ("", "serviceaccounts", "token") => self.token_request(user, info, object).await,
-            _ => Err(ApiError::unknown_path()),
+            Review::Binding => Err(ApiError::internal("a binding is not a review")),
         }
     }
 }

@@ -19,7 +19,7 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 impl Reviews {
     /// A token for the ServiceAccount of the path.
-    pub(super) async fn token_request(
+    pub async fn token_request(
         &self,
         user: &UserInfo,
         info: &RequestInfo,

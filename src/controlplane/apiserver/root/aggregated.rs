@@ -54,7 +54,7 @@ fn resource(row: &Resource) -> Value {
         entry["categories"] = json!(row.categories);
     }
     if !row.subresources.is_empty() {
-        let subresource = |sub: &crate::api::resources::Subresource| json!({"subresource": sub.name, "responseKind": kind_of(&sub.kind), "verbs": sub.verbs});
+        let subresource = |sub: &crate::api::resources::Subresource| json!({"subresource": sub.name(), "responseKind": kind_of(&sub.kind), "verbs": sub.verbs});
         entry["subresources"] = row.subresources.iter().map(subresource).collect();
     }
     entry

@@ -97,7 +97,7 @@ fn resources<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> Value {
         list.push(entry);
         for sub in &row.subresources {
             let mut entry = json!({
-                "name": format!("{}/{}", row.plural, sub.name),
+                "name": format!("{}/{}", row.plural, sub.name()),
                 "singularName": "",
                 "namespaced": row.namespaced,
                 "kind": sub.kind.kind,

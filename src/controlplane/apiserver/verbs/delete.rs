@@ -12,17 +12,6 @@ use super::super::{convert, wire};
 use super::delete_plan::{DeleteOptions, Plan, plan};
 use super::{Answer, RequestBody};
 
-/// Kinds whose last state answers a delete, as upstream's registries say: (group, plural). Others are answered with a Status.
-const SHOWN_WHEN_GONE: &[(&str, &str)] = &[
-    ("", "persistentvolumeclaims"),
-    ("", "persistentvolumes"),
-    ("", "pods"),
-    ("", "podtemplates"),
-    ("", "resourcequotas"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-];
-
 /// How a delete ended.
 pub enum Deleted {
     /// The object is gone; its last state.
@@ -44,11 +33,7 @@ fn answer(context: &RequestContext<'_>, deleted: Deleted) -> Result<Response<Bod
     let resource = context.resource;
     match deleted {
         Deleted::Marked(object) => context.answer_object(StatusCode::OK, &object),
-        Deleted::Gone(object)
-            if SHOWN_WHEN_GONE.contains(&(resource.group.as_ref(), resource.plural.as_ref())) =>
-        {
-            context.answer_object(StatusCode::OK, &object)
-        }
+        Deleted::Gone(object) if resource.shown_when_gone => context.answer_object(StatusCode::OK, &object),
         Deleted::Gone(object) => {
             let status = status::deleted(&resource.group, &resource.plural, object.name(), object.uid());
             Ok(wire::json(StatusCode::OK, &status))

@@ -24,10 +24,12 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
+use crate::api::resources::Handler;
 use crate::api::status::ApiError;
 use crate::api::table::IncludeObject;
 
 use super::context::RequestContext;
+use super::special;
 use super::wire::Params;
 
 /// What an engine verb answers.
@@ -44,24 +46,42 @@ pub(super) fn included(params: &Params<'_>) -> IncludeObject {
     params.get("includeObject").and_then(IncludeObject::parse).unwrap_or_default()
 }
 
-/// Carries out a request on a stored resource or one of its generic subresources.
+/// Carries out a request on a stored resource, or on one of its subresources that is not a stream.
 pub(super) async fn run(context: &RequestContext<'_>, body: RequestBody<'_>) -> Answer {
-    match (context.info.verb, context.info.subresource.as_str()) {
-        ("get", "scale") => scale::get(context).await,
-        ("update", "scale") => scale::update(context, &body).await,
-        ("patch", "scale") => scale::patch(context, &body).await,
-        ("create", "binding") => pod::bind(context, &body).await,
-        ("create", "eviction") => pod::evict(context, &body).await,
-        ("get", _) => read::get(context).await,
-        ("list", "") => list::list(context).await,
-        ("watch", "") => watch::watch(context).await,
-        ("create", "") => create::create(context, &body).await,
-        ("update", _) => update::update(context, &body).await,
-        ("patch", _) => patch::patch(context, &body).await,
-        ("delete", "") => delete::delete(context, &body).await,
-        ("deletecollection", "") => collection::delete_collection(context, &body).await,
-        (verb, _) => {
-            Err(ApiError::method_not_supported(&context.resource.group, &context.resource.plural, verb))
-        }
+    match context.handler {
+        None => on_object(context, &body).await,
+        Some(Handler::Part(_)) => on_part(context, &body).await,
+        Some(Handler::Scale) => scale::run(context, &body).await,
+        Some(Handler::Binding) => pod::bind(context, &body).await,
+        Some(Handler::Eviction) => pod::evict(context, &body).await,
+        Some(Handler::Token) => special::token(context, &body).await,
+        Some(Handler::Stream(_)) => Err(ApiError::internal("a stream is not a verb")),
     }
+}
+
+async fn on_object(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    match context.info.verb {
+        "get" => read::get(context).await,
+        "list" => list::list(context).await,
+        "watch" => watch::watch(context).await,
+        "create" => create::create(context, body).await,
+        "update" => update::update(context, body).await,
+        "patch" => patch::patch(context, body).await,
+        "delete" => delete::delete(context, body).await,
+        "deletecollection" => collection::delete_collection(context, body).await,
+        _ => Err(not_supported(context)),
+    }
+}
+
+async fn on_part(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    match context.info.verb {
+        "get" => read::get(context).await,
+        "update" => update::update(context, body).await,
+        "patch" => patch::patch(context, body).await,
+        _ => Err(not_supported(context)),
+    }
+}
+
+fn not_supported(context: &RequestContext<'_>) -> ApiError {
+    ApiError::method_not_supported(&context.resource.group, &context.resource.plural, context.info.verb)
 }

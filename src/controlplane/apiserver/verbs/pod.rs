@@ -123,7 +123,7 @@ pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
         attempt.commit(context, Step::Put(marked)).await?;
     }
     let kind = RequestInfo { subresource: String::new(), ..context.info.clone() };
-    let delete = RequestContext { info: &kind, params: context.params.clone(), ..*context };
+    let delete = RequestContext { info: &kind, handler: None, params: context.params.clone(), ..*context };
     delete_object(&delete, &context.info.name, &options, dry_run).await?;
     Ok(wire::json(StatusCode::CREATED, &success()))
 }

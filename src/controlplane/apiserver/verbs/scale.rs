@@ -11,21 +11,31 @@ use super::patch::Patch;
 use super::write::{self, Attempt, Outcome};
 use super::{Answer, RequestBody};
 
+/// Reads or writes the Scale of an object.
+pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    match context.info.verb {
+        "get" => get(context).await,
+        "update" => update(context, body).await,
+        "patch" => patch(context, body).await,
+        _ => Err(super::not_supported(context)),
+    }
+}
+
 /// Answers the Scale of an object.
-pub async fn get(context: &RequestContext<'_>) -> Answer {
+async fn get(context: &RequestContext<'_>) -> Answer {
     context.check_single()?;
     let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
     Ok(wire::value(StatusCode::OK, context.accept, &scale_of(&context.read(&entry)?)))
 }
 
 /// Replaces the Scale: the replicas are all that can change.
-pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     let (scale, warnings) = context.decode(body)?;
     write(context, &warnings, |_| Ok(scale.clone())).await
 }
 
 /// Patches the Scale.
-pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     let patch = Patch::read(body)?;
     write(context, &[], |scale| Ok(context.complete(&patch.apply(context, scale)?)?.0)).await
 }

@@ -8,21 +8,6 @@ use super::super::context::RequestContext;
 use super::write::{self, Attempt, Step};
 use super::{Answer, RequestBody, create};
 
-/// Kinds that a PUT also creates, as upstream's strategies say: (group, plural).
-const CREATED_BY_UPDATE: &[(&str, &str)] = &[
-    ("", "endpoints"),
-    ("", "events"),
-    ("", "limitranges"),
-    ("", "resourcequotas"),
-    ("", "services"),
-    ("coordination.k8s.io", "leases"),
-    ("events.k8s.io", "events"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "rolebindings"),
-    ("rbac.authorization.k8s.io", "roles"),
-];
-
 /// Replaces an object, or what a subresource shows of it, by the body.
 pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     context.check_single()?;
@@ -46,8 +31,7 @@ pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Ans
 }
 
 fn may_create(context: &RequestContext<'_>) -> bool {
-    let (group, plural) = (context.resource.group.as_ref(), context.resource.plural.as_ref());
-    context.info.subresource.is_empty() && CREATED_BY_UPDATE.contains(&(group, plural))
+    context.handler.is_none() && context.resource.created_by_update
 }
 
 async fn create_by_update(

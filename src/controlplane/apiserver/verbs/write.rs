@@ -120,9 +120,9 @@ pub async fn admit(
     if !errors.is_empty() {
         return Err(context.invalid(object.name(), errors));
     }
-    let warnings = match context.info.subresource.as_str() {
-        "" => context.resource.strategy().warnings(object, old),
-        _ => Vec::new(),
+    let warnings = match context.handler {
+        None => context.resource.strategy().warnings(object, old),
+        Some(_) => Vec::new(),
     };
     let admitted = context.engine.admission.validate(&attributes).await?;
     let object = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
@@ -165,7 +165,7 @@ pub async fn prepare_update(
     check_names(context, &mut new)?;
     check_preconditions(context, old, &new)?;
     carry_over(old, &mut new);
-    projection::apply(context.resource, &context.info.subresource, &mut new, old);
+    projection::apply(context.resource, context.part(), &mut new, old);
     admit(context, Operation::Update, new, Some(old), dry_run).await
 }
 

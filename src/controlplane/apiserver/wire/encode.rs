@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::api::meta::Str;
 use crate::controlplane::storage::{Attrs, Payload, Ttl};
 
 /// Encodes an object once, as every reader will get it: `kind`, `apiVersion` and `metadata` first, the revision left empty
@@ -55,7 +56,7 @@ fn write<T: serde::Serialize + ?Sized>(data: &mut Vec<u8>, value: &T) {
 }
 
 /// What filters may ask without parsing: labels as `l:<key>`, selectable fields as `f:<path>`.
-pub fn attrs(metadata: Option<&Map<String, Value>>, fields: &[(&'static str, String)]) -> Attrs {
+pub fn attrs(metadata: Option<&Map<String, Value>>, fields: &[(Str, String)]) -> Attrs {
     let labels = metadata.and_then(|metadata| metadata.get("labels")).and_then(Value::as_object);
     let labels =
         labels.into_iter().flatten().filter_map(|(key, value)| Some((format!("l:{key}"), value.as_str()?)));
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn attributes_are_sorted_by_name() {
         let metadata = json!({"labels": {"b": "2", "a": "1"}});
-        let attrs = attrs(metadata.as_object(), &[("spec.nodeName", "n".to_owned())]);
+        let attrs = attrs(metadata.as_object(), &[("spec.nodeName".into(), "n".to_owned())]);
         let said: Vec<String> = attrs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(said, ["f:spec.nodeName=n", "l:a=1", "l:b=2"]);
     }
