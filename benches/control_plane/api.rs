@@ -45,7 +45,7 @@ impl Server {
         let (client, serving) =
             (client_tls(&pki)?, serve::tls(&pki.serving, pki.authority.certificate_pem())?);
         let options = Options {
-            store: storage::open(&folder.join("api.redb"), storage::Options::default())?,
+            store: storage::open(storage::Config::embedded(folder.join("api.redb")))?,
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             token_key: pki.service_account_key,

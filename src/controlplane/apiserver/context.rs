@@ -229,6 +229,8 @@ impl From<StorageError> for ApiError {
             }
             StorageError::Future { asked, current } => Self::too_large_resource_version(asked, current),
             StorageError::Unavailable(_) => Self::service_unavailable(error.to_string()),
+            StorageError::Overloaded => Self::too_many_requests(error.to_string(), 1),
+            StorageError::Undecided { .. } => Self::timeout(&error.to_string(), 0),
             StorageError::Exists(_) | StorageError::Conflict(_) => Self::internal(error),
         }
     }

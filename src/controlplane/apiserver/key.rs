@@ -1,7 +1,7 @@
-//! Where objects stand in storage: `/<group or core>/<plural>/[<namespace>/]<name>`.
+//! How storage keys are spelled: `/<group or core>/<plural>/[<namespace>/]<name>`. Nobody else builds one or takes one apart.
 
-/// A collection's place: the group and plural under which its objects are stored (versions and, for events, two groups
-/// share one place), and whether its keys have a namespace.
+/// The key of a collection: the group and plural under which its objects are stored (versions and, for events, two groups
+/// share one), and whether its objects have a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CollectionKey<'a> {
     pub group: &'a str,
@@ -9,12 +9,26 @@ pub struct CollectionKey<'a> {
     pub namespaced: bool,
 }
 
-impl CollectionKey<'_> {
+impl<'a> CollectionKey<'a> {
+    /// A collection whose objects have a namespace.
+    pub const fn namespaced(group: &'a str, plural: &'a str) -> Self {
+        Self { group, plural, namespaced: true }
+    }
+
+    /// A collection at the cluster's scope.
+    pub const fn cluster(group: &'a str, plural: &'a str) -> Self {
+        Self { group, plural, namespaced: false }
+    }
+
+    fn folder(&self) -> &str {
+        if self.group.is_empty() { "core" } else { self.group }
+    }
+
     /// The prefix of all keys; with a namespace, of those in it. Ends with a slash.
     pub fn prefix(&self, namespace: &str) -> String {
-        let group = if self.group.is_empty() { "core" } else { self.group };
-        let mut prefix = String::with_capacity(group.len() + self.plural.len() + namespace.len() + 40);
-        for part in ["/", group, "/", self.plural, "/"] {
+        let mut prefix =
+            String::with_capacity(self.folder().len() + self.plural.len() + namespace.len() + 40);
+        for part in ["/", self.folder(), "/", self.plural, "/"] {
             prefix.push_str(part);
         }
         if self.namespaced && !namespace.is_empty() {
@@ -30,6 +44,41 @@ impl CollectionKey<'_> {
         key.push_str(name);
         key
     }
+
+    /// Whether an object of this collection stands at `key`.
+    pub fn holds(&self, key: &str) -> bool {
+        ObjectKey::parse(key).is_some_and(|key| key.is_in(self))
+    }
+}
+
+/// An object's key, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectKey<'k> {
+    /// Empty for core.
+    pub group: &'k str,
+    pub plural: &'k str,
+    /// Empty at the cluster's scope.
+    pub namespace: &'k str,
+    pub name: &'k str,
+}
+
+impl<'k> ObjectKey<'k> {
+    /// `None` if no object can stand at `key`.
+    pub fn parse(key: &'k str) -> Option<Self> {
+        let mut parts = key.strip_prefix('/')?.split('/');
+        let group = parts.next().map(|group| if group == "core" { "" } else { group })?;
+        let (plural, first) = (parts.next()?, parts.next()?);
+        let (namespace, name) = parts.next().map_or(("", first), |name| (first, name));
+        let whole = !name.is_empty() && parts.next().is_none();
+        whole.then_some(Self { group, plural, namespace, name })
+    }
+
+    /// Whether it is a key of `collection`.
+    pub fn is_in(&self, collection: &CollectionKey<'_>) -> bool {
+        self.plural == collection.plural
+            && self.group == collection.group
+            && self.namespace.is_empty() != collection.namespaced
+    }
 }
 
 /// The object's name, from its key.
@@ -42,18 +91,48 @@ pub fn namespace_of(key: &str) -> &str {
     key.rsplit('/').nth(1).unwrap_or_default()
 }
 
+/// Collections that the server itself reads.
+pub mod collections {
+    use super::CollectionKey;
+
+    const RBAC: &str = "rbac.authorization.k8s.io";
+
+    pub const CLUSTER_ROLES: CollectionKey<'_> = CollectionKey::cluster(RBAC, "clusterroles");
+    pub const ROLES: CollectionKey<'_> = CollectionKey::namespaced(RBAC, "roles");
+    pub const ENDPOINT_SLICES: CollectionKey<'_> =
+        CollectionKey::namespaced("discovery.k8s.io", "endpointslices");
+    pub const LIMIT_RANGES: CollectionKey<'_> = CollectionKey::namespaced("", "limitranges");
+    pub const NAMESPACES: CollectionKey<'_> = CollectionKey::cluster("", "namespaces");
+    pub const NODES: CollectionKey<'_> = CollectionKey::cluster("", "nodes");
+    pub const PODS: CollectionKey<'_> = CollectionKey::namespaced("", "pods");
+    pub const PRIORITY_CLASSES: CollectionKey<'_> =
+        CollectionKey::cluster("scheduling.k8s.io", "priorityclasses");
+    pub const QUOTAS: CollectionKey<'_> = CollectionKey::namespaced("", "resourcequotas");
+    pub const RUNTIME_CLASSES: CollectionKey<'_> = CollectionKey::cluster("node.k8s.io", "runtimeclasses");
+    pub const SECRETS: CollectionKey<'_> = CollectionKey::namespaced("", "secrets");
+    pub const SERVICE_ACCOUNTS: CollectionKey<'_> = CollectionKey::namespaced("", "serviceaccounts");
+    pub const SERVICES: CollectionKey<'_> = CollectionKey::namespaced("", "services");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keys_are_paths() {
-        let pods = CollectionKey { group: "", plural: "pods", namespaced: true };
+        let pods = collections::PODS;
         assert_eq!(pods.prefix(""), "/core/pods/");
         assert_eq!(pods.prefix("a"), "/core/pods/a/");
         let key = pods.key("a", "b");
         assert_eq!((name_of(&key), namespace_of(&key)), ("b", "a"));
-        let nodes = CollectionKey { group: "", plural: "nodes", namespaced: false };
-        assert_eq!(nodes.key("", "n"), "/core/nodes/n");
+        assert_eq!(collections::NODES.key("", "n"), "/core/nodes/n");
+        assert!(pods.holds(&key) && !collections::SECRETS.holds(&key));
+        let role = collections::ROLES.key("a", "b");
+        let expect =
+            ObjectKey { group: "rbac.authorization.k8s.io", plural: "roles", namespace: "a", name: "b" };
+        assert_eq!(ObjectKey::parse(&role), Some(expect));
+        for wrong in ["", "/core/pods/", "/core/pods/a/", "core/pods/a/b", "/core/pods/a/b/c", "/core/pods"] {
+            assert_eq!(ObjectKey::parse(wrong), None, "{wrong}");
+        }
     }
 }

@@ -4,24 +4,25 @@
 //! write gets the next revision, a `u64` that starts at 1 and never repeats or goes back, across restarts
 //! too. A write that was acknowledged is durable. Readers see only durable state.
 //!
+//! A store is two parts: the **log** decides and keeps writes, the **watch cache** holds the present state and its recent
+//! history, and is all that readers and watchers see. The log feeds the cache.
+//!
 //! ```text
-//! propose --batched by one writer--> durable (one transaction, one fsync) --> visible to get and list --> watchers
+//! propose --log: batched by one writer--> durable (one transaction, one fsync) --cache--> visible to get and list --> watchers
 //! ```
+//!
+//! Another log is one file beside `log/embedded.rs` and one arm in [`open`].
 
-mod codec;
-mod disk;
-mod engine;
-mod history;
-mod plan;
+mod cache;
+mod log;
 mod record;
-mod state;
+mod store;
 mod update;
-mod watch;
-mod writer;
 
-pub use engine::{Options, memory, memory_with, open};
-pub use history::Limits;
+pub use cache::Limits;
+pub use log::QueueLimits;
 pub use record::{Attrs, Entry, Event, EventKind, Payload};
+pub use store::{Config, Engine, memory, open};
 pub use update::{Updated, guaranteed_update, guaranteed_update_from};
 
 use std::sync::Arc;
@@ -48,6 +49,37 @@ pub enum StorageError {
     /// The engine has stopped, or its disk failed; nothing was acknowledged.
     #[error("storage is unavailable: {0}")]
     Unavailable(Arc<str>),
+    /// Too much waits for the disk already, or its turn did not come in time: this was not written (HTTP 429).
+    #[error("too many writes wait for the disk; this one was not made")]
+    Overloaded,
+    /// The disk has the write and did not confirm it in time: it may come to stand or not (HTTP 504). If it does, watchers
+    /// are told; if it does not, the engine has failed.
+    #[error("the disk has not confirmed the write within {} s: it may still be made", waited.as_secs())]
+    Undecided { waited: Duration },
+}
+
+impl StorageError {
+    fn unavailable(error: impl std::fmt::Display) -> Self {
+        Self::Unavailable(error.to_string().into())
+    }
+
+    fn stopped() -> Self {
+        Self::Unavailable("the engine has stopped".into())
+    }
+
+    /// Why, without the words around it.
+    fn reason(&self) -> Arc<str> {
+        match self {
+            Self::Unavailable(reason) => reason.clone(),
+            other => other.to_string().into(),
+        }
+    }
+}
+
+/// Whether `prefix` covers `key`: a prefix that ends with a slash (or is empty) covers what stands below it, any other is
+/// one key.
+fn covers(prefix: &str, key: &str) -> bool {
+    if prefix.is_empty() || prefix.ends_with('/') { key.starts_with(prefix) } else { key == prefix }
 }
 
 /// Tells which entries a list wants, from key and attributes alone.
@@ -56,7 +88,7 @@ pub type Filter = Arc<dyn Fn(&Entry) -> bool + Send + Sync>;
 /// What a list asks for.
 #[derive(Clone, Default)]
 pub struct ListQuery {
-    /// Keys that start with this.
+    /// Keys below this, which ends with a slash or is empty; otherwise this one key.
     pub prefix: String,
     /// Start strictly behind this key (a continue token's position).
     pub after: Option<String>,
@@ -67,7 +99,7 @@ pub struct ListQuery {
     pub filter: Option<Filter>,
 }
 
-/// What a list answers, in key order.
+/// What a list returns, in key order.
 #[derive(Clone, Debug)]
 pub struct Listing {
     pub entries: Vec<Arc<Entry>>,
@@ -91,7 +123,7 @@ pub struct Batch {
 /// A position in the history of one prefix. Never drops an event silently: a reader that falls behind the
 /// history gets `Compacted`.
 pub trait Watch: Send {
-    /// Waits until something under the prefix happened, and answers all of it, up to a bound per batch.
+    /// Waits until something under the prefix happened, and returns all of it, up to a bound per batch.
     fn next(&mut self) -> BoxFuture<'_, Result<Batch, StorageError>>;
     /// The revision up to which the store has moved on without an event for this prefix; does not wait.
     fn progress(&mut self) -> Result<Batch, StorageError>;
@@ -113,7 +145,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
     /// Removes a key that must stand at revision `expected`; answers the last state, stamped with the revision of the delete.
     fn delete_if(&self, key: String, expected: u64) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
-    /// Events under `prefix` with a revision greater than `from`.
+    /// Events under `prefix` (as in [`ListQuery`]) with a revision greater than `from`.
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError>;
     /// Forgets history up to and including `revision`.
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>>;
@@ -121,6 +153,8 @@ pub trait Store: Send + Sync + 'static {
     fn revision(&self) -> u64;
     /// `Unavailable` once the engine can take no more writes: what a readiness check asks.
     fn healthy(&self) -> Result<(), StorageError>;
+    /// Resolves, with the reason, once the engine can take no more writes; only opening it again can help.
+    fn failed(&self) -> BoxFuture<'_, Arc<str>>;
 }
 
 /// What a `guaranteed_update` step decides to do with the current state.

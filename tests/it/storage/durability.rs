@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik::controlplane::storage::{self, EventKind, ListQuery, Options, StorageError};
+use minik::controlplane::storage::{self, Config, EventKind, ListQuery, StorageError};
 use minik::rt::{ManualClock, Tasks};
 
 use super::expiry::lasting;
@@ -42,15 +42,15 @@ pub async fn expiry_is_kept(bench: &dyn Bench) {
         return;
     }
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let options = || Options { clock: Arc::new(clock.clone()), ..Default::default() };
-    let store = bench.open(options());
+    let config = || Config { clock: Arc::new(clock.clone()), ..Default::default() };
+    let store = bench.open(config());
     for (key, seconds) in [("a", 60), ("b", 600)] {
         let payload = lasting(key, Duration::from_secs(seconds));
         store.create(format!("/core/events/default/{key}"), payload).await.expect("a create");
     }
     drop(store);
     clock.advance(SignedDuration::from_secs(100));
-    let store = bench.open(options());
+    let store = bench.open(config());
     let mut watch = store.watch("/core/events/".to_owned(), 2).expect("a watch");
     let seen = events(&mut *watch, 1).await;
     assert_eq!(seen, [(EventKind::Delete, 3, "/core/events/default/a".to_owned(), "a".to_owned())]);
@@ -84,7 +84,7 @@ const CHILD_STORE: &str = "MINIK_TEST_KILLED_STORE";
 #[ignore = "the child process of another test"]
 async fn killed_child() {
     let Some(path) = std::env::var_os(CHILD_STORE) else { return };
-    let store = storage::open(Path::new(&path), Options::default()).expect("an openable store");
+    let store = storage::open(Config::embedded(path)).expect("an openable store");
     let round = store.revision();
     let tasks = Tasks::new();
     for writer in 0..8u64 {
@@ -121,7 +121,7 @@ async fn acknowledged_writes_survive_a_kill() {
     let path = folder.path().join("state.redb");
     for round in 0..3 {
         let acknowledged = run_and_kill(&path, 1_500);
-        let store = storage::open(&path, Options::default()).expect("a store that opens again");
+        let store = storage::open(Config::embedded(&path)).expect("a store that opens again");
         let newest = acknowledged.values().map(|(revision, _)| *revision).max().expect("acknowledged writes");
         assert!(store.revision() >= newest, "round {round}");
         // Each writer waits for its answer: at most the one write it was waiting for may stand above the rest.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik::controlplane::storage::{EventKind, Options, Payload};
+use minik::controlplane::storage::{Config, EventKind, Payload};
 use minik::rt::ManualClock;
 
 use super::{Bench, create, delete, events, text};
@@ -28,7 +28,7 @@ pub async fn an_entry_expires_by_itself(bench: &dyn Bench) {
 
 pub async fn a_write_renews_or_ends_the_time_to_live(bench: &dyn Bench) {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let store = bench.open(Options { clock: Arc::new(clock.clone()), ..Default::default() });
+    let store = bench.open(Config { clock: Arc::new(clock.clone()), ..Default::default() });
     let minute = Duration::from_secs(60);
     let mut made = Vec::new();
     for key in ["renewed", "ended", "replaced", "left"] {
@@ -52,7 +52,7 @@ pub async fn a_write_renews_or_ends_the_time_to_live(bench: &dyn Bench) {
 
 pub async fn an_expired_entry_goes_before_the_next_write(bench: &dyn Bench) {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let store = bench.open(Options { clock: Arc::new(clock.clone()), ..Default::default() });
+    let store = bench.open(Config { clock: Arc::new(clock.clone()), ..Default::default() });
     let key = "/core/events/default/e";
     store.create(key.to_owned(), lasting("one", Duration::from_secs(1))).await.expect("a create");
     clock.advance(SignedDuration::from_secs(1));

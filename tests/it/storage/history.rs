@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use minik::controlplane::storage::{EventKind, Limits, ListQuery, Options, StorageError};
+use minik::controlplane::storage::{Config, EventKind, Limits, ListQuery, StorageError};
 
 use super::{Bench, PATIENCE, create, data, delete, events, keys, list, under, update};
 
-fn short(count: usize) -> Options {
-    Options { history: Limits { events: count, bytes: usize::MAX }, ..Default::default() }
+fn short(count: usize) -> Config {
+    Config { history: Limits { events: count, ..Limits::default() }, ..Default::default() }
 }
 
 pub async fn a_watch_tells_every_change_with_the_state_before(bench: &dyn Bench) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minik::controlplane::storage::{
-    self, Entry, EventKind, ListQuery, Listing, Options, Payload, Store, Watch,
+    self, Config, Engine, Entry, EventKind, ListQuery, Listing, Payload, Store, Watch,
 };
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An engine under test: what the suite may ask of its surroundings.
 trait Bench: Send + Sync {
-    fn open(&self, options: Options) -> Arc<dyn Store>;
+    fn open(&self, config: Config) -> Arc<dyn Store>;
     /// Whether opening again finds what was written before.
     fn keeps(&self) -> bool;
 }
@@ -27,8 +27,8 @@ trait Bench: Send + Sync {
 struct Memory;
 
 impl Bench for Memory {
-    fn open(&self, options: Options) -> Arc<dyn Store> {
-        storage::memory_with(options)
+    fn open(&self, config: Config) -> Arc<dyn Store> {
+        storage::open(config).expect("a thread")
     }
 
     fn keeps(&self) -> bool {
@@ -45,8 +45,9 @@ impl Redb {
 }
 
 impl Bench for Redb {
-    fn open(&self, options: Options) -> Arc<dyn Store> {
-        storage::open(&self.0.path().join("state.redb"), options).expect("an openable store")
+    fn open(&self, config: Config) -> Arc<dyn Store> {
+        storage::open(Config { engine: Engine::Embedded(self.0.path().join("state.redb")), ..config })
+            .expect("an openable store")
     }
 
     fn keeps(&self) -> bool {

@@ -77,7 +77,7 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let config = node_config(port, authority.spki_hash().expect("a hash"));
-        let store = storage::open(&dir.path().join("store"), storage::Options::default()).expect("a store");
+        let store = storage::open(storage::Config::embedded(dir.path().join("store"))).expect("a store");
         let options = Options {
             store: store.clone(),
             clock: Arc::new(SystemClock),

@@ -21,13 +21,13 @@ use serde_json::Value;
 
 use super::admission::{Attributes, Operation};
 use super::index::Follower;
+use super::key::collections::SERVICES;
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use service::Demand;
 
 /// Ports that Services of type NodePort and LoadBalancer may have on every node.
 pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
-const SERVICES: &str = "/core/services/";
 
 /// What a Service has, or asks for by value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +154,7 @@ fn settle<T: Copy + Eq + Hash>(pool: &mut Pool<T>, uid: &str, now: &HashSet<T>) 
 
 impl Follower for Allocator {
     fn changed(&self, key: &str, object: Option<&Value>, last: Option<&Value>) {
-        if !key.starts_with(SERVICES) {
+        if !SERVICES.holds(key) {
             return;
         }
         let mut pools = self.lock();

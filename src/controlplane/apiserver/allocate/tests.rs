@@ -41,7 +41,7 @@ fn create(allocator: &Arc<Allocator>, uid: &str, spec: Value) -> Result<Value, A
 }
 
 fn key(name: &str) -> String {
-    format!("/core/services/default/{name}")
+    SERVICES.key("default", name)
 }
 
 fn counts(allocator: &Allocator) -> (usize, usize) {

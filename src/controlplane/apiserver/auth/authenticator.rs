@@ -11,6 +11,8 @@ use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use crate::controlplane::apiserver::authz::Authorizer;
 use crate::controlplane::apiserver::index::Index;
+use crate::controlplane::apiserver::key::CollectionKey;
+use crate::controlplane::apiserver::key::collections::{NODES, PODS, SECRETS};
 use crate::controlplane::apiserver::user::UserInfo;
 use crate::rt::Clock;
 
@@ -129,17 +131,17 @@ impl Authenticator {
         };
         say("credential-id", &format!("JTI={}", claims.jti));
         if let Some(pod) = &bound.pod {
-            self.bound_stands("pods", &bound.namespace, pod).await.then_some(())?;
+            self.bound_stands(PODS, &bound.namespace, pod).await.then_some(())?;
             say("pod-name", &pod.name);
             say("pod-uid", &pod.uid);
         }
         if let Some(secret) = &bound.secret {
-            self.bound_stands("secrets", &bound.namespace, secret).await.then_some(())?;
+            self.bound_stands(SECRETS, &bound.namespace, secret).await.then_some(())?;
         }
         if let Some(node) = &bound.node {
             // A Pod's token names its node for information; a token of the node alone needs it to stand.
             if bound.pod.is_none() {
-                self.bound_stands("nodes", "", node).await.then_some(())?;
+                self.bound_stands(NODES, "", node).await.then_some(())?;
             }
             say("node-name", &node.name);
             say("node-uid", &node.uid);
@@ -147,9 +149,8 @@ impl Authenticator {
         Some(user)
     }
 
-    async fn bound_stands(&self, plural: &str, namespace: &str, reference: &Reference) -> bool {
-        let separator = if namespace.is_empty() { "" } else { "/" };
-        let key = format!("/core/{plural}/{namespace}{separator}{}", reference.name);
+    async fn bound_stands(&self, of: CollectionKey<'_>, namespace: &str, reference: &Reference) -> bool {
+        let key = of.key(namespace, &reference.name);
         let Ok(Some(entry)) = self.index.store().get(&key).await else { return false };
         let Ok(stored) = serde_json::from_slice::<Partial>(&entry.data) else { return false };
         let leaving = stored.metadata.deletion_timestamp.and_then(|t| t.parse::<jiff::Timestamp>().ok());

@@ -8,6 +8,7 @@ use super::send;
 use crate::api::meta::ObjectExt;
 use crate::controlplane::apiserver::authz::Rule;
 use crate::controlplane::apiserver::index::Index;
+use crate::controlplane::apiserver::key::collections::CLUSTER_ROLES;
 
 /// Keeps the `rules` of aggregating ClusterRoles equal to what their parts add up to, so that people see what a role
 /// gives (upstream's clusterrole-aggregation controller). Decisions do not wait for it: they add up the parts themselves.
@@ -32,7 +33,7 @@ pub async fn keep_aggregates(router: Router, index: Arc<Index>) {
 }
 
 async fn write(router: &Router, index: &Index, name: &str, rules: &[Rule]) -> Result<(), String> {
-    let key = format!("/rbac.authorization.k8s.io/clusterroles/{name}");
+    let key = CLUSTER_ROLES.key("", name);
     let Some(entry) = index.store().get(&key).await.map_err(|error| error.to_string())? else {
         return Ok(());
     };

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use super::convert;
 use super::user::UserInfo;
 use crate::api::meta::{Gvk, ObjectExt};
 use crate::api::resources::{Resource, table};
@@ -61,7 +62,8 @@ async fn ensure(router: &Router, store: &dyn Store, object: Value) -> Result<(),
         message,
     };
     let row = table().by_kind(&kind).ok_or_else(|| refused("not a known kind".to_owned()))?;
-    let stored = store.get(&storage_key(&row, &object)).await?;
+    let key = convert::collection(&row).key(object.namespace(), object.name());
+    let stored = store.get(&key).await?;
     let (method, path, body) = match stored {
         None => (Method::POST, collection(&row, &object), object.clone()),
         Some(entry) => {
@@ -76,15 +78,6 @@ async fn ensure(router: &Router, store: &dyn Store, object: Value) -> Result<(),
         Ok((_, answer)) => Err(refused(answer)),
         Err(error) => Err(refused(error)),
     }
-}
-
-fn group_of(row: &Resource) -> &str {
-    if row.group.is_empty() { "core" } else { &row.group }
-}
-
-fn storage_key(row: &Resource, object: &Value) -> String {
-    let separator = if row.namespaced { "/" } else { "" };
-    format!("/{}/{}/{}{separator}{}", group_of(row), row.plural, object.namespace(), object.name())
 }
 
 fn collection(row: &Resource, object: &Value) -> String {

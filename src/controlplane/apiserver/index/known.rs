@@ -5,13 +5,20 @@ use serde_json::Value;
 
 use crate::api::resources::{Cached, Resource};
 use crate::controlplane::apiserver::convert;
+use crate::controlplane::apiserver::key::{ObjectKey, collections as of};
 use crate::controlplane::apiserver::rbac::{Rbac, RbacKind};
 
-const RBAC: &str = "/rbac.authorization.k8s.io/";
+const KUBE_SYSTEM: &str = "kube-system";
+/// How the names of those Secrets begin that authenticate.
+const BOOTSTRAP_TOKEN: &str = "bootstrap-token-";
+
+fn rbac_kind(key: &ObjectKey<'_>) -> Option<RbacKind> {
+    RbacKind::of(key.plural).filter(|_| key.group == of::ROLES.group)
+}
 
 /// Whether a role or binding is stored at this key.
 pub(super) fn is_rbac(key: &str) -> bool {
-    key.starts_with(RBAC)
+    ObjectKey::parse(key).is_some_and(|key| rbac_kind(&key).is_some())
 }
 
 /// Whether the index keeps an object, by its storage key: the rows of the registry say so.
@@ -50,17 +57,12 @@ pub struct Known {
 }
 
 impl Known {
-    /// Takes an object in or out; answers what stood there before (roles and bindings are kept compiled only).
+    /// Takes an object in or out; returns what stood there before (roles and bindings are kept compiled only).
     pub(super) fn set(&mut self, key: &str, object: Option<Arc<Value>>) -> Option<Arc<Value>> {
-        if let Some(rest) = key.strip_prefix(RBAC) {
-            let mut parts = rest.split('/');
-            let kind = parts.next().and_then(RbacKind::of)?;
-            let (namespace, name) = match (parts.next(), parts.next()) {
-                (Some(namespace), Some(name)) => (namespace, name),
-                (Some(name), None) => ("", name),
-                _ => return None,
-            };
-            self.rbac.set(kind, namespace, name, object.as_deref());
+        if let Some(parsed) = ObjectKey::parse(key)
+            && let Some(kind) = rbac_kind(&parsed)
+        {
+            self.rbac.set(kind, parsed.namespace, parsed.name, object.as_deref());
             match object {
                 Some(_) => self.rbac_keys.insert(key.to_owned()),
                 None => self.rbac_keys.remove(key),
@@ -80,11 +82,6 @@ impl Known {
         all.filter(|key| !present.contains(key.as_str())).cloned().collect()
     }
 
-    /// Whether a role or binding stands at this storage key.
-    pub fn has_rbac(&self, key: &str) -> bool {
-        self.rbac_keys.contains(key)
-    }
-
     fn get(&self, key: &str) -> Option<&Arc<Value>> {
         self.objects.get(key)
     }
@@ -97,35 +94,35 @@ impl Known {
     }
 
     pub fn namespace(&self, name: &str) -> Option<&Arc<Value>> {
-        self.get(&format!("/core/namespaces/{name}"))
+        self.get(&of::NAMESPACES.key("", name))
     }
 
     pub fn service_account(&self, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        self.get(&format!("/core/serviceaccounts/{namespace}/{name}"))
+        self.get(&of::SERVICE_ACCOUNTS.key(namespace, name))
     }
 
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        self.get(&format!("/core/services/{namespace}/{name}"))
+        self.get(&of::SERVICES.key(namespace, name))
     }
 
     pub fn priority_class(&self, name: &str) -> Option<&Arc<Value>> {
-        self.get(&format!("/scheduling.k8s.io/priorityclasses/{name}"))
+        self.get(&of::PRIORITY_CLASSES.key("", name))
     }
 
     pub fn priority_classes(&self) -> impl Iterator<Item = &Arc<Value>> {
-        self.under("/scheduling.k8s.io/priorityclasses/")
+        self.under(&of::PRIORITY_CLASSES.prefix(""))
     }
 
     pub fn runtime_class(&self, name: &str) -> Option<&Arc<Value>> {
-        self.get(&format!("/node.k8s.io/runtimeclasses/{name}"))
+        self.get(&of::RUNTIME_CLASSES.key("", name))
     }
 
     pub fn limit_ranges<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
-        self.under(&format!("/core/limitranges/{namespace}/"))
+        self.under(&of::LIMIT_RANGES.prefix(namespace))
     }
 
     pub fn quotas<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
-        self.under(&format!("/core/resourcequotas/{namespace}/"))
+        self.under(&of::QUOTAS.prefix(namespace))
     }
 
     /// All namespaces that have a quota.
@@ -135,7 +132,7 @@ impl Known {
 
     /// The Secret of a bootstrap token.
     pub fn bootstrap_token(&self, id: &str) -> Option<&Arc<Value>> {
-        self.get(&format!("/core/secrets/kube-system/bootstrap-token-{id}"))
+        self.get(&of::SECRETS.key(KUBE_SYSTEM, &format!("{BOOTSTRAP_TOKEN}{id}")))
     }
 }
 

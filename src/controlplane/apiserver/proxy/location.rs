@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Location, Streams, proxied_path, target};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
+use crate::controlplane::apiserver::key::collections::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
 use crate::controlplane::apiserver::request::RequestInfo;
 use crate::controlplane::storage::ListQuery;
 
@@ -37,7 +38,7 @@ impl Streams {
     /// The kubelet's own HTTP, or a port on the node.
     pub(super) async fn node_proxy(&self, info: &RequestInfo, uri: &Uri) -> Result<Location, ApiError> {
         let named = named(info, "node")?;
-        let node = self.object("", "nodes", "", named.name).await?;
+        let node = self.object(NODES, "", named.name).await?;
         let (host, kubelet_port) = target::kubelet_address(&node)?;
         let port = match named.port {
             "" => kubelet_port,
@@ -50,7 +51,7 @@ impl Streams {
     /// A port of a Pod; unnamed: its first container's first one, else 80.
     pub(super) async fn pod_proxy(&self, info: &RequestInfo, uri: &Uri) -> Result<Location, ApiError> {
         let named = named(info, "pod")?;
-        let pod = self.object("", "pods", &info.namespace, named.name).await?;
+        let pod = self.object(PODS, &info.namespace, named.name).await?;
         let Some(host) = pod.str_at("/status/podIP").and_then(|ip| ip.parse().ok()) else {
             return Err(ApiError::bad_request("address not allowed"));
         };
@@ -64,8 +65,8 @@ impl Streams {
     /// A ready endpoint of a Service.
     pub(super) async fn service_proxy(&self, info: &RequestInfo, uri: &Uri) -> Result<Location, ApiError> {
         let named = named(info, "service")?;
-        let service = self.object("", "services", &info.namespace, named.name).await?;
-        let prefix = format!("/discovery.k8s.io/endpointslices/{}/", info.namespace);
+        let service = self.object(SERVICES, &info.namespace, named.name).await?;
+        let prefix = ENDPOINT_SLICES.prefix(&info.namespace);
         let listing = self.store.list(ListQuery { prefix, ..ListQuery::default() }).await;
         let entries = listing.map_err(ApiError::internal)?.entries;
         let slices: Vec<Value> =

@@ -19,6 +19,8 @@ use http::{Request, Response, Uri};
 use rustls::ClientConfig;
 use serde_json::Value;
 
+use super::key::CollectionKey;
+use super::key::collections::{NODES, PODS};
 use super::request::RequestInfo;
 use crate::api::resources::Stream;
 use crate::api::status::ApiError;
@@ -77,7 +79,7 @@ impl Streams {
         info: &RequestInfo,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        let pod = self.object("", "pods", &info.namespace, &info.name).await?;
+        let pod = self.object(PODS, &info.namespace, &info.name).await?;
         let query = request.uri().query().unwrap_or_default();
         let stream = PodStream::plan(kind, &pod, query)?;
         if kind != Stream::Log {
@@ -87,7 +89,7 @@ impl Streams {
             // As upstream: a Pod that is not scheduled has an empty log.
             return Ok(Response::new(Body::empty()));
         };
-        let node = self.object("", "nodes", "", &node).await?;
+        let node = self.object(NODES, "", &node).await?;
         let (host, port) = target::kubelet_address(&node)?;
         let location = Location { host, port, secure: true, path: stream.path };
         if kind == Stream::Log {
@@ -97,18 +99,9 @@ impl Streams {
     }
 
     /// The stored object; 404 if there is none.
-    async fn object(
-        &self,
-        group: &str,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Value, ApiError> {
-        let place = if group.is_empty() { "core" } else { group };
-        let separator = if namespace.is_empty() { "" } else { "/" };
-        let key = format!("/{place}/{plural}/{namespace}{separator}{name}");
-        let entry = self.store.get(&key).await.map_err(ApiError::internal)?;
-        let entry = entry.ok_or_else(|| ApiError::not_found(group, plural, name))?;
+    async fn object(&self, of: CollectionKey<'_>, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let entry = self.store.get(&of.key(namespace, name)).await?;
+        let entry = entry.ok_or_else(|| ApiError::not_found(of.group, of.plural, name))?;
         serde_json::from_slice(&entry.data).map_err(ApiError::internal)
     }
 }

@@ -6,6 +6,7 @@ use crate::api::meta::{ObjectExt, format_time};
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
 use crate::controlplane::apiserver::auth::{Bound, Claims, ISSUER, Reference};
+use crate::controlplane::apiserver::key::collections::{NODES, PODS, SECRETS};
 use crate::controlplane::apiserver::request::RequestInfo;
 use crate::controlplane::apiserver::user::UserInfo;
 
@@ -66,10 +67,10 @@ impl Reviews {
         };
         let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
         let (kind, name, uid) = (text("kind"), text("name"), text("uid"));
-        let (plural, place) = match kind {
-            "Pod" => ("pods", format!("{}/", bound.namespace)),
-            "Secret" => ("secrets", format!("{}/", bound.namespace)),
-            "Node" => ("nodes", String::new()),
+        let collection = match kind {
+            "Pod" => PODS,
+            "Secret" => SECRETS,
+            "Node" => NODES,
             other => {
                 let why = format!("cannot bind token to object of type {other:?}");
                 return Err(ApiError::bad_request(why));
@@ -78,13 +79,13 @@ impl Reviews {
         if node.is_some() && kind != "Pod" {
             return Err(refuse("node requested token not bound to a pod"));
         }
-        let object = self.stored(plural, &format!("{place}{name}")).await?;
-        let object = object.ok_or_else(|| ApiError::not_found("", plural, name))?;
+        let object = self.stored(&collection.key(&bound.namespace, name)).await?;
+        let object = object.ok_or_else(|| ApiError::not_found("", collection.plural, name))?;
         if !uid.is_empty() && uid != object.uid() {
             let why = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
             );
-            return Err(ApiError::conflict("", plural, name, &why));
+            return Err(ApiError::conflict("", collection.plural, name, &why));
         }
         let reference = Reference { name: name.to_owned(), uid: object.uid().to_owned() };
         match kind {
@@ -104,7 +105,7 @@ impl Reviews {
                     return Err(refuse("node requested token bound to a pod scheduled on a different node"));
                 }
                 bound.pod = Some(reference);
-                if let Some(node) = self.stored("nodes", on).await? {
+                if let Some(node) = self.stored(&NODES.key("", on)).await? {
                     bound.node = Some(Reference { name: on.to_owned(), uid: node.uid().to_owned() });
                 }
             }
@@ -112,8 +113,8 @@ impl Reviews {
         Ok(())
     }
 
-    async fn stored(&self, plural: &str, path: &str) -> Result<Option<Value>, ApiError> {
-        let entry = self.index.store().get(&format!("/core/{plural}/{path}")).await;
+    async fn stored(&self, key: &str) -> Result<Option<Value>, ApiError> {
+        let entry = self.index.store().get(key).await;
         match entry.map_err(ApiError::internal)? {
             Some(entry) => serde_json::from_slice(&entry.data).map(Some).map_err(ApiError::internal),
             None => Ok(None),

@@ -3,15 +3,26 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::state::State;
-use super::{Entry, Event, EventKind, Payload, StorageError};
+use super::{StorageError, Written};
+use crate::controlplane::storage::cache::State;
+use crate::controlplane::storage::{Entry, Event, EventKind, Payload};
 
 /// A write and its precondition.
 #[derive(Debug)]
-pub(super) enum Write {
+pub(in crate::controlplane::storage) enum Write {
     Create(Payload),
     UpdateIf(u64, Payload),
     DeleteIf(u64),
+}
+
+impl Write {
+    /// How many bytes it holds until it is written.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Create(payload) | Self::UpdateIf(_, payload) => payload.data.len(),
+            Self::DeleteIf(_) => 0,
+        }
+    }
 }
 
 /// What one transaction will do, built write by write: each sees the ones before it. Nothing of it is
@@ -31,7 +42,7 @@ impl<'a> Plan<'a> {
 
     /// Checks the precondition and, if it holds, takes the write in. Answers what the writer will be told
     /// once the plan is durable.
-    pub(super) fn add(&mut self, key: String, write: Write) -> Result<Arc<Entry>, StorageError> {
+    pub(super) fn add(&mut self, key: String, write: Write) -> Written {
         let current = self.current(&key);
         match (write, current) {
             (Write::Create(_), Some(_)) => Err(StorageError::Exists(key)),

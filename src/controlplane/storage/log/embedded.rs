@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Entry, Event, EventKind, StorageError, codec};
+use super::local::Journal;
+use super::{StorageError, codec};
+use crate::controlplane::storage::cache::Snapshot;
+use crate::controlplane::storage::{Event, EventKind};
 
 /// Live entries by revision. New records always go to the right end of the tree, so a batch of writes dirties
 /// a few neighbouring pages, where a table by key would dirty one page for each.
@@ -21,44 +24,19 @@ const CURRENT_FORMAT: u64 = 1;
 /// Memory for pages. Reads are answered from the engine's own state, so it only serves the writer.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// Where the writer makes a batch durable.
-pub(super) trait Journal: Send + 'static {
-    /// Makes all of `events` durable, or none.
-    fn commit(&mut self, events: &[Arc<Event>]) -> Result<(), StorageError>;
-}
-
-/// Forgets everything with the process.
-pub(super) struct Nowhere;
-
-impl Journal for Nowhere {
-    fn commit(&mut self, _: &[Arc<Event>]) -> Result<(), StorageError> {
-        Ok(())
-    }
-}
-
 /// A redb file. One commit is one transaction and one fsync: redb's single-phase commit, whose checksums tell
 /// a torn commit from a whole one.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(in crate::controlplane::storage) struct Embedded {
     database: Database,
     buffer: Vec<u8>,
 }
 
-/// What a disk holds.
-#[derive(Debug, Default)]
-pub(super) struct Loaded {
-    pub(super) entries: BTreeMap<Arc<str>, Arc<Entry>>,
-    pub(super) revision: u64,
-}
-
-pub(super) fn unavailable(error: impl std::fmt::Display) -> StorageError {
-    StorageError::Unavailable(error.to_string().into())
-}
-
-impl Disk {
-    /// Opens the file at `path`, or makes it.
-    pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StorageError> {
-        let at = |error: &dyn std::fmt::Display| unavailable(format!("{}: {error}", path.display()));
+impl Embedded {
+    /// Opens the file at `path`, or makes it. `Unavailable`, with the path, if it cannot be used.
+    pub(in crate::controlplane::storage) fn open(path: &Path) -> Result<(Self, Snapshot), StorageError> {
+        let at =
+            |error: &dyn std::fmt::Display| StorageError::unavailable(format!("{}: {error}", path.display()));
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| at(&e))?;
         let fresh = !path.exists();
@@ -72,14 +50,14 @@ impl Disk {
 
     /// The same over any backend.
     #[cfg(test)]
-    fn over(backend: impl redb::StorageBackend) -> Result<(Self, Loaded), StorageError> {
-        Self::load(Database::builder().create_with_backend(backend).map_err(unavailable)?)
+    fn over(backend: impl redb::StorageBackend) -> Result<(Self, Snapshot), StorageError> {
+        Self::load(Database::builder().create_with_backend(backend).map_err(StorageError::unavailable)?)
     }
 
-    fn load(database: Database) -> Result<(Self, Loaded), StorageError> {
-        let format = prepare(&database).map_err(unavailable)?;
+    fn load(database: Database) -> Result<(Self, Snapshot), StorageError> {
+        let format = prepare(&database).map_err(StorageError::unavailable)?;
         if format != CURRENT_FORMAT {
-            return Err(unavailable(format!(
+            return Err(StorageError::unavailable(format!(
                 "the store has format {format}, this program writes {CURRENT_FORMAT}"
             )));
         }
@@ -111,9 +89,9 @@ impl Disk {
     }
 }
 
-impl Journal for Disk {
+impl Journal for Embedded {
     fn commit(&mut self, events: &[Arc<Event>]) -> Result<(), StorageError> {
-        self.write(events).map_err(unavailable)
+        self.write(events).map_err(StorageError::unavailable)
     }
 }
 
@@ -131,21 +109,22 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Ok(CURRENT_FORMAT)
 }
 
-fn read_all(database: &Database) -> Result<Loaded, StorageError> {
-    let transaction = database.begin_read().map_err(unavailable)?;
-    let meta = transaction.open_table(META).map_err(unavailable)?;
-    let mut revision = meta.get(REVISION).map_err(unavailable)?.map_or(0, |revision| revision.value());
-    let records = transaction.open_table(RECORDS).map_err(unavailable)?;
+fn read_all(database: &Database) -> Result<Snapshot, StorageError> {
+    let transaction = database.begin_read().map_err(StorageError::unavailable)?;
+    let meta = transaction.open_table(META).map_err(StorageError::unavailable)?;
+    let mut revision =
+        meta.get(REVISION).map_err(StorageError::unavailable)?.map_or(0, |revision| revision.value());
+    let records = transaction.open_table(RECORDS).map_err(StorageError::unavailable)?;
     let mut entries = BTreeMap::new();
-    for record in records.iter().map_err(unavailable)? {
-        let (at, bytes) = record.map_err(unavailable)?;
+    for record in records.iter().map_err(StorageError::unavailable)? {
+        let (at, bytes) = record.map_err(StorageError::unavailable)?;
         let at = at.value();
         let entry = codec::decode(at, bytes.value())
-            .ok_or_else(|| unavailable(format!("the record of revision {at} is malformed")))?;
+            .ok_or_else(|| StorageError::unavailable(format!("the record of revision {at} is malformed")))?;
         revision = revision.max(at);
         entries.insert(entry.key.clone(), Arc::new(entry));
     }
-    Ok(Loaded { entries, revision })
+    Ok(Snapshot { entries, revision })
 }
 
 #[cfg(test)]
@@ -158,8 +137,11 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::controlplane::storage::engine::{Engine, Options};
+    use crate::controlplane::storage::cache::{Limits, WatchCache};
+    use crate::controlplane::storage::log::{LocalLog, QueueLimits};
+    use crate::controlplane::storage::store::CachedStore;
     use crate::controlplane::storage::{ListQuery, Payload, Store};
+    use crate::rt::SystemClock;
 
     /// A disk whose power can be cut: what was written since the last sync may or may not be there afterwards.
     #[derive(Clone, Debug, Default)]
@@ -254,16 +236,19 @@ mod tests {
         }
     }
 
-    fn engine(medium: &Medium) -> Engine {
-        let (disk, loaded) = Disk::over(medium.clone()).expect("a usable medium");
-        Engine::start(disk, loaded, Options::default()).expect("a thread")
+    fn engine(medium: &Medium) -> CachedStore<LocalLog> {
+        let (journal, snapshot) = Embedded::over(medium.clone()).expect("a usable medium");
+        let cache = Arc::new(WatchCache::new(snapshot, Limits::default()));
+        let clock = Arc::new(SystemClock);
+        let log = LocalLog::start(journal, cache.clone(), clock, QueueLimits::default()).expect("a thread");
+        CachedStore::new(cache, log)
     }
 
     fn payload(text: String) -> Payload {
         Payload { data: text.into(), ..Default::default() }
     }
 
-    async fn state(store: &Engine) -> Vec<(String, u64, Vec<u8>)> {
+    async fn state(store: &dyn Store) -> Vec<(String, u64, Vec<u8>)> {
         let listing = store.list(ListQuery::default()).await.expect("a list");
         listing.entries.iter().map(|e| (e.key.to_string(), e.revision, e.data.to_vec())).collect()
     }
@@ -320,7 +305,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state.redb");
         std::fs::write(&path, "not a database").expect("a file");
-        let error = Disk::open(&path).expect_err("no store").to_string();
+        let error = Embedded::open(&path).expect_err("no store").to_string();
         assert!(error.contains("state.redb"), "{error}");
     }
 
@@ -328,9 +313,9 @@ mod tests {
     fn a_store_opens_once_at_a_time() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("deep/er/state.redb");
-        let first = Disk::open(&path).expect("the first");
-        assert!(Disk::open(&path).is_err());
+        let first = Embedded::open(&path).expect("the first");
+        assert!(Embedded::open(&path).is_err());
         drop(first);
-        Disk::open(&path).expect("after the first has closed");
+        Embedded::open(&path).expect("after the first has closed");
     }
 }

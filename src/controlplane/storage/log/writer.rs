@@ -1,28 +1,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::disk::Journal;
-use super::plan::{Plan, Write};
-use super::state::Shared;
-use super::{Entry, Event, EventKind, StorageError};
+use super::local::Journal;
+use super::plan::Plan;
+use super::queue::{Proposal, Waiting};
+use super::{StorageError, Written};
+use crate::controlplane::storage::cache::WatchCache;
+use crate::controlplane::storage::{Event, EventKind};
 use crate::rt::Clock;
 
 /// Writes in one transaction, at most; it bounds the memory and the time of one commit.
 const BATCH: usize = 512;
-
-type Answer = Result<Arc<Entry>, StorageError>;
-
-/// A write that waits for its turn.
-pub(super) struct Proposal {
-    pub(super) key: String,
-    pub(super) write: Write,
-    pub(super) answer: oneshot::Sender<Answer>,
-}
 
 /// The one writer. It takes all proposals that wait, makes them durable together, shows them to readers, and
 /// only then answers.
@@ -32,55 +24,35 @@ pub(super) struct Proposal {
 ///                                              `--disk error--> failed: refuses everything
 /// ```
 pub(super) struct Writer<J> {
-    shared: Arc<Shared>,
+    cache: Arc<WatchCache>,
     journal: J,
     clock: Arc<dyn Clock>,
-    proposals: Receiver<Proposal>,
+    waiting: Waiting,
     /// When which key expires; a key whose entry says otherwise has been written since.
     expiries: BTreeSet<(Timestamp, Arc<str>)>,
 }
 
 impl<J: Journal> Writer<J> {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        journal: J,
-        clock: Arc<dyn Clock>,
-        proposals: Receiver<Proposal>,
-    ) -> Self {
-        let expiries = shared
+    pub(super) fn new(cache: Arc<WatchCache>, journal: J, clock: Arc<dyn Clock>, waiting: Waiting) -> Self {
+        let expiries = cache
             .read()
             .entries()
             .filter_map(|entry| entry.expires.map(|at| (at, entry.key.clone())))
             .collect();
-        Self { shared, journal, clock, proposals, expiries }
+        Self { cache, journal, clock, waiting, expiries }
     }
 
-    /// Works until nobody can propose any more, or the journal fails.
+    /// Works until nobody can propose any more, or the journal fails. However it ends, a panic included, nobody is left
+    /// waiting for it.
     pub(super) fn run(mut self) {
-        loop {
-            let batch = match self.wait() {
-                Ok(batch) => batch,
-                Err(Closed) => break,
-            };
+        let _ended = Ended(self.cache.clone());
+        while let Ok(batch) = self.waiting.take(self.until_expiry(), BATCH) {
             if let Err(error) = self.carry_out(batch) {
-                self.refuse(error);
-                return;
+                tracing::error!(%error, "storage refuses all writes from now on");
+                self.cache.fail(error.reason());
+                return self.waiting.refuse(&error);
             }
         }
-        self.shared.fail("the engine has stopped".into());
-    }
-
-    /// All proposals that wait; none if something has expired first.
-    fn wait(&self) -> Result<Vec<Proposal>, Closed> {
-        let first = match self.until_expiry() {
-            None => Some(self.proposals.recv().map_err(|_| Closed)?),
-            Some(left) => match self.proposals.recv_timeout(left) {
-                Ok(proposal) => Some(proposal),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Err(Closed),
-            },
-        };
-        Ok(first.into_iter().chain(self.proposals.try_iter()).take(BATCH).collect())
     }
 
     /// Time to the next expiry, zero if it has passed.
@@ -92,7 +64,7 @@ impl<J: Journal> Writer<J> {
     fn carry_out(&mut self, batch: Vec<Proposal>) -> Result<(), StorageError> {
         let now = self.clock.now();
         let (events, answers) = {
-            let state = self.shared.read();
+            let state = self.cache.read();
             let mut plan = Plan::new(&state, now);
             for (_, key) in self.expiries.iter().take_while(|(at, _)| *at <= now) {
                 plan.expire(key);
@@ -109,9 +81,9 @@ impl<J: Journal> Writer<J> {
             answer(answers.into_iter().map(|(to, _)| (to, Err(error.clone()))));
             return Err(error);
         }
-        self.shared.write().apply(&events);
+        self.cache.publish(&events, now);
         answer(answers);
-        self.shared.read().history.wake(&events);
+        self.cache.announce(&events);
         self.track_expiries(&events);
         Ok(())
     }
@@ -126,25 +98,18 @@ impl<J: Journal> Writer<J> {
             }
         }
     }
+}
 
-    /// What was written so far stays readable; nothing more can be.
-    fn refuse(self, error: StorageError) {
-        tracing::error!(%error, "storage refuses all writes from now on");
-        let reason = match &error {
-            StorageError::Unavailable(reason) => reason.clone(),
-            other => other.to_string().into(),
-        };
-        self.shared.fail(reason);
-        for proposal in self.proposals {
-            // A caller that has gone needs no answer.
-            let _ = proposal.answer.send(Err(error.clone()));
-        }
+/// Says that the writer has ended, by whatever way its scope was left.
+struct Ended(Arc<WatchCache>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fail(StorageError::stopped().reason());
     }
 }
 
-struct Closed;
-
-fn answer(answers: impl IntoIterator<Item = (oneshot::Sender<Answer>, Answer)>) {
+fn answer(answers: impl IntoIterator<Item = (oneshot::Sender<Written>, Written)>) {
     for (to, what) in answers {
         // A caller that has gone needs no answer; its write stands.
         let _ = to.send(what);

@@ -4,15 +4,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::state::Shared;
-use super::{Batch, StorageError, Watch};
+use super::WatchCache;
+use crate::controlplane::storage::{Batch, StorageError, Watch, covers};
 
 /// Events per batch, at most: what a reader that has fallen behind takes at once.
 const BATCH: usize = 1024;
 
-/// A cursor over the shared history: it holds a revision, and no events.
-pub(super) struct Cursor {
-    shared: Arc<Shared>,
+/// A position in the shared history: it holds a revision, and no events.
+pub(in crate::controlplane::storage) struct Cursor {
+    cache: Arc<WatchCache>,
     prefix: String,
     /// Everything up to here has been handed out.
     revision: u64,
@@ -20,26 +20,30 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn open(shared: Arc<Shared>, prefix: String, from: u64) -> Result<Self, StorageError> {
-        let grown = {
-            let mut state = shared.write();
+    /// A cursor behind `from`. `Future` or `Compacted` if the history does not reach from there.
+    pub(in crate::controlplane::storage) fn open(
+        cache: Arc<WatchCache>,
+        prefix: String,
+        from: u64,
+    ) -> Result<Self, StorageError> {
+        {
+            let state = cache.read();
             state.reached(from)?;
-            state.history.covers(&prefix, from)?;
-            state.history.open_lane(&prefix).subscribe()
-        };
-        Ok(Self { shared, prefix, revision: from, grown })
+            state.history.reaches(&prefix, from)?;
+        }
+        let grown = cache.waiters.subscribe(&prefix);
+        Ok(Self { cache, prefix, revision: from, grown })
     }
 
     /// What happened since the last call, without waiting.
     fn read(&mut self) -> Result<Batch, StorageError> {
-        let state = self.shared.read();
+        // Asked first: what was published before the failure is still handed out.
+        let working = self.cache.working();
+        let state = self.cache.read();
         let mut events = Vec::new();
         let mut revision = state.revision;
-        if let Some(lane) = state.history.lane(&self.prefix) {
-            for event in lane.behind(self.revision)? {
-                if !event.entry.key.starts_with(&self.prefix) {
-                    continue;
-                }
+        if let Some(log) = state.history.log(&self.prefix) {
+            for event in log.behind(self.revision)?.filter(|event| covers(&self.prefix, &event.entry.key)) {
                 events.push(event.clone());
                 if events.len() == BATCH {
                     revision = event.revision;
@@ -47,10 +51,10 @@ impl Cursor {
                 }
             }
         }
-        if let (true, Some(reason)) = (events.is_empty(), &state.failed) {
-            return Err(StorageError::Unavailable(reason.clone()));
-        }
         drop(state);
+        if events.is_empty() {
+            working?;
+        }
         self.revision = revision;
         Ok(Batch { events, revision })
     }
@@ -66,9 +70,9 @@ impl Watch for Cursor {
                 if !batch.events.is_empty() {
                     return Ok(batch);
                 }
-                // The sender lives in the history that this cursor keeps alive: it is never closed.
+                // The cache, which this cursor keeps alive, keeps the sender while there is a receiver.
                 if self.grown.changed().await.is_err() {
-                    return Err(StorageError::Unavailable("the engine has stopped".into()));
+                    return Err(StorageError::stopped());
                 }
             }
         }
@@ -77,5 +81,11 @@ impl Watch for Cursor {
 
     fn progress(&mut self) -> Result<Batch, StorageError> {
         self.read()
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.cache.waiters.unsubscribe(&self.prefix);
     }
 }

@@ -1,9 +1,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use jiff::Timestamp;
 
-use super::{Event, StorageError};
+use crate::controlplane::storage::{Event, StorageError};
 
 /// How much history is kept; whichever bound is met first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,24 +13,31 @@ pub struct Limits {
     pub events: usize,
     /// Bytes of memory that the events hold, estimated.
     pub bytes: usize,
+    /// Time since the event.
+    pub age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Upstream compacts every five minutes; a reader may then be up to ten behind.
+        Self { events: 100_000, bytes: 64 << 20, age: Duration::from_secs(600) }
+    }
 }
 
 /// The events of one scope (the first two segments of the keys, as `/apps/deployments/`), oldest first.
 ///
-/// Watchers read and wait at the lane of their prefix, so what happens in one scope costs the watchers of
-/// another nothing: not a wake-up, and not their place in history.
+/// Watchers read the log of their prefix, so what happens in one scope does not cost the watchers of another their place
+/// in history.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct EventLog {
     events: VecDeque<Arc<Event>>,
-    /// The newest revision that this lane has forgotten; what lies behind it is complete.
+    /// The newest revision that this log has forgotten; what lies behind it is complete.
     forgotten: u64,
-    /// Tells waiting watchers that the lane has grown; its value has no meaning.
-    grown: watch::Sender<()>,
 }
 
-impl Lane {
+impl EventLog {
     fn new(forgotten: u64) -> Self {
-        Self { events: VecDeque::new(), forgotten, grown: watch::Sender::new(()) }
+        Self { events: VecDeque::new(), forgotten }
     }
 
     /// Events behind `revision`, or `Compacted` if some of them are forgotten.
@@ -43,33 +51,26 @@ impl Lane {
         let start = self.events.partition_point(|event| event.revision <= revision);
         Ok(self.events.range(start..))
     }
-
-    /// Resolves when the lane grows after this call.
-    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
-        self.grown.subscribe()
-    }
-
-    fn wake(&self) {
-        self.grown.send_replace(());
-    }
 }
 
-/// The bounded history of all keys: one ring over everything, and one lane per scope beside it.
+/// The bounded history of all keys: one log over everything, and one per scope beside it.
 #[derive(Debug)]
-pub(super) struct History {
-    all: Lane,
-    scopes: HashMap<Box<str>, Lane>,
+pub(in crate::controlplane::storage) struct History {
+    all: EventLog,
+    scopes: HashMap<Box<str>, EventLog>,
     limits: Limits,
     bytes: usize,
     /// Nothing is known up to here: where this process began, or what `compact` was told.
     compacted: u64,
+    /// When which revision had been reached, oldest first.
+    marks: VecDeque<(Timestamp, u64)>,
 }
 
 impl History {
     /// An empty history that begins behind `revision`.
     pub(super) fn new(limits: Limits, revision: u64) -> Self {
-        let all = Lane::new(revision);
-        Self { all, scopes: HashMap::new(), limits, bytes: 0, compacted: revision }
+        let (all, marks) = (EventLog::new(revision), VecDeque::new());
+        Self { all, scopes: HashMap::new(), limits, bytes: 0, compacted: revision, marks }
     }
 
     /// Adds the newest event, and forgets the oldest ones that no longer fit.
@@ -86,8 +87,20 @@ impl History {
         }
     }
 
+    /// Notes that `revision` has been reached at `now`, and forgets what has become too old.
+    pub(super) fn mark(&mut self, revision: u64, now: Timestamp) {
+        self.marks.push_back((now, revision));
+        let age = self.limits.age;
+        let old = |at: Timestamp| now.duration_since(at).unsigned_abs() > age && at < now;
+        while let Some((_, reached)) = self.marks.pop_front_if(|(at, _)| old(*at)) {
+            while self.all.events.front().is_some_and(|event| event.revision <= reached) {
+                self.forget_oldest();
+            }
+        }
+    }
+
     /// Forgets everything up to and including `revision`.
-    pub(super) fn compact(&mut self, revision: u64) {
+    pub(in crate::controlplane::storage) fn compact(&mut self, revision: u64) {
         while self.all.events.front().is_some_and(|event| event.revision <= revision) {
             self.forget_oldest();
         }
@@ -98,64 +111,38 @@ impl History {
         let Some(event) = self.all.events.pop_front() else { return false };
         self.bytes -= weight(&event);
         self.all.forgotten = event.revision;
-        if let Some(lane) = scope_of(&event.entry.key).and_then(|scope| self.scopes.get_mut(scope)) {
+        if let Some(log) = scope_of(&event.entry.key).and_then(|scope| self.scopes.get_mut(scope)) {
             // The oldest event of all is the oldest of its scope too.
-            lane.events.pop_front();
-            lane.forgotten = event.revision;
+            log.events.pop_front();
+            log.forgotten = event.revision;
         }
         true
     }
 
-    fn scope_mut(&mut self, scope: &str) -> &mut Lane {
+    fn scope_mut(&mut self, scope: &str) -> &mut EventLog {
         if !self.scopes.contains_key(scope) {
-            self.scopes.insert(scope.into(), Lane::new(self.compacted));
+            self.scopes.insert(scope.into(), EventLog::new(self.compacted));
         }
         self.scopes.get_mut(scope).expect("it was inserted above")
     }
 
-    /// Where the events of `prefix` stand: the lane of its scope, or, for a prefix wider than a scope, the
-    /// ring over everything. `None`: nothing has happened in that scope, and nobody asked for it.
-    pub(super) fn lane(&self, prefix: &str) -> Option<&Lane> {
+    /// Where the events of `prefix` stand: the log of its scope, or, for a prefix wider than a scope, the
+    /// one over everything. `None`: nothing has happened in that scope.
+    pub(super) fn log(&self, prefix: &str) -> Option<&EventLog> {
         match scope_of(prefix) {
             Some(scope) => self.scopes.get(scope),
             None => Some(&self.all),
         }
     }
 
-    /// The lane of `prefix`, made if need be.
-    pub(super) fn open_lane(&mut self, prefix: &str) -> &Lane {
-        match scope_of(prefix) {
-            Some(scope) => self.scope_mut(scope),
-            None => &self.all,
-        }
-    }
-
-    /// Whether the state of `prefix` at `revision` can still be told.
-    pub(super) fn covers(&self, prefix: &str, revision: u64) -> Result<(), StorageError> {
-        let forgotten = self.lane(prefix).map_or(0, |lane| lane.forgotten);
+    /// Whether the state of `prefix` at `revision` can still be told; `Compacted` if not.
+    pub(super) fn reaches(&self, prefix: &str, revision: u64) -> Result<(), StorageError> {
+        let forgotten = self.log(prefix).map_or(0, |log| log.forgotten);
         let oldest = forgotten.max(self.compacted);
         if revision < oldest {
             return Err(StorageError::Compacted { asked: revision, oldest });
         }
         Ok(())
-    }
-
-    /// Wakes the watchers of everything in `events`, each lane once.
-    pub(super) fn wake(&self, events: &[Arc<Event>]) {
-        let mut woken: Vec<&str> = Vec::new();
-        for scope in events.iter().filter_map(|event| scope_of(&event.entry.key)) {
-            if !woken.contains(&scope) {
-                woken.push(scope);
-                self.scopes.get(scope).inspect(|lane| lane.wake());
-            }
-        }
-        self.all.wake();
-    }
-
-    /// Wakes every watcher.
-    pub(super) fn wake_all(&self) {
-        self.all.wake();
-        self.scopes.values().for_each(Lane::wake);
     }
 }
 
@@ -184,8 +171,8 @@ mod tests {
     }
 
     fn revisions(history: &History, prefix: &str, from: u64) -> Result<Vec<u64>, u64> {
-        let lane = history.lane(prefix).expect("a lane");
-        match lane.behind(from) {
+        let log = history.log(prefix).expect("an event log");
+        match log.behind(from) {
             Ok(events) => Ok(events.map(|e| e.revision).collect()),
             Err(StorageError::Compacted { oldest, .. }) => Err(oldest),
             Err(other) => panic!("{other}"),
@@ -205,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_quiet_scope_keeps_its_place_when_others_are_forgotten() {
-        let mut history = History::new(Limits { events: 3, bytes: usize::MAX }, 10);
+        let mut history = History::new(Limits { events: 3, ..Limits::default() }, 10);
         history.push(put("/core/nodes/a", 11));
         for revision in 12..20 {
             history.push(put("/core/pods/x", revision));
@@ -215,14 +202,14 @@ mod tests {
         assert_eq!(revisions(&history, "/core/nodes/", 10), Err(11));
         assert_eq!(revisions(&history, "/core/nodes/", 11), Ok(vec![]));
         assert_eq!(revisions(&history, "/", 16), Ok(vec![17, 18, 19]));
-        assert!(history.covers("/core/nodes/", 11).is_ok());
-        assert!(history.covers("/never/seen/", 9).is_err());
+        assert!(history.reaches("/core/nodes/", 11).is_ok());
+        assert!(history.reaches("/never/seen/", 9).is_err());
     }
 
     #[test]
     fn bytes_bound_the_history_too() {
         let one = weight(&put("/core/pods/x", 1));
-        let mut history = History::new(Limits { events: 100, bytes: 2 * one }, 0);
+        let mut history = History::new(Limits { events: 100, bytes: 2 * one, ..Limits::default() }, 0);
         (1..=5).for_each(|revision| history.push(put("/core/pods/x", revision)));
         assert_eq!(revisions(&history, "/core/pods/", 3), Ok(vec![4, 5]));
         assert_eq!(history.bytes, 2 * one);
@@ -230,12 +217,30 @@ mod tests {
 
     #[test]
     fn compacting_forgets_up_to_and_including() {
-        let mut history = History::new(Limits { events: 100, bytes: usize::MAX }, 0);
+        let mut history = History::new(Limits { events: 100, ..Limits::default() }, 0);
         (1..=5).for_each(|revision| history.push(put("/core/pods/x", revision)));
         history.compact(3);
         assert_eq!(revisions(&history, "/core/pods/", 3), Ok(vec![4, 5]));
-        assert!(matches!(history.covers("/core/pods/", 2), Err(StorageError::Compacted { oldest: 3, .. })));
+        assert!(matches!(history.reaches("/core/pods/", 2), Err(StorageError::Compacted { oldest: 3, .. })));
         history.compact(1);
-        assert!(history.covers("/core/pods/", 3).is_ok());
+        assert!(history.reaches("/core/pods/", 3).is_ok());
+    }
+    #[test]
+    fn what_is_too_old_is_forgotten_and_quiet_scopes_keep_their_place() {
+        let mut history = History::new(Limits { age: Duration::from_secs(60), ..Limits::default() }, 0);
+        let at = |second: i64| Timestamp::from_second(second).expect("a time");
+        for revision in 1..=5 {
+            history.push(put(if revision == 2 { "/core/nodes/a" } else { "/core/pods/x" }, revision));
+            history.mark(revision, at(30 * revision as i64));
+        }
+        // The last one came at 150 s: older than 90 s are the first two.
+        assert_eq!(revisions(&history, "/core/pods/", 2), Ok(vec![3, 4, 5]));
+        assert_eq!(revisions(&history, "/core/pods/", 0), Err(1));
+        assert_eq!(revisions(&history, "/core/nodes/", 2), Ok(vec![]));
+        assert_eq!(revisions(&history, "/", 1), Err(2));
+        // A clock that was set back forgets nothing.
+        history.push(put("/core/pods/x", 6));
+        history.mark(6, at(0));
+        assert_eq!(revisions(&history, "/", 2), Ok(vec![3, 4, 5, 6]));
     }
 }

@@ -1,35 +1,35 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::history::{History, Limits};
-use super::{Entry, Event, EventKind, ListQuery, Listing, StorageError};
+use crate::controlplane::storage::{Entry, Event, EventKind, ListQuery, Listing, StorageError, covers};
 
 /// Everything readers see: durable state and its recent history, at one revision.
 #[derive(Debug)]
-pub(super) struct State {
+pub(in crate::controlplane::storage) struct State {
     entries: BTreeMap<Arc<str>, Arc<Entry>>,
-    pub(super) history: History,
-    pub(super) revision: u64,
-    /// Why no write can succeed any more; readers may go on, watchers have nothing to wait for.
-    pub(super) failed: Option<Arc<str>>,
+    pub(in crate::controlplane::storage) history: History,
+    pub(in crate::controlplane::storage) revision: u64,
 }
 
 impl State {
     pub(super) fn new(entries: BTreeMap<Arc<str>, Arc<Entry>>, revision: u64, limits: Limits) -> Self {
-        Self { entries, history: History::new(limits, revision), revision, failed: None }
+        Self { entries, history: History::new(limits, revision), revision }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+    pub(in crate::controlplane::storage) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
         self.entries.get(key)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(in crate::controlplane::storage) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()
     }
 
-    /// Makes durable events visible.
-    pub(super) fn apply(&mut self, events: &[Arc<Event>]) {
+    /// Makes durable events visible, at `now`.
+    pub(super) fn apply(&mut self, events: &[Arc<Event>], now: Timestamp) {
         for event in events {
             match event.kind {
                 EventKind::Put => {
@@ -42,22 +42,23 @@ impl State {
             self.revision = event.revision;
             self.history.push(event.clone());
         }
+        self.history.mark(self.revision, now);
     }
 
     /// `Future` unless `revision` has been reached.
-    pub(super) fn reached(&self, revision: u64) -> Result<(), StorageError> {
+    pub(in crate::controlplane::storage) fn reached(&self, revision: u64) -> Result<(), StorageError> {
         if revision > self.revision {
             return Err(StorageError::Future { asked: revision, current: self.revision });
         }
         Ok(())
     }
 
-    pub(super) fn list(&self, query: &ListQuery) -> Result<Listing, StorageError> {
+    pub(in crate::controlplane::storage) fn list(&self, query: &ListQuery) -> Result<Listing, StorageError> {
         let Some(at) = query.at.filter(|at| *at != self.revision) else {
             return Ok(collect(self.range(query), query, self.revision));
         };
         self.reached(at)?;
-        self.history.covers(&query.prefix, at)?;
+        self.history.reaches(&query.prefix, at)?;
         let undone = self.undone_since(query, at)?;
         if undone.is_empty() {
             return Ok(collect(self.range(query), query, at));
@@ -80,7 +81,7 @@ impl State {
         };
         self.entries
             .range::<str, _>((start, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&query.prefix))
+            .take_while(|(key, _)| covers(&query.prefix, key))
             .map(|(_, entry)| entry)
     }
 
@@ -90,12 +91,11 @@ impl State {
         query: &ListQuery,
         at: u64,
     ) -> Result<HashMap<&Arc<str>, Option<&Arc<Entry>>>, StorageError> {
-        let Some(lane) = self.history.lane(&query.prefix) else { return Ok(HashMap::new()) };
-        let in_range = |key: &str| {
-            key.starts_with(&query.prefix) && query.after.as_deref().is_none_or(|after| key > after)
-        };
+        let Some(log) = self.history.log(&query.prefix) else { return Ok(HashMap::new()) };
+        let in_range =
+            |key: &str| covers(&query.prefix, key) && query.after.as_deref().is_none_or(|after| key > after);
         // Newest first, so that the oldest change of a key has the last word.
-        let changed = lane.behind(at)?.rev().filter(|event| in_range(&event.entry.key));
+        let changed = log.behind(at)?.rev().filter(|event| in_range(&event.entry.key));
         Ok(changed.map(|event| (&event.entry.key, event.prev.as_ref())).collect())
     }
 }
@@ -117,29 +117,4 @@ fn collect<'a>(
         (Some(_), Some(_)) => None,
     };
     Listing { entries: page, revision, more: next.is_some(), remaining }
-}
-
-/// The state, shared by the writer and all readers.
-#[derive(Debug)]
-pub(super) struct Shared(RwLock<State>);
-
-impl Shared {
-    pub(super) fn new(state: State) -> Self {
-        Self(RwLock::new(state))
-    }
-
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From now on there are no more events: waiting watchers are told.
-    pub(super) fn fail(&self, reason: Arc<str>) {
-        let mut state = self.write();
-        state.failed.get_or_insert(reason);
-        state.history.wake_all();
-    }
 }

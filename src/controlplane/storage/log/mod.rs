@@ -1,0 +1,40 @@
+//! The durable log behind the watch cache: where writes are decided and kept, and where the cache's events come from.
+//!
+//! | log | decides and keeps | feeds the cache |
+//! |---|---|---|
+//! | embedded | one writer thread over a redb file | from that writer, as it commits |
+//! | memory | the same writer over nothing | the same |
+//!
+//! A log over a shared server (etcd) decides there, and feeds the cache from the server's own watch; then another
+//! process may have written, and a read must first let the cache catch up: that is what [`Log::catch_up`] is for.
+
+mod codec;
+mod embedded;
+mod local;
+mod plan;
+mod queue;
+mod writer;
+
+pub(super) use embedded::Embedded;
+pub(super) use local::{LocalLog, Nowhere};
+pub(super) use plan::Write;
+pub use queue::QueueLimits;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::{Entry, StorageError};
+
+/// What a write comes to.
+pub(super) type Written = Result<Arc<Entry>, StorageError>;
+
+/// A durable log. Whoever opens one gives it the cache that it feeds.
+pub(super) trait Log: Send + Sync + 'static {
+    /// Makes one write durable if its precondition holds; answers when the cache shows it. A caller that goes away before
+    /// the log has begun to write withdraws the write.
+    fn propose(&self, key: String, write: Write) -> BoxFuture<'_, Written>;
+
+    /// A wait until the cache shows everything that was durable when this was called; `None` if it always does.
+    fn catch_up(&self) -> Option<BoxFuture<'_, Result<(), StorageError>>>;
+}

@@ -1,0 +1,149 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::cache::{Cursor, Limits, Snapshot, WatchCache};
+use super::log::{Embedded, LocalLog, Log, Nowhere, QueueLimits, Write};
+use super::{Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
+use crate::rt::{Clock, SystemClock};
+
+/// Where a store keeps what is written to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// In memory: gone with the process; for tests.
+    #[default]
+    Memory,
+    /// In the redb file at this path, which is made if it is not there.
+    Embedded(PathBuf),
+}
+
+/// What a store is opened with.
+#[derive(Clone)]
+pub struct Config {
+    pub engine: Engine,
+    /// How much history watchers and lists at older revisions can reach back to.
+    pub history: Limits,
+    /// How much may wait for the disk.
+    pub queue: QueueLimits,
+    /// What times to live are counted by.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            engine: Engine::default(),
+            history: Limits::default(),
+            queue: QueueLimits::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Config {
+    /// A store in the file at `path`.
+    pub fn embedded(path: impl Into<PathBuf>) -> Self {
+        Self { engine: Engine::Embedded(path.into()), ..Self::default() }
+    }
+}
+
+/// Opens the store that `config` describes. `Unavailable` if it cannot be used.
+pub fn open(config: Config) -> Result<Arc<dyn Store>, StorageError> {
+    let local = |cache, journal: LocalLog| -> Arc<dyn Store> { Arc::new(CachedStore::new(cache, journal)) };
+    match &config.engine {
+        Engine::Memory => {
+            let cache = Arc::new(WatchCache::new(Snapshot::default(), config.history));
+            let log = LocalLog::start(Nowhere, cache.clone(), config.clock, config.queue)?;
+            Ok(local(cache, log))
+        }
+        Engine::Embedded(path) => {
+            let (journal, snapshot) = Embedded::open(path)?;
+            let cache = Arc::new(WatchCache::new(snapshot, config.history));
+            let log = LocalLog::start(journal, cache.clone(), config.clock, config.queue)?;
+            Ok(local(cache, log))
+        }
+    }
+}
+
+/// A store that is gone with the process; for tests.
+pub fn memory() -> Arc<dyn Store> {
+    open(Config::default()).expect("the system can start a thread")
+}
+
+/// A watch cache and the log that feeds it: reads and watches are the cache's, writes the log's.
+pub(super) struct CachedStore<L> {
+    cache: Arc<WatchCache>,
+    log: L,
+}
+
+impl<L: Log> CachedStore<L> {
+    pub(super) fn new(cache: Arc<WatchCache>, log: L) -> Self {
+        Self { cache, log }
+    }
+
+    /// Waits until the cache shows what any process had made durable before.
+    async fn caught_up(&self) -> Result<&WatchCache, StorageError> {
+        if let Some(catching_up) = self.log.catch_up() {
+            catching_up.await?;
+        }
+        Ok(&self.cache)
+    }
+}
+
+impl<L: Log> Store for CachedStore<L> {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Arc<Entry>>, StorageError>> {
+        async move { Ok(self.caught_up().await?.read().get(key).cloned()) }.boxed()
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>> {
+        async move { self.caught_up().await?.read().list(&query) }.boxed()
+    }
+
+    fn create(&self, key: String, payload: Payload) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>> {
+        self.log.propose(key, Write::Create(payload))
+    }
+
+    fn update_if(
+        &self,
+        key: String,
+        expected: u64,
+        payload: Payload,
+    ) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>> {
+        self.log.propose(key, Write::UpdateIf(expected, payload))
+    }
+
+    fn delete_if(&self, key: String, expected: u64) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>> {
+        self.log.propose(key, Write::DeleteIf(expected))
+    }
+
+    fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError> {
+        Ok(Box::new(Cursor::open(self.cache.clone(), prefix, from)?))
+    }
+
+    fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>> {
+        async move {
+            let mut state = self.cache.write();
+            state.reached(revision)?;
+            state.history.compact(revision);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn revision(&self) -> u64 {
+        self.cache.read().revision
+    }
+
+    fn healthy(&self) -> Result<(), StorageError> {
+        self.cache.working()
+    }
+
+    fn failed(&self) -> BoxFuture<'_, Arc<str>> {
+        self.cache.failed().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;
