@@ -62,14 +62,17 @@ impl ServerPki {
                 authority
             }
         };
-        let admin = identity(dir, "admin", &authority, &[], || {
+        let admin = identity(dir, "admin", &authority, &Wanted::client(&[AuthorityFiles::ADMIN.1]), || {
             authority.sign_client(AuthorityFiles::ADMIN.0, &[AuthorityFiles::ADMIN.1])
         })?;
+        let names = Wanted { sans, groups: None };
         let serving =
-            identity(dir, "apiserver", &authority, sans, || authority.sign_server("kube-apiserver", sans))?;
-        let kubelet_client = identity(dir, "apiserver-kubelet-client", &authority, &[], || {
-            authority.sign_client(Self::KUBELET_CLIENT, &["system:masters"])
-        })?;
+            identity(dir, "apiserver", &authority, &names, || authority.sign_server("kube-apiserver", sans))?;
+        // In no group: it opens kubelets, and nothing else that it might be led to.
+        let kubelet_client =
+            identity(dir, "apiserver-kubelet-client", &authority, &Wanted::client(&[]), || {
+                authority.sign_client(Self::KUBELET_CLIENT, &[])
+            })?;
         let key_file = dir.join("sa.key");
         let service_account_key = match files::read_if_there(&key_file)? {
             Some(pem) => Key::from_pem(&pem)?,
@@ -83,17 +86,31 @@ impl ServerPki {
     }
 }
 
+/// What a certificate must say to be kept.
+struct Wanted<'a> {
+    /// All of these names and addresses.
+    sans: &'a [String],
+    /// Exactly these groups; `None`: any.
+    groups: Option<&'a [&'a str]>,
+}
+
+impl<'a> Wanted<'a> {
+    fn client(groups: &'a [&'a str]) -> Self {
+        Self { sans: &[], groups: Some(groups) }
+    }
+}
+
 fn identity(
     dir: &Path,
     name: &str,
     authority: &Authority,
-    sans: &[String],
+    wanted: &Wanted<'_>,
     make: impl FnOnce() -> Result<Identity, PkiError>,
 ) -> Result<Identity, PkiError> {
     let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     if let (Some(certificate_pem), Some(key_pem)) =
         (files::read_if_there(&certificate)?, files::read_if_there(&key)?)
-        && still_good(&certificate_pem, authority, sans)
+        && still_good(&certificate_pem, authority, wanted)
     {
         return Ok(Identity { certificate_pem, key_pem });
     }
@@ -103,12 +120,13 @@ fn identity(
     Ok(made)
 }
 
-fn still_good(certificate_pem: &str, authority: &Authority, sans: &[String]) -> bool {
+fn still_good(certificate_pem: &str, authority: &Authority, wanted: &Wanted<'_>) -> bool {
     // The chain ends with the authority that signed it.
     let Ok(info) = CertificateInfo::from_pem(certificate_pem) else { return false };
     certificate_pem.ends_with(authority.certificate_pem())
         && info.not_after - Timestamp::now().as_second() > ServerPki::RENEW_BELOW_SECONDS
-        && sans.iter().all(|san| match san.parse::<IpAddr>() {
+        && wanted.groups.is_none_or(|groups| info.organizations == groups)
+        && wanted.sans.iter().all(|san| match san.parse::<IpAddr>() {
             Ok(address) => info.ip_addresses.contains(&address),
             Err(_) => info.dns_names.iter().any(|name| name == san),
         })
@@ -137,5 +155,12 @@ mod tests {
         let third = ServerPki::prepare(dir.path(), "dev", &more).unwrap();
         assert!(third.serving != second.serving);
         assert!(third.kubelet_client == second.kubelet_client);
+        let shown = CertificateInfo::from_pem(&third.kubelet_client.certificate_pem).unwrap();
+        assert!(shown.organizations.is_empty(), "kubelets know it by its name; it is in no group");
+        let masters = third.authority.sign_client(ServerPki::KUBELET_CLIENT, &["system:masters"]).unwrap();
+        files::write_public(&dir.path().join("apiserver-kubelet-client.crt"), &masters.certificate_pem)
+            .unwrap();
+        let fourth = ServerPki::prepare(dir.path(), "dev", &sans).unwrap();
+        assert!(fourth.kubelet_client.certificate_pem != masters.certificate_pem, "an older one is replaced");
     }
 }

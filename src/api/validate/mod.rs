@@ -1,11 +1,13 @@
 //! Field errors with upstream's sentences, checks of names and values, and the rules of object metadata.
 
+mod address;
 mod check;
 mod error;
 mod names;
 mod object_meta;
 mod selector;
 
+pub use address::special_address;
 pub use check::{Check, IMMUTABLE, NOT_NEGATIVE, Rule, check, check_at, same};
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use names::*;

@@ -56,6 +56,28 @@ impl Strategy for Pod {
         errors
     }
 
+    /// Rule: `ValidatePodStatusUpdate` of the addresses.
+    fn validate_status(&self, new: &Value, _: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for list in ["podIPs", "hostIPs"] {
+            for (index, entry) in new.array_at(&format!("/status/{list}")).iter().enumerate() {
+                let ip = entry.text("ip").unwrap_or_default();
+                if ip.parse::<std::net::IpAddr>().is_err() {
+                    let at = Path::new("status").child(list).index(index);
+                    errors.push(FieldError::invalid(at, ip, "must be a valid IP address"));
+                }
+            }
+        }
+        for field in ["podIP", "hostIP"] {
+            let ip = new.str_at(&format!("/status/{field}")).unwrap_or_default();
+            if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+                let at = Path::new("status").child(field);
+                errors.push(FieldError::invalid(at, ip, "must be a valid IP address"));
+            }
+        }
+        errors
+    }
+
     fn selectable_fields(&self, pod: &Value) -> Vec<(&'static str, String)> {
         let text = |pointer: &str| pod.str_at(pointer).unwrap_or_default().to_owned();
         let ip = pod.array_at("/status/podIPs").first().and_then(|ip| ip.text("ip"));

@@ -7,6 +7,7 @@ use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
 use crate::api::validate::{
     FieldError, Path, dns1123_label, dns1123_subdomain, ip_address, labels_errors, port_name, port_number,
+    special_address,
 };
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -198,9 +199,29 @@ fn validate_ports(ports: &[Value], kind: &str, path: &Path, errors: &mut Vec<Fie
     }
 }
 
+/// An address in `text` that traffic may not be sent to; a text that is none is somebody else's to refuse.
+fn check_destination(text: &str, at: &Path) -> Option<FieldError> {
+    let why = special_address(text.parse().ok()?)?;
+    Some(FieldError::invalid(at, text, why))
+}
+
 pub struct Endpoints;
 
 impl Strategy for Endpoints {
+    fn validate(&self, new: &Value, _: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for (subset_index, subset) in new.array_at("/subsets").iter().enumerate() {
+            for list in ["addresses", "notReadyAddresses"] {
+                let at = Path::new("subsets").index(subset_index).child(list);
+                for (index, address) in subset.array_at(&format!("/{list}")).iter().enumerate() {
+                    let ip = address.str_at("/ip").unwrap_or_default();
+                    errors.extend(check_destination(ip, &at.index(index).child("ip")));
+                }
+            }
+        }
+        errors
+    }
+
     fn default(&self, endpoints: &mut Value) {
         endpoints.each("subsets", |subset| subset.each("ports", |port| port.fill_text("protocol", "TCP")));
     }
@@ -250,6 +271,9 @@ impl Strategy for EndpointSlice {
                         errors.push(FieldError::invalid(at.index(index), address, why));
                     }
                 }
+            }
+            for (index, address) in addresses.iter().enumerate() {
+                errors.extend(check_destination(address.as_str().unwrap_or_default(), &at.index(index)));
             }
         }
         errors
@@ -309,5 +333,15 @@ mod tests {
         let with = |ip: &str| service(json!({"clusterIP": ip, "ports": [{"port": 80}]}));
         assert_eq!(Service.validate(&with("10.0.0.1"), Some(&with("10.0.0.1"))), []);
         assert_eq!(Service.validate(&with("10.0.0.2"), Some(&with("10.0.0.1"))).len(), 1);
+    }
+
+    #[test]
+    fn endpoints_lead_to_no_machine_of_the_followers_own() {
+        let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"]}, {"addresses": ["10.0.0.1"]}]});
+        let told: Vec<_> = EndpointSlice.validate(&slice, None).iter().map(ToString::to_string).collect();
+        let expect = "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)";
+        assert_eq!(told, [expect]);
+        let endpoints = json!({"subsets": [{"addresses": [{"ip": "169.254.169.254"}]}]});
+        assert_eq!(Endpoints.validate(&endpoints, None).len(), 1);
     }
 }

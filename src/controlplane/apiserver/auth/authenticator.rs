@@ -68,6 +68,10 @@ impl Authenticator {
             return Ok(UserInfo::clone(user));
         }
         if let Some(peer) = parts.extensions.get::<Arc<PeerCertificate>>() {
+            // The handshake has verified it, but that may be long ago.
+            if peer.not_after < self.clock.now().as_second() {
+                return Err(ApiError::unauthorized("the client certificate has expired"));
+            }
             return Ok(peer.user.clone());
         }
         let Some(header) = parts.headers.get(http::header::AUTHORIZATION) else {

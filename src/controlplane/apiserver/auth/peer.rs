@@ -7,6 +7,8 @@ use crate::pki::{CertificateInfo, PkiError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     pub user: UserInfo,
+    /// Seconds since 1970: a connection may outlive the certificate that it was opened with.
+    pub not_after: i64,
 }
 
 impl PeerCertificate {
@@ -17,7 +19,7 @@ impl PeerCertificate {
         let mut user = UserInfo::new(info.common_name, &groups);
         let credential = vec![format!("X509SHA256={}", info.fingerprint)];
         user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), credential)]);
-        Ok(Self { user })
+        Ok(Self { user, not_after: info.not_after })
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Location, Streams};
+use super::{Dial, Location, Streams};
 use crate::api::status::{ApiError, Reason};
 use crate::controlplane::apiserver::request::RequestInfo;
 
@@ -156,11 +156,13 @@ impl Streams {
             .await
             .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout"))??;
         stream.set_nodelay(true)?;
-        if !location.secure {
-            return self.exchange(stream, request).await;
-        }
+        let tls = match location.dial {
+            Dial::Plain => return self.exchange(stream, request).await,
+            Dial::Anonymous => &self.anybody,
+            Dial::Kubelet => &self.kubelets,
+        };
         let name = ServerName::IpAddress(location.host.into());
-        let connector = TlsConnector::from(self.tls.clone());
+        let connector = TlsConnector::from(tls.clone());
         let stream = tokio::time::timeout(CONNECT, connector.connect(name, stream)).await??;
         self.exchange(stream, request).await
     }

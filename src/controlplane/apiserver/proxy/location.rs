@@ -4,7 +4,7 @@ use http::Uri;
 use rand::RngExt;
 use serde_json::Value;
 
-use super::{Location, Streams, proxied_path, target};
+use super::{Dial, Location, Streams, proxied_path, target};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use crate::controlplane::apiserver::key::collections::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
@@ -44,22 +44,35 @@ impl Streams {
             "" => kubelet_port,
             port => number(port).ok_or_else(|| ApiError::bad_request(format!("invalid port {port:?}")))?,
         };
-        let secure = named.secure || port == kubelet_port;
-        Ok(Location { host, port, secure, path: proxied_path(uri, false) })
+        let dial = if port == kubelet_port { Dial::Kubelet } else { Dial::tls(named.secure) };
+        Ok(Location { host, port, dial, path: proxied_path(uri, false) })
     }
 
     /// A port of a Pod; unnamed: its first container's first one, else 80.
     pub(super) async fn pod_proxy(&self, info: &RequestInfo, uri: &Uri) -> Result<Location, ApiError> {
         let named = named(info, "pod")?;
         let pod = self.object(PODS, &info.namespace, named.name).await?;
-        let Some(host) = pod.str_at("/status/podIP").and_then(|ip| ip.parse().ok()) else {
-            return Err(ApiError::bad_request("address not allowed"));
-        };
+        let host = self.pod_address(&pod).await?;
         let port = match named.port {
             "" => pod.array_at("/spec/containers").iter().find_map(first_port).unwrap_or(80),
             port => number(port).ok_or_else(|| ApiError::bad_request(format!("invalid port {port:?}")))?,
         };
-        Ok(Location { host, port, secure: named.secure, path: proxied_path(uri, true) })
+        Ok(Location { host, port, dial: Dial::tls(named.secure), path: proxied_path(uri, true) })
+    }
+
+    /// The Pod's address, if it can be the Pod's: one of its node's Pod addresses, or, in the node's network, the node's own.
+    async fn pod_address(&self, pod: &Value) -> Result<IpAddr, ApiError> {
+        let refused = || ApiError::bad_request("address not allowed");
+        let address: IpAddr =
+            pod.str_at("/status/podIP").and_then(|ip| ip.parse().ok()).ok_or_else(refused)?;
+        target::check_address(address)?;
+        let node = pod.str_at("/spec/nodeName").filter(|node| !node.is_empty()).ok_or_else(refused)?;
+        let node = self.object(NODES, "", node).await?;
+        let own = match pod.bool_at("/spec/hostNetwork") {
+            Some(true) => target::node_addresses(&node).any(|own| own == address),
+            _ => target::pod_networks(&node).any(|network| network.contains(&address)),
+        };
+        own.then_some(address).ok_or_else(refused)
     }
 
     /// A ready endpoint of a Service.
@@ -77,7 +90,8 @@ impl Streams {
             return Err(ApiError::service_unavailable(why));
         }
         let (host, port) = candidates[rand::rng().random_range(0..candidates.len())];
-        Ok(Location { host, port, secure: named.secure, path: proxied_path(uri, true) })
+        target::check_address(host)?;
+        Ok(Location { host, port, dial: Dial::tls(named.secure), path: proxied_path(uri, true) })
     }
 }
 

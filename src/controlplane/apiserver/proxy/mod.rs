@@ -24,6 +24,7 @@ use super::key::collections::{NODES, PODS};
 use super::request::RequestInfo;
 use crate::api::resources::Stream;
 use crate::api::status::ApiError;
+use crate::client::tls;
 use crate::controlplane::storage::Store;
 use crate::pki::{PkiError, ServerPki};
 use crate::rt::Tasks;
@@ -33,8 +34,29 @@ pub use target::PodStream;
 /// Passes streams on.
 pub struct Streams {
     store: Arc<dyn Store>,
-    tls: Arc<ClientConfig>,
+    /// Shows the API server's identity, and believes whom the cluster's authority has signed: for kubelets alone.
+    kubelets: Arc<ClientConfig>,
+    /// Shows nothing and believes everybody: for what people run.
+    anybody: Arc<ClientConfig>,
     tasks: Tasks,
+}
+
+/// How a connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dial {
+    Plain,
+    /// TLS without an identity, to whoever answers, as upstream does: what listens there belongs to other people, and the
+    /// API server's identity would make its rights theirs.
+    Anonymous,
+    /// TLS as the kubelets' client.
+    Kubelet,
+}
+
+impl Dial {
+    /// To a server of other people's.
+    fn tls(secure: bool) -> Self {
+        if secure { Self::Anonymous } else { Self::Plain }
+    }
 }
 
 /// Where a stream goes.
@@ -43,16 +65,17 @@ pub(super) struct Location {
     /// Host (an address) and port.
     pub host: std::net::IpAddr,
     pub port: u16,
-    pub secure: bool,
+    pub dial: Dial,
     /// Path and query.
     pub path: String,
 }
 
 impl Streams {
-    /// Streams that show the API server's kubelet client certificate, and trust what the authority has signed.
+    /// Streams that show kubelets the API server's client certificate, and everybody else none. Fails if the certificates
+    /// cannot be read.
     pub fn new(store: Arc<dyn Store>, pki: &ServerPki, tasks: Tasks) -> Result<Self, PkiError> {
-        let tls = crate::client::tls::config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
-        Ok(Self { store, tls: Arc::new(tls), tasks })
+        let kubelets = tls::config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
+        Ok(Self { store, kubelets: Arc::new(kubelets), anybody: Arc::new(tls::unverified()?), tasks })
     }
 
     /// Answers a request on `log`, `exec`, `attach`, `portforward` or `proxy`.
@@ -91,7 +114,7 @@ impl Streams {
         };
         let node = self.object(NODES, "", &node).await?;
         let (host, port) = target::kubelet_address(&node)?;
-        let location = Location { host, port, secure: true, path: stream.path };
+        let location = Location { host, port, dial: Dial::Kubelet, path: stream.path };
         if kind == Stream::Log {
             return self.log(info, location).await;
         }
@@ -116,3 +139,6 @@ pub(super) fn proxied_path(uri: &Uri, namespaced: bool) -> String {
         None => format!("/{}", rest.join("/")),
     }
 }
+
+#[cfg(test)]
+mod tests;

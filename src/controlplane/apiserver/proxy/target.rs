@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
@@ -117,6 +118,32 @@ fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
     Err(ApiError::bad_request(why))
 }
 
+/// Refuses addresses that no Pod and no node can be reached at from elsewhere: loopback, link-local, multicast and the
+/// like. What listens there is this server's own machine (upstream's `IsProxyableIP`).
+pub(super) fn check_address(address: IpAddr) -> Result<(), ApiError> {
+    let special = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let address = address.to_canonical();
+    if special || address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        return Err(ApiError::bad_request("address not allowed"));
+    }
+    Ok(())
+}
+
+/// Every address of a node.
+pub(super) fn node_addresses(node: &Value) -> impl Iterator<Item = IpAddr> {
+    let addresses = node.array_at("/status/addresses").iter();
+    addresses.filter_map(|address| address.str_at("/address")?.parse().ok())
+}
+
+/// The networks of a node's Pods.
+pub(super) fn pod_networks(node: &Value) -> impl Iterator<Item = IpNet> {
+    let all = node.array_at("/spec/podCIDRs").iter().filter_map(Value::as_str);
+    all.chain(node.str_at("/spec/podCIDR")).filter_map(|network| network.parse().ok())
+}
+
 /// Where a node's kubelet listens: its internal address, else its external one.
 pub(super) fn kubelet_address(node: &Value) -> Result<(IpAddr, u16), ApiError> {
     let port = node.int_at("/status/daemonEndpoints/kubeletEndpoint/Port");
@@ -127,7 +154,7 @@ pub(super) fn kubelet_address(node: &Value) -> Result<(IpAddr, u16), ApiError> {
         all.find_map(|address| address.str_at("/address")?.parse::<IpAddr>().ok())
     };
     match of("InternalIP").or_else(|| of("ExternalIP")) {
-        Some(host) => Ok((host, port)),
+        Some(host) => check_address(host).map(|()| (host, port)),
         None => Err(ApiError::internal("no preferred addresses found; known addresses: []")),
     }
 }
@@ -195,5 +222,29 @@ mod tests {
         let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "172.20.0.3"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 7}}}});
         assert_eq!(kubelet_address(&node).unwrap().1, 7);
         assert!(kubelet_address(&json!({})).is_err());
+    }
+
+    #[test]
+    fn only_addresses_of_others_are_dialled() {
+        for refused in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "::ffff:127.0.0.1",
+            "169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "0.1.2.3",
+        ] {
+            let error = check_address(refused.parse().unwrap()).unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (400, "address not allowed"), "{refused}");
+        }
+        for allowed in ["10.42.0.7", "172.20.0.3", "203.0.113.9", "fd00::7", "2001:db8::1"] {
+            assert!(check_address(allowed.parse().unwrap()).is_ok(), "{allowed}");
+        }
     }
 }

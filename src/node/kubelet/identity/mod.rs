@@ -25,7 +25,7 @@ use crate::pki::{CertificateInfo, Key, PkiError, files};
 use crate::rt::{Backoff, Tasks};
 
 pub use request::Purpose;
-pub use transport::{Held, trust_anyone};
+pub use transport::Held;
 
 /// Why this node has no identity.
 #[derive(Debug, thiserror::Error)]

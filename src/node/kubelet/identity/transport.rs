@@ -10,19 +10,19 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::Client;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt};
 
 use super::IdentityError;
+use crate::client::tls;
 use crate::config::NodeConfig;
 use crate::pki::{CertificateInfo, PkiError};
 
@@ -215,11 +215,7 @@ impl hyper::rt::Write for Stream {
 pub(super) async fn discover_authority(config: &NodeConfig) -> Result<String, IdentityError> {
     let server = format!("{}:{}", config.server_ip, config.server_port);
     let connect = |source| IdentityError::Connect { server: server.clone(), source };
-    let tls = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Look))
-        .with_no_client_auth();
+    let tls = tls::unverified()?;
     let tcp = TcpStream::connect((config.server_ip, config.server_port)).await.map_err(connect)?;
     let name = ServerName::from(std::net::IpAddr::V4(config.server_ip));
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.map_err(connect)?;
@@ -242,53 +238,4 @@ fn pem(der: &[u8]) -> String {
     }
     pem.push_str("-----END CERTIFICATE-----\n");
     pem
-}
-
-/// Accepts any server, in order to look at its certificates: their hash is what is checked.
-#[derive(Debug)]
-struct Look;
-
-impl ServerCertVerifier for Look {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A configuration that accepts any server certificate: for probes, which ask whether a server answers and not who.
-pub fn trust_anyone() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let tls = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Look))
-        .with_no_client_auth();
-    Ok(Arc::new(tls))
 }
