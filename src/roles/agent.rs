@@ -7,7 +7,7 @@ use super::network;
 use crate::config::NodeConfig;
 use crate::edge::loadbalancer;
 use crate::node::cri::containerd::{self, ContainerdOptions};
-use crate::node::kubelet::{self, KubeletOptions, identity};
+use crate::node::kubelet::{self, Kubelet, KubeletOptions, identity};
 use crate::rt::Tasks;
 
 /// The interface on the cluster's network.
@@ -16,7 +16,7 @@ const INTERFACE: &str = "eth0";
 const KUBELET_PORT: u16 = 10250;
 
 /// Starts everything a node runs for Pods; returns when the node is registered.
-pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<()> {
+pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> {
     let listener =
         TcpListener::bind(("0.0.0.0", KUBELET_PORT)).await.context("binding the kubelet's port")?;
     // The runtime boots while the node joins: neither needs the other.

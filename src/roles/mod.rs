@@ -18,7 +18,9 @@ use crate::config::{NodeConfig, Role};
 use crate::rt::Tasks;
 use crate::sys::{cgroups, identity, mounts};
 
-/// Tasks get this long to end after the stop signal; Docker kills after ten seconds.
+/// Docker kills thirty seconds after the stop signal (the cluster's containers say so): Pods get most of that, then
+/// the role's own tasks get the rest.
+const DRAIN_PODS: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// Runs the role this node has, until the process is told to stop.
@@ -32,19 +34,21 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
             Role::Agent => None,
         };
         prepare(&config)?;
-        agent::run(&config, &tasks).await?;
+        let kubelet = agent::run(&config, &tasks).await?;
         if let Some(control_plane) = control_plane {
             control_plane.mark(&config.node).await.context("labelling the control plane's node")?;
         }
-        Ok(())
+        anyhow::Ok(kubelet)
     };
     let result = tokio::select! {
         result = started => match result {
-            Ok(()) => {
+            Ok(kubelet) => {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
+                // While everything else still serves: their status is to be stored, their traffic turned away.
+                kubelet.shutdown(DRAIN_PODS).await;
                 Ok(())
             }
             Err(error) => Err(error),

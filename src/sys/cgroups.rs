@@ -157,6 +157,55 @@ fn remove_tree(dir: &Path) {
     let _ = fs::remove_dir(dir);
 }
 
+/// What a group has used: processor time in nanoseconds, memory in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_nanos: u64,
+    pub memory: u64,
+    /// Without what the kernel can drop at once.
+    pub working_set: u64,
+    pub rss: u64,
+}
+
+/// Reads what the group `path` (absolute; `/` is everything in this container) has used.
+pub fn usage(path: &str) -> Usage {
+    let relative = path.trim_start_matches('/');
+    let read = |controller: &str, file: &str| {
+        fs::read_to_string(Path::new(ROOT).join(controller).join(relative).join(file)).unwrap_or_default()
+    };
+    let number = |text: String| text.trim().parse::<u64>().unwrap_or(0);
+    let (cpu_nanos, memory, stat, inactive, rss) = match version() {
+        Version::V1 => {
+            let memory = number(read("memory", "memory.usage_in_bytes"));
+            let stat = read("memory", "memory.stat");
+            (number(read("cpuacct", "cpuacct.usage")), memory, stat, "total_inactive_file", "total_rss")
+        }
+        Version::V2 => {
+            let cpu = keyed(&read("", "cpu.stat"), "usage_usec") * 1000;
+            (cpu, number(read("", "memory.current")), read("", "memory.stat"), "inactive_file", "anon")
+        }
+    };
+    let working_set = memory.saturating_sub(keyed(&stat, inactive));
+    Usage { cpu_nanos, memory, working_set, rss: keyed(&stat, rss) }
+}
+
+/// What this process has used: seconds of processor time, bytes of resident memory.
+pub fn own_process() -> (f64, u64) {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    let seconds = usage.map_or(0.0, |usage| {
+        let time = |value: nix::sys::time::TimeVal| value.tv_sec() as f64 + value.tv_usec() as f64 / 1e6;
+        time(usage.user_time()) + time(usage.system_time())
+    });
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    (seconds, meminfo_bytes(&status, "VmRSS").unwrap_or(0))
+}
+
+/// The number behind `key` in a file of `key number` lines.
+fn keyed(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
 /// What this machine (or this container, if it is limited) has: CPUs in thousandths, memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -232,6 +281,12 @@ mod tests {
                 ("", "memory.max", "1048576".into()),
             ]
         );
+    }
+
+    #[test]
+    fn reads_keyed_numbers() {
+        let text = "cache 1\ntotal_inactive_file 4096\nrss 7\n";
+        assert_eq!((keyed(text, "total_inactive_file"), keyed(text, "rss"), keyed(text, "x")), (4096, 7, 0));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::Client;
+use tokio::sync::watch;
 
 use super::container::Facts;
 use super::objects::Objects;
@@ -20,6 +22,8 @@ pub struct Context {
     pub services: Services,
     pub events: Recorder,
     pub tasks: Tasks,
+    /// This machine's Node as the API server last told it.
+    pub node: watch::Sender<Arc<Node>>,
     /// Where Pods' folders are; survives restarts.
     pub dir: PathBuf,
     /// The node's own /etc/resolv.conf, for Pods that inherit it.
@@ -52,6 +56,9 @@ pub fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
     let init = |name: &str| {
         pod.spec.as_ref().is_some_and(|spec| spec.init_containers.iter().flatten().any(|c| c.name == name))
     };
+    let beside = |name: &str| {
+        pod.spec.as_ref().is_some_and(|s| s.ephemeral_containers.iter().flatten().any(|c| c.name == name))
+    };
     ObjectReference {
         api_version: Some("v1".into()),
         kind: Some("Pod".into()),
@@ -60,7 +67,11 @@ pub fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
         uid: pod.metadata.uid.clone(),
         resource_version: pod.metadata.resource_version.clone(),
         field_path: container.map(|name| {
-            let list = if init(name) { "initContainers" } else { "containers" };
+            let list = match name {
+                name if init(name) => "initContainers",
+                name if beside(name) => "ephemeralContainers",
+                _ => "containers",
+            };
             format!("spec.{list}{{{name}}}")
         }),
     }

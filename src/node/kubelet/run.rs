@@ -1,17 +1,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::context::Context;
 use super::identity::Identity;
-use super::node::{Reporter, Signals};
+use super::node::{Reporter, Signals, keep_lease};
 use super::objects::Objects;
 use super::pods::Manager;
 use super::rotation;
 use super::server::{self, Routes, ServerError};
 use super::services::Services;
+use super::stats::Sampler;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
@@ -49,7 +52,9 @@ pub enum KubeletError {
 
 /// Registers the node and runs its Pods until the tasks stop. Returns once the node is registered; it becomes Ready
 /// by itself when runtime, Pods' network, the proof and the serving certificate are there.
-pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletError> {
+///
+/// Fails when the kernel's limits are used up, when its folder cannot be made, or when its server cannot be set up.
+pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, KubeletError> {
     inotify::check_limits()?;
     let KubeletOptions { config, identity, runtime, runtime_up, services, network_proven, listener } =
         options;
@@ -63,6 +68,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletEr
         objects: Objects::new(client.clone(), tasks.clone()),
         services: Services::new(services),
         tasks: tasks.clone(),
+        node: watch::Sender::new(Arc::default()),
         runtime: runtime.clone(),
         resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         cpu_milli: capacity.cpu_milli,
@@ -75,11 +81,20 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletEr
     let signals = Signals { runtime: runtime_up, network: network_proven, server: server_up };
     let reporter = Reporter::register(context.clone(), Machine::read(), signals).await;
     tasks.spawn_until_stop(reporter.run());
+    let known = context.node.subscribe();
+    tasks.spawn_until_stop(keep_lease(context.client.clone(), config.node.clone(), known));
 
     let manager = Manager::new(context.clone());
     manager.start();
     tasks.spawn_until_stop(rotation::run(runtime.clone()));
-    let routes = Routes { manager, runtime, tasks: tasks.clone() };
+    let routes = Routes {
+        node: config.node.clone(),
+        started: Timestamp::now(),
+        sampler: Sampler::new(runtime.clone(), &dir),
+        manager: manager.clone(),
+        runtime,
+        tasks: tasks.clone(),
+    };
     server::serve(listener, &identity, routes, tasks)?;
     let hosts = vec![config.node.clone(), config.node_ip.to_string()];
     let inner = tasks.clone();
@@ -91,5 +106,17 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<(), KubeletEr
         // Kept open for the reporter.
         std::future::pending::<()>().await;
     });
-    Ok(())
+    Ok(Kubelet { manager })
+}
+
+/// A kubelet that runs.
+pub struct Kubelet {
+    manager: Manager,
+}
+
+impl Kubelet {
+    /// Ends this node's Pods before the node stops, hooks included, and says so in their status. At most `bound`.
+    pub async fn shutdown(&self, bound: Duration) {
+        self.manager.shutdown(bound).await;
+    }
 }

@@ -34,6 +34,7 @@ pub fn definition_hash(container: &Container) -> String {
 
 /// Annotations by which a container tells later what it was made from.
 pub const HASH: &str = "io.kubernetes.container.hash";
+pub const RESOURCES: &str = "io.minik.container.resources";
 pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 
@@ -42,6 +43,7 @@ fn annotations(container: &Container) -> HashMap<String, String> {
     let policy = container.termination_message_policy.as_deref().unwrap_or("File");
     HashMap::from([
         (HASH.to_owned(), definition_hash(container)),
+        (RESOURCES.to_owned(), resources::resources_hash(container)),
         (MESSAGE_PATH.to_owned(), path.to_owned()),
         (MESSAGE_POLICY.to_owned(), policy.to_owned()),
     ])
@@ -58,6 +60,8 @@ pub struct Parts<'a> {
     pub mounts: Vec<Mount>,
     /// Bytes of memory the node has.
     pub node_memory: u64,
+    /// The container whose processes this one sees, by id.
+    pub target: Option<String>,
 }
 
 /// The container's configuration.
@@ -97,7 +101,7 @@ pub fn container_config(parts: Parts<'_>) -> ContainerConfig {
         tty: container.tty == Some(true),
         linux: Some(LinuxContainerConfig {
             resources: Some(resources::linux_resources(spec, container, parts.node_memory)),
-            security_context: Some(security::container_security(spec, container)),
+            security_context: Some(security::container_security(spec, container, parts.target)),
         }),
     }
 }

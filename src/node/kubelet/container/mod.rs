@@ -9,11 +9,13 @@ mod resources;
 mod sandbox;
 mod security;
 
-pub use config::{HASH, MESSAGE_POLICY, Parts, container_config, definition_hash, log_directory};
+pub use config::{HASH, MESSAGE_POLICY, Parts, RESOURCES, container_config, definition_hash, log_directory};
 pub use env::{Data, Environment, Source, environment};
 pub use expand::expand;
 pub use fields::{Facts, FieldError, field, resource_field};
 pub use files::hosts_file;
-pub use resources::{cgroup_parent, pod_limits, qos, quantity_value};
+pub use resources::{
+    Limits, cgroup_parent, linux_resources, pod_limits, qos, quantity_milli, quantity_value, resources_hash,
+};
 pub use sandbox::sandbox_config;
 pub use security::check_user;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -49,6 +49,19 @@ impl Limits {
             memory_limit,
         }
     }
+}
+
+/// What a container asks for, spelled so that it can be compared: `cpu=<request>/<limit> memory=<request>/<limit>`.
+pub fn resources_hash(container: &Container) -> String {
+    let limits = Limits::of(container);
+    let text = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    format!(
+        "cpu={}/{} memory={}/{}",
+        text(limits.cpu_request),
+        text(limits.cpu_limit),
+        text(limits.memory_request),
+        text(limits.memory_limit)
+    )
 }
 
 /// Thousandths, rounded up: `1.5` is 1500, `100m` is 100.
@@ -132,9 +145,18 @@ pub fn linux_resources(spec: &PodSpec, container: &Container, node_memory: u64) 
             .map_or(0, |milli| (signed(milli) * PERIOD / 1000).max(1000)),
         cpu_shares: signed(cpu_shares(limits.cpu_request.unwrap_or(0))),
         memory_limit_in_bytes: limits.memory_limit.map_or(0, signed),
+        unified: unified(cgroups::version()),
         oom_score_adj: oom_score_adj(qos(spec), limits.memory_request.unwrap_or(0), node_memory),
         // Without swap accounting the runtime would refuse; memory alone is limited.
         memory_swap_limit_in_bytes: limits.memory_limit.map_or(0, signed),
+    }
+}
+
+/// On version 2 memory that runs out ends the whole container, not one process of it.
+fn unified(version: cgroups::Version) -> HashMap<String, String> {
+    match version {
+        cgroups::Version::V1 => HashMap::new(),
+        cgroups::Version::V2 => HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]),
     }
 }
 

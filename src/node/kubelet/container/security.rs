@@ -107,7 +107,16 @@ const MASKED: &[&str] = &[
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// One container's, its own wishes before the Pod's.
-pub fn container_security(spec: &PodSpec, container: &Container) -> LinuxContainerSecurityContext {
+pub fn container_security(
+    spec: &PodSpec,
+    container: &Container,
+    target: Option<String>,
+) -> LinuxContainerSecurityContext {
+    let mut namespaces = namespaces(spec);
+    if let Some(target) = target {
+        namespaces.pid = NamespaceMode::Target.into();
+        namespaces.target_id = target;
+    }
     let none = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&none);
     let pod = spec.security_context.as_ref();
@@ -125,7 +134,7 @@ pub fn container_security(spec: &PodSpec, container: &Container) -> LinuxContain
             drop_capabilities: capabilities.drop.clone().unwrap_or_default(),
         }),
         privileged,
-        namespace_options: Some(namespaces(spec)),
+        namespace_options: Some(namespaces),
         run_as_user: user.map(|value| Int64Value { value }),
         run_as_group: group.map(|value| Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
@@ -178,7 +187,7 @@ mod tests {
             "hostPID": true,
             "containers": [{"name": "c", "securityContext": {"runAsUser": 2, "allowPrivilegeEscalation": false}}]
         }));
-        let context = container_security(&spec, &spec.containers[0]);
+        let context = container_security(&spec, &spec.containers[0], None);
         assert_eq!(context.run_as_user, Some(Int64Value { value: 2 }));
         assert_eq!(context.supplemental_groups, [7, 8]);
         assert!(context.no_new_privs);

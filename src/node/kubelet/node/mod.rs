@@ -4,4 +4,6 @@ mod lease;
 mod object;
 mod report;
 
+pub use lease::keep as keep_lease;
+pub use object::VERSION;
 pub use report::{Reporter, Signals};

@@ -71,10 +71,14 @@ pub fn labels(config: &NodeConfig, machine: &Machine) -> BTreeMap<String, String
 
 /// The node's status now. `before` gives the times of conditions that have not changed.
 pub fn status(config: &NodeConfig, facts: &Facts, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
-    let capacity = resources(facts, 0);
+    let more = extended(before);
+    let with = |mut own: BTreeMap<String, Quantity>| {
+        own.extend(more.clone());
+        own
+    };
     NodeStatus {
-        capacity: Some(capacity),
-        allocatable: Some(resources(facts, MEMORY_RESERVE)),
+        capacity: Some(with(resources(facts, 0))),
+        allocatable: Some(with(resources(facts, MEMORY_RESERVE))),
         conditions: Some(conditions(facts, before, now)),
         addresses: Some(vec![
             address("InternalIP", &config.node_ip.to_string()),
@@ -115,6 +119,12 @@ fn resources(facts: &Facts, reserve: u64) -> BTreeMap<String, Quantity> {
         ("ephemeral-storage".to_owned(), Quantity(kib(facts.disk.0))),
         ("pods".to_owned(), Quantity(PODS.to_string())),
     ])
+}
+
+/// Resources somebody else gave the node: those of its capacity with a name of their own. All of them may be used.
+fn extended(before: Option<&NodeStatus>) -> BTreeMap<String, Quantity> {
+    let capacity = before.and_then(|before| before.capacity.clone()).unwrap_or_default();
+    capacity.into_iter().filter(|(name, _)| name.contains('/')).collect()
 }
 
 fn images(all: &[api::Image]) -> Vec<ContainerImage> {
@@ -185,17 +195,32 @@ fn dated(
     }
 }
 
-/// The same status but for heartbeat times: then it is news only when the last report is old.
-pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
+/// Whether `theirs` says all that `ours` says, but for heartbeat times. What others added to it does not count.
+pub fn same(theirs: &NodeStatus, ours: &NodeStatus) -> bool {
     let plain = |status: &NodeStatus| {
         let mut status = status.clone();
         for condition in status.conditions.iter_mut().flatten() {
             condition.last_heartbeat_time = None;
         }
-        status
+        let all = status.conditions.iter().flatten();
+        let mut conditions: Vec<_> = all.filter(|c| OWN.contains(&c.type_.as_str())).cloned().collect();
+        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        NodeStatus {
+            conditions: Some(conditions),
+            capacity: status.capacity,
+            allocatable: status.allocatable,
+            addresses: status.addresses,
+            daemon_endpoints: status.daemon_endpoints,
+            node_info: status.node_info,
+            images: status.images.filter(|images| !images.is_empty()),
+            ..Default::default()
+        }
     };
-    plain(a) == plain(b)
+    plain(theirs) == plain(ours)
 }
+
+/// The conditions this kubelet writes.
+const OWN: &[&str] = &["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
 #[cfg(test)]
 mod tests {
@@ -244,7 +269,25 @@ mod tests {
             second.conditions.as_ref().and_then(|c| c[3].last_transition_time.clone()),
             Some(Time(Timestamp::UNIX_EPOCH))
         );
-        let memory = second.allocatable.and_then(|map| map.get("memory").cloned());
+        let memory = second.allocatable.clone().and_then(|map| map.get("memory").cloned());
         assert_eq!(memory, Some(Quantity("4091904Ki".into())));
+    }
+
+    #[test]
+    fn what_others_write_is_seen() {
+        let ours = status(&config(), &facts(), None, Timestamp::UNIX_EPOCH);
+        let mut theirs = ours.clone();
+        theirs.volumes_in_use = Some(vec!["x".into()]);
+        assert!(same(&theirs, &ours), "a field of others is none of ours");
+        for condition in theirs.conditions.iter_mut().flatten().filter(|c| c.type_ == "Ready") {
+            condition.status = "Unknown".into();
+        }
+        assert!(!same(&theirs, &ours), "the node was thought dead");
+        let mut given = ours.clone();
+        given.capacity.get_or_insert_default().insert("example.com/gpu".into(), Quantity("3".into()));
+        let answer = status(&config(), &facts(), Some(&given), Timestamp::UNIX_EPOCH);
+        let allocatable = answer.allocatable.as_ref().and_then(|all| all.get("example.com/gpu"));
+        assert_eq!(allocatable, Some(&Quantity("3".into())));
+        assert!(!same(&given, &answer));
     }
 }

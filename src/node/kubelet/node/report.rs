@@ -1,12 +1,11 @@
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
@@ -15,7 +14,6 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::lease;
 use super::object::{self, Facts};
 use crate::node::cni;
 use crate::node::kubelet::context::Context;
@@ -24,6 +22,8 @@ use crate::sys::identity::Machine;
 
 /// An unchanged status is told this often.
 const HEARTBEAT: Duration = Duration::from_secs(300);
+/// How often the machine is looked at.
+const LOOK: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -45,7 +45,6 @@ pub struct Reporter {
     signals: Signals,
     /// Pods' network is written; woken by the watch of our own Node.
     cni: watch::Sender<bool>,
-    node_uid: Arc<Mutex<Option<String>>>,
     told: Option<(NodeStatus, Instant)>,
 }
 
@@ -56,16 +55,8 @@ impl Reporter {
             Ok(version) => format!("{}://{}", version.runtime_name, version.runtime_version),
             Err(_) => "containerd://unknown".to_owned(),
         };
-        let node_uid = Arc::default();
-        let mut reporter = Self {
-            context,
-            machine,
-            runtime_version,
-            signals,
-            cni: watch::Sender::new(false),
-            node_uid,
-            told: None,
-        };
+        let mut reporter =
+            Self { context, machine, runtime_version, signals, cni: watch::Sender::new(false), told: None };
         while let Err(error) = reporter.register_once().await {
             tracing::warn!(error = brief(&error), "the node is not registered yet");
             tokio::time::sleep(RETRY).await;
@@ -95,9 +86,15 @@ impl Reporter {
         self.tell(&facts.facts).await
     }
 
-    /// Takes from our own Node what others decided: its identity and Pods' addresses.
-    fn seen(&self, node: &Node) {
-        self.node_uid.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&node.metadata.uid);
+    /// Takes from our own Node what others decided: its identity and Pods' addresses. What they wrote over our own
+    /// report (that the node is silent, resources it shall have) is answered by the next one.
+    fn seen(&mut self, node: &Node) {
+        self.context.node.send_replace(Arc::new(node.clone()));
+        if let (Some((told, _)), Some(status)) = (&mut self.told, &node.status)
+            && !object::same(told, status)
+        {
+            *told = status.clone();
+        }
         let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()?.parse::<Ipv4Net>().ok());
         let Some(cidr) = cidr else { return };
         match cni::write(Path::new(cni::CONF_DIR), cidr) {
@@ -106,7 +103,7 @@ impl Reporter {
         }
     }
 
-    /// Keeps lease and status fresh, and follows our own Node, until the tasks stop.
+    /// Keeps the status fresh, and follows our own Node, until the tasks stop.
     pub async fn run(mut self) {
         let about = ObjectReference {
             kind: Some("Node".into()),
@@ -116,12 +113,12 @@ impl Reporter {
         };
         self.context.events.normal(about, "Starting", "Starting kubelet.");
         let mut nodes = Box::pin(watch_object(self.api(), &self.context.config.node).default_backoff());
-        let mut ticks = tokio::time::interval(lease::RENEW);
+        let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut network_pending = true;
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.renew().await,
+                _ = ticks.tick() => {}
                 Some(Ok(node)) = nodes.next() => match node {
                     Some(node) => self.seen(&node),
                     None => {
@@ -143,21 +140,6 @@ impl Reporter {
             if let Err(error) = self.tell(&facts.facts).await {
                 tracing::warn!(error = brief(&error), "node status is not told yet");
             }
-        }
-    }
-
-    async fn renew(&self) {
-        let uid = self.node_uid.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let node = &self.context.config.node;
-        let owner = uid.map(|uid| OwnerReference {
-            api_version: "v1".into(),
-            kind: "Node".into(),
-            name: node.clone(),
-            uid,
-            ..Default::default()
-        });
-        if let Err(error) = lease::renew(&self.context.client, node, owner).await {
-            tracing::warn!(error = brief(&error), "the lease is not renewed");
         }
     }
 

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
+use super::admission;
 use super::worker::{Message, Worker, Workers};
 use crate::node::cri::labels;
-use crate::node::kubelet::context::Context;
+use crate::node::kubelet::context::{Context, reference};
 use crate::sys::cgroups;
 
 /// The Pods of this node, and a worker for each.
@@ -21,11 +23,22 @@ pub struct Manager {
     pods: Arc<RwLock<HashMap<String, Arc<Pod>>>>,
     workers: Arc<Mutex<Workers>>,
     events: watch::Sender<u64>,
+    /// The node stops: no further Pod is taken up.
+    closing: Arc<AtomicBool>,
 }
+
+/// How often the runtime is asked for everything it has, in case an event of it was missed.
+const RELIST: Duration = Duration::from_secs(60);
 
 impl Manager {
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, pods: Arc::default(), workers: Arc::default(), events: watch::Sender::new(0) }
+        Self {
+            context,
+            pods: Arc::default(),
+            workers: Arc::default(),
+            events: watch::Sender::new(0),
+            closing: Arc::default(),
+        }
     }
 
     /// Everything bound to this node, as the API server last told.
@@ -49,9 +62,36 @@ impl Manager {
     /// Watches Pods and containers until the tasks stop.
     pub fn start(&self) {
         let tasks = &self.context.tasks;
-        let (manager, events) = (self.clone(), self.clone());
+        let (manager, events, relist) = (self.clone(), self.clone(), self.clone());
         tasks.spawn_until_stop(async move { manager.watch().await });
         tasks.spawn_until_stop(async move { events.follow_runtime().await });
+        tasks.spawn_until_stop(async move { relist.relist().await });
+    }
+
+    /// Ends every Pod's containers, preStop hooks included, before the node stops; says so in their status. Pods stay
+    /// the node's, and run again when it does. Returns once all have ended, or when `bound` has passed.
+    pub async fn shutdown(&self, bound: Duration) {
+        self.closing.store(true, Ordering::SeqCst);
+        let mut events = self.events();
+        // The last report and the sandbox's end come after the containers.
+        let seconds = i64::try_from(bound.as_secs().saturating_sub(2)).unwrap_or(i64::MAX).max(1);
+        {
+            let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.values().for_each(|worker| drop(worker.send(Message::Shutdown(seconds))));
+        }
+        let empty = || self.workers.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let ended = async { while !empty() && events.changed().await.is_ok() {} };
+        if tokio::time::timeout(bound, ended).await.is_err() {
+            tracing::warn!("not every Pod ended before the node stops");
+        }
+    }
+
+    /// Ends a Pod on the node's account.
+    pub fn fail(&self, uid: &str, reason: &str, message: String) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = workers.get(uid) {
+            let _ = worker.send(Message::Fail(reason.to_owned(), message));
+        }
     }
 
     async fn watch(&self) {
@@ -86,14 +126,31 @@ impl Manager {
         {
             return;
         }
+        if self.closing.load(Ordering::SeqCst) {
+            return;
+        }
         let (sender, inbox) = mpsc::unbounded_channel();
         workers.insert(uid.clone(), sender);
-        let worker = Worker::new(self.context.clone(), pod, inbox);
+        let refusal = self.refusal(&pod);
+        let worker = Worker::new(self.context.clone(), pod, inbox).rejecting(refusal);
         let manager = self.clone();
         self.context.tasks.spawn_until_stop(async move {
             worker.run().await;
             manager.forget(&uid);
         });
+    }
+
+    /// Why the node does not take a new Pod; one it has begun with (before the agent started again) stays.
+    fn refusal(&self, pod: &Arc<Pod>) -> Option<(String, String)> {
+        if pod.status.as_ref().is_some_and(|status| status.start_time.is_some()) {
+            return None;
+        }
+        let others: Vec<_> =
+            self.pods().into_iter().filter(|other| other.metadata.uid != pod.metadata.uid).collect();
+        let node = self.context.node.borrow().clone();
+        let refusal = admission::refusal(pod, &others, &node)?;
+        self.context.events.warning(reference(pod, None), &refusal.reason, refusal.message.clone());
+        Some((refusal.reason, refusal.message))
     }
 
     fn gone(&self, uid: &str) {
@@ -106,6 +163,7 @@ impl Manager {
     fn forget(&self, uid: &str) {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.pods.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.events.send_modify(|count| *count += 1);
     }
 
     /// After a full list: Pods that were deleted meanwhile end, and what the runtime has of Pods nobody knows goes.
@@ -125,7 +183,8 @@ impl Manager {
                 });
             }
         }
-        self.remove_orphans(listed, &known);
+        let (manager, listed) = (self.clone(), listed.clone());
+        self.context.tasks.spawn_blocking(move || manager.remove_orphans(&listed, &known));
     }
 
     /// Folders, logs and cgroups of Pods that are no more.
@@ -174,6 +233,27 @@ impl Manager {
                 Err(error) => tracing::debug!(%error, "the runtime's events cannot be followed yet"),
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Looks at everything the runtime has now and then, and wakes whose containers are not as they were the last time:
+    /// an event that was missed is made good so.
+    async fn relist(&self) {
+        let mut ticks = tokio::time::interval(RELIST);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before: HashMap<String, Vec<(String, i32)>> = HashMap::new();
+        loop {
+            ticks.tick().await;
+            let Ok(containers) = self.context.runtime.containers(None).await else { continue };
+            let mut now: HashMap<String, Vec<(String, i32)>> = HashMap::new();
+            for container in containers {
+                let uid = container.labels.get(labels::POD_UID).cloned().unwrap_or_default();
+                now.entry(uid).or_default().push((container.id, container.state));
+            }
+            now.values_mut().for_each(|list| list.sort());
+            let changed = now.keys().chain(before.keys()).filter(|uid| now.get(*uid) != before.get(*uid));
+            changed.collect::<HashSet<_>>().into_iter().for_each(|uid| self.wake(Some(uid)));
+            before = now;
         }
     }
 

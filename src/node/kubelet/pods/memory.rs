@@ -1,11 +1,14 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use k8s_openapi::api::core::v1::PodStatus;
 
+use super::action::Key;
 use super::view::Container;
+use crate::node::kubelet::volumes::Volumes;
 use crate::rt::Backoff;
 
 /// Upstream's back-off for containers that keep ending, and for images that cannot be fetched.
@@ -85,29 +88,46 @@ pub struct Verdict {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub slots: HashMap<String, Slot>,
-    /// Actions under way, by their keys.
-    pub busy: HashSet<String>,
+    /// Actions under way.
+    pub busy: HashSet<Key>,
+    /// Actions that failed, and when each is tried again.
+    pub troubles: HashMap<Key, Trouble>,
     pub volumes_ready: bool,
-    pub volumes_trouble: Option<Trouble>,
-    pub sandbox_trouble: Option<Trouble>,
+    /// Where the volumes are, once they are ready.
+    pub volumes: Arc<Volumes>,
     /// Sandboxes that were stopped, though the runtime may not say so yet.
     pub stopped_sandboxes: HashSet<String>,
-    /// Containers removed, though the runtime may not say so yet.
+    /// Containers and sandboxes removed, though the runtime may not say so yet.
     pub removed: HashSet<String>,
     /// Containers that passed their startup probe (or have none), by id.
     pub started: HashSet<String>,
     /// Containers that passed their readiness probe (or have none), by id.
     pub ready: HashSet<String>,
+    /// Containers that this worker started and whose postStart hook has not ended yet, by id.
+    pub hooked: HashSet<String>,
+    /// Containers whose preStop hook has run, by id: it runs once.
+    pub pre_stopped: HashSet<String>,
+    /// Containers that are being stopped though their Pod stays, by id, and since when.
+    pub stopping: HashMap<String, Timestamp>,
     /// Containers condemned by a liveness or startup probe, or by a failed hook, by id.
     pub condemned: HashMap<String, Verdict>,
+    /// Resources given to running containers since they were made, by id, as [`resources_hash`] spells them.
+    ///
+    /// [`resources_hash`]: crate::node::kubelet::container::resources_hash
+    pub resized: HashMap<String, String>,
     /// The Pod ended on the node's account: reason and message of its Failed phase.
     pub failed: Option<(String, String)>,
+    /// Since when the Pod as a whole is ending: its containers share the time it was given.
+    pub ending_since: Option<Timestamp>,
+    /// The node stops: seconds each Pod gets to end its containers.
+    pub shutdown: Option<i64>,
     /// The API server has no such Pod any more.
     pub gone: bool,
     /// The deletion was sent.
     pub finished: bool,
-    /// The status last sent to the API server.
+    /// The status last sent to the API server, and the revision the Pod had after that.
     pub reported: Option<PodStatus>,
+    pub reported_at: Option<String>,
     /// When this node took the Pod up.
     pub start_time: Option<Timestamp>,
 }
@@ -121,8 +141,14 @@ impl Memory {
         self.slots.entry(name.to_owned()).or_default()
     }
 
-    pub fn is_busy(&self, key: &str) -> bool {
+    pub fn is_busy(&self, key: &Key) -> bool {
         self.busy.contains(key)
+    }
+
+    /// Notes that an action failed: it is tried again after a while, later each time.
+    pub fn fail(&mut self, key: Key, message: String, now: Timestamp) {
+        let trouble = Trouble::after(self.troubles.get(&key), SETUP, "ContainerCreating", message, now);
+        self.troubles.insert(key, trouble);
     }
 
     /// When a container that ended may start again, and how long that back-off is.

@@ -13,17 +13,24 @@
 //!
 //!   running, per container:
 //!     pull --> create, start --> postStart --> probes --exit--> back-off --> pull
+//!     (the next container starts after postStart; hooks are actions of their own and end with their container)
 //!                                                 \--liveness failed, definition changed--> stop
 //! ```
 //!
-//! `plan` and `status` are pure: they see the Pod, the runtime's view, the worker's memory and the time.
+//! `plan` and `status` are pure: they see the Pod, the runtime's view, the worker's memory and the time. What is to be
+//! done is an `action` that carries all it needs; `ops` does each once, and what failed is tried again by the plan.
 
+mod action;
+mod admission;
+mod end;
 mod manager;
 mod memory;
 mod observe;
 mod ops;
+mod outcome;
 mod plan;
 mod probing;
+mod resize;
 mod status;
 mod view;
 mod worker;

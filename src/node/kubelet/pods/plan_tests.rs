@@ -51,7 +51,16 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn keys(pod: &Pod, view: &View, memory: &Memory) -> Vec<String> {
-    plan(&Input { pod, view, memory, now: at(3) }).ops.iter().map(Op::key).collect()
+    plan(&Input { pod, view, memory, now: at(3) }).ops.iter().map(|action| action.key().to_string()).collect()
+}
+
+/// Names and attempts of what a plan starts.
+fn starts_of(plan: &Plan) -> Vec<(String, u32)> {
+    let start = |action: &Action| match action {
+        Action::Start(start) => Some((start.container.clone(), start.attempt)),
+        _ => None,
+    };
+    plan.ops.iter().filter_map(start).collect()
 }
 
 #[test]
@@ -62,7 +71,7 @@ fn everything_starts_side_by_side() {
     let one = view(&[sandbox("s", true)], &[]);
     assert_eq!(keys(&pod, &one, &ready(&["a"])), ["start a", "pull b"]);
     let mut busy = ready(&["a"]);
-    busy.busy.insert("pull b".into());
+    busy.busy.insert(Key::Pull("b".into()));
     assert_eq!(keys(&pod, &one, &busy), ["start a"]);
 }
 
@@ -100,9 +109,8 @@ fn a_crash_waits_longer_each_time() {
         memory.slot_mut("a").restarted = last;
         let view = view(&[sandbox("s", true)], &[container("a", "s", 1, Some(1))]);
         let plan = plan(&Input { pod: &pod, view: &view, memory: &memory, now: at(now) });
-        let start = Op::Start { container: "a".into(), attempt: 2 };
         assert_eq!(
-            (plan.ops.contains(&start), plan.wake),
+            (starts_of(&plan).contains(&("a".to_owned(), 2)), plan.wake),
             (starts, wake.map(at)),
             "{restarts} restarts at {now}"
         );
@@ -121,7 +129,7 @@ fn the_first_restart_is_at_once_and_stays_so_while_it_is_under_way() {
     let mut memory = ready(&["a"]);
     assert_eq!(keys(&pod, &view, &memory), ["start a"]);
     memory.count_restart(&ended);
-    memory.busy.insert("start a".into());
+    memory.busy.insert(Key::Start("a".into()));
     let plan = plan(&Input { pod: &pod, view: &view, memory: &memory, now: at(3) });
     assert_eq!(plan, Plan::default());
 }
@@ -181,7 +189,7 @@ fn a_dead_sandbox_is_replaced() {
     // In the new sandbox the container is new, and its count goes on.
     let both = view(&[sandbox("t", true), sandbox("s", false)], &[ended]);
     let plan = plan(&Input { pod: &pod, view: &both, memory: &stopped, now: at(3) });
-    assert_eq!(plan.ops, [Op::Start { container: "a".into(), attempt: 1 }]);
+    assert_eq!((plan.ops.len(), starts_of(&plan)), (1, vec![("a".to_owned(), 1)]));
 }
 
 #[test]
@@ -206,4 +214,110 @@ fn old_containers_are_collected() {
         keys(&pod, &view(&[sandbox("s", true)], &containers), &ready(&[])),
         ["remove a-1", "remove a-0"]
     );
+}
+
+#[test]
+fn containers_start_one_after_the_other_s_hook() {
+    let pod = pod(json!({"containers": [
+        {"name": "a", "lifecycle": {"postStart": {"exec": {"command": ["x"]}}}}, {"name": "b"}]}));
+    let all = ready(&["a", "b"]);
+    let up = |containers: &[Container]| view(&[sandbox("s", true)], containers);
+    assert_eq!(keys(&pod, &up(&[]), &all), ["start a"], "b waits for a");
+    let a = container("a", "s", 0, None);
+    let mut hooked = all.clone();
+    hooked.hooked.insert("a-0".into());
+    assert_eq!(keys(&pod, &up(std::slice::from_ref(&a)), &hooked), ["post-start a-0"]);
+    assert_eq!(keys(&pod, &up(&[a]), &all), ["start b"]);
+    // A container that cannot be started holds up nobody.
+    let mut failing = ready(&["b"]);
+    let pull = crate::node::kubelet::pods::memory::PULL;
+    failing.slot_mut("a").image =
+        Image::Failed(Trouble::after(None, pull, "ErrImagePull", "no".into(), at(3)));
+    assert_eq!(keys(&pod, &up(&[]), &failing), ["start b"]);
+}
+
+#[test]
+fn a_hanging_hook_does_not_keep_a_deleted_pod() {
+    let mut pod = pod(json!({"containers": [
+        {"name": "a", "lifecycle": {"postStart": {"exec": {"command": ["x"]}}}}]}));
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
+    pod.metadata.deletion_grace_period_seconds = Some(1);
+    let mut memory = ready(&[]);
+    memory.hooked.insert("a-0".into());
+    memory.busy.insert(Key::PostStart("a-0".into()));
+    let view = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);
+    assert_eq!(keys(&pod, &view, &memory), ["stop a-0 1"]);
+}
+
+#[test]
+fn pre_stop_runs_once_and_within_the_time_given() {
+    let mut pod = pod(json!({
+        "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+        "containers": [{"name": "a", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}]}));
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
+    pod.metadata.deletion_grace_period_seconds = Some(30);
+    let view = view(&[sandbox("s", true)], &[container("a", "s", 0, None), container("side", "s", 0, None)]);
+    let mut memory = Memory { ending_since: Some(at(1)), ..ready(&[]) };
+    assert_eq!(keys(&pod, &view, &memory), ["pre-stop a-0"]);
+    memory.busy.insert(Key::PreStop("a-0".into()));
+    assert_eq!(keys(&pod, &view, &memory), [""; 0]);
+    memory.pre_stopped.insert("a-0".into());
+    assert_eq!(keys(&pod, &view, &memory), ["stop a-0 30"]);
+    memory.busy.insert(Key::Stop("a-0".into(), 30));
+    // Shortened: stopped at once, without the hook again; the sidecar's turn comes with the end of the shared time.
+    pod.metadata.deletion_grace_period_seconds = Some(1);
+    assert_eq!(keys(&pod, &view, &memory), ["stop a-0 1", "stop side-0 1"]);
+}
+
+#[test]
+fn what_failed_is_tried_again_later() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let mut memory = ready(&["a"]);
+    let verdict = crate::node::kubelet::pods::memory::Verdict { message: "x".into(), grace: Some(3) };
+    memory.condemned.insert("a-0".into(), verdict);
+    memory.fail(Key::Stop("a-0".into(), 3), "deadline".into(), at(3));
+    let view = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);
+    let planned = |now: i64| plan(&Input { pod: &pod, view: &view, memory: &memory, now: at(now) });
+    assert_eq!((planned(3).ops.len(), planned(3).wake), (0, Some(at(4))));
+    assert_eq!(planned(4).ops.len(), 1, "the verdict still stands");
+}
+
+#[test]
+fn dead_sandboxes_go_when_nothing_of_them_is_kept() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let sandboxes = [sandbox("t", true), sandbox("s", false)];
+    let kept = [container("a", "t", 1, None), container("a", "s", 0, Some(1))];
+    assert_eq!(keys(&pod, &view(&sandboxes, &kept), &ready(&[])), [""; 0]);
+    let mut memory = ready(&[]);
+    assert_eq!(keys(&pod, &view(&sandboxes, &kept[..1]), &memory), ["remove-sandbox s"]);
+    memory.removed.insert("s".into());
+    assert_eq!(keys(&pod, &view(&sandboxes, &kept[..1]), &memory), [""; 0]);
+}
+
+#[test]
+fn ephemeral_containers_start_once_beside_the_others() {
+    let pod = pod(json!({"containers": [{"name": "a"}],
+        "ephemeralContainers": [{"name": "debug", "targetContainerName": "a"}]}));
+    let a = container("a", "s", 0, None);
+    let debugging = view(&[sandbox("s", true)], std::slice::from_ref(&a));
+    assert_eq!(keys(&pod, &debugging, &ready(&[])), ["pull debug"]);
+    let plan = plan(&Input { pod: &pod, view: &debugging, memory: &ready(&["debug"]), now: at(3) });
+    let Some(Action::Start(start)) = plan.ops.first() else { panic!("{plan:?}") };
+    assert_eq!((start.container.as_str(), start.target.as_deref()), ("debug", Some("a-0")));
+    let ended = view(&[sandbox("s", true)], &[a, container("debug", "s", 0, Some(1))]);
+    assert_eq!(keys(&pod, &ended, &ready(&["debug"])), [""; 0]);
+}
+
+#[test]
+fn resources_change_in_place_or_by_a_restart() {
+    let check = |policy: Value, expect: &[&str]| {
+        let pod = pod(json!({"containers": [{"name": "a", "resizePolicy": policy,
+            "resources": {"limits": {"cpu": "200m"}}}]}));
+        let mut a = container("a", "s", 0, None);
+        a.status.annotations.insert("io.minik.container.resources".into(), "cpu=100/100 memory=/".into());
+        assert_eq!(keys(&pod, &view(&[sandbox("s", true)], &[a]), &ready(&[])), expect, "{policy}");
+    };
+    check(json!([]), &["resize a-0"]);
+    check(json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]), &["resize a-0"]);
+    check(json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]), &["stop a-0 30"]);
 }

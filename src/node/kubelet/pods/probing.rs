@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::action::Key;
 use super::memory::Memory;
 use super::view::{Container, View};
 use crate::node::kubelet::context::Context;
@@ -48,7 +49,8 @@ impl Probing {
         for definition in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
             let Some(running) = view.latest(&definition.name).filter(|c| c.is_running()) else { continue };
             // Until its postStart hook has ended the container does not count as started.
-            if !memory.is_busy(&format!("start {}", definition.name)) {
+            let starting = memory.is_busy(&Key::Start(definition.name.clone()));
+            if !starting && !memory.hooked.contains(running.id()) {
                 self.container(pod, definition, running, view, memory, ending);
             }
         }

@@ -5,12 +5,14 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::action::Key;
 use super::memory::{Image, Slot};
 use super::plan::Input;
+use super::resize;
 use super::view::{Container, nanoseconds};
 use crate::node::cri::api::ContainerState as RuntimeState;
 use crate::node::kubelet::container::qos;
-use crate::node::kubelet::spec;
+use crate::node::kubelet::{ephemeral, spec};
 
 /// An init container that keeps running beside the others.
 pub fn is_sidecar(container: &Spec) -> bool {
@@ -24,15 +26,51 @@ fn policy(pod: &Pod) -> &str {
 /// Whether a container that ended with `code` is started again.
 pub fn restarts(pod: &Pod, container: &Spec, code: i32) -> bool {
     let init = spec(pod).init_containers.iter().flatten().any(|init| init.name == container.name);
-    if is_sidecar(container) {
+    if is_sidecar(container) && init {
         return true;
     }
-    match policy(pod) {
+    if let Some(action) = rule(container, code) {
+        return action;
+    }
+    match container.restart_policy.as_deref().unwrap_or_else(|| policy(pod)) {
         "Never" => false,
         "OnFailure" => code != 0,
         // A finished init container is finished, whatever the policy.
         _ => !init || code != 0,
     }
+}
+
+/// What the container's own rules say of an exit code; only its own policy gives it rules.
+fn rule(container: &Spec, code: i32) -> Option<bool> {
+    container.restart_policy.as_ref()?;
+    let rules = container.restart_policy_rules.iter().flatten();
+    let matching = rules.into_iter().find(|rule| {
+        let Some(codes) = &rule.exit_codes else { return false };
+        let listed = codes.values.iter().flatten().any(|value| *value == code);
+        if codes.operator == "In" { listed } else { !listed }
+    })?;
+    matches!(matching.action.as_str(), "Restart" | "RestartAllContainers").then_some(true)
+}
+
+/// Whether nothing of the Pod's own work is left: every container ended for good, or its initialization failed for
+/// good. Sidecars may still run.
+pub fn is_over(input: &Input<'_>) -> bool {
+    let Input { pod, view, .. } = *input;
+    let containers = &spec(pod).containers;
+    let for_good = |container: &Spec| {
+        view.latest(&container.name)
+            .is_some_and(|last| last.is_exited() && !restarts(pod, container, last.exit_code()))
+    };
+    init_failed(input) || (!containers.is_empty() && containers.iter().all(for_good))
+}
+
+fn init_failed(input: &Input<'_>) -> bool {
+    let Input { pod, view, .. } = *input;
+    spec(pod).init_containers.iter().flatten().filter(|container| !is_sidecar(container)).any(|container| {
+        view.latest(&container.name).is_some_and(|last| {
+            last.is_exited() && last.exit_code() != 0 && !restarts(pod, container, last.exit_code())
+        })
+    })
 }
 
 pub fn is_terminal(phase: &str) -> bool {
@@ -52,14 +90,11 @@ pub fn phase(input: &Input<'_>) -> String {
     }
     let spec = spec(pod);
     let regular = spec.init_containers.iter().flatten().filter(|container| !is_sidecar(container));
-    let mut init_pending = false;
-    for container in regular {
-        match view.latest(&container.name) {
-            Some(done) if done.is_exited() && done.exit_code() == 0 => {}
-            Some(failed) if failed.is_exited() && policy(pod) == "Never" => return "Failed".to_owned(),
-            _ => init_pending = true,
-        }
-    }
+    let init_pending = regular
+        .filter_map(|container| view.latest(&container.name))
+        .filter(|last| last.is_exited() && last.exit_code() == 0)
+        .count()
+        < spec.init_containers.iter().flatten().filter(|container| !is_sidecar(container)).count();
     let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
     for container in &spec.containers {
         match view.latest(&container.name) {
@@ -71,19 +106,21 @@ pub fn phase(input: &Input<'_>) -> String {
             _ => waiting += 1,
         }
     }
-    let phase = if waiting > 0 || (init_pending && running == 0 && stopped == 0) {
-        "Pending"
-    } else if running > 0 {
-        "Running"
-    } else {
-        match policy(pod) {
-            "Always" => "Running",
-            _ if stopped == succeeded => "Succeeded",
-            "Never" => "Failed",
-            _ => "Running",
-        }
-    };
+    if has_ended(input) {
+        let fine = waiting == 0 && stopped == succeeded && !init_failed(input);
+        return if fine { "Succeeded" } else { "Failed" }.to_owned();
+    }
+    let phase =
+        if waiting > 0 || (init_pending && running == 0 && stopped == 0) { "Pending" } else { "Running" };
     phase.to_owned()
+}
+
+/// Whether nothing of the Pod runs, and nothing of it will: it is over, or deleted, and its last container has ended.
+fn has_ended(input: &Input<'_>) -> bool {
+    let Input { pod, view, memory, .. } = *input;
+    let starting = memory.busy.iter().any(|key| matches!(key, Key::Start(_)));
+    let deleted = pod.metadata.deletion_timestamp.is_some() || memory.gone;
+    (deleted || is_over(input)) && view.alive().next().is_none() && !starting
 }
 
 /// What a node says of itself in every Pod's status.
@@ -107,6 +144,11 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
         .flatten()
         .map(|container| container_status(input, container, &phase))
         .collect();
+    let mut beside: Vec<ContainerStatus> = ephemeral(pod)
+        .iter()
+        .map(|(container, _)| ContainerStatus { started: None, ..container_status(input, container, &phase) })
+        .collect();
+    beside.sort_by(|a, b| a.name.cmp(&b.name));
     let conditions = conditions(input, &phase, init_done, &containers, &init);
     let own = spec.host_network == Some(true);
     let ips: Vec<String> = match view.sandboxes.first() {
@@ -123,6 +165,7 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
         conditions: Some(conditions),
         container_statuses: Some(containers),
         init_container_statuses: Some(init).filter(|init| !init.is_empty()),
+        ephemeral_container_statuses: Some(beside).filter(|beside| !beside.is_empty()),
         host_ip: Some(host.ip.clone()),
         host_ips: Some(vec![HostIP { ip: host.ip.clone() }]),
         pod_ip: ips.first().cloned(),
@@ -214,6 +257,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
             });
             status.started = Some(memory.started.contains(container.id()));
             status.ready = memory.ready.contains(container.id());
+            resources(input, spec, container, &mut status);
         }
         RuntimeState::ContainerCreated => {
             status.state = Some(not_created(&slot, has_init(input)));
@@ -228,6 +272,17 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
         }
     }
     status
+}
+
+/// The resources the container has: those asked for once they were given, before that what was told last.
+fn resources(input: &Input<'_>, spec: &Spec, container: &Container, status: &mut ContainerStatus) {
+    status.allocated_resources = spec.resources.as_ref().and_then(|resources| resources.requests.clone());
+    status.resources = if resize::is_settled(input.memory, spec, container) {
+        spec.resources.clone().filter(|resources| resources.limits.is_some() || resources.requests.is_some())
+    } else {
+        let told = input.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        told.filter(|told| told.name == spec.name).find_map(|told| told.resources.clone())
+    };
 }
 
 fn input_is_init(input: &Input<'_>, container: &Spec) -> bool {
@@ -258,7 +313,8 @@ fn not_created(slot: &Slot, has_init: bool) -> ContainerState {
 
 /// The state of a container that ended: it stays so, or it waits for its next start.
 fn ended(input: &Input<'_>, spec: &Spec, container: &Container, slot: &Slot, phase: &str) -> ContainerState {
-    let going = input.pod.metadata.deletion_timestamp.is_some() || input.memory.gone;
+    let beside = ephemeral(input.pod).iter().any(|(beside, _)| beside.name == spec.name);
+    let going = beside || input.pod.metadata.deletion_timestamp.is_some() || input.memory.gone;
     if going || is_terminal(phase) || !restarts(input.pod, spec, container.exit_code()) {
         return terminated(container);
     }
@@ -341,10 +397,17 @@ fn conditions(
     {
         ready = verdict("Ready", false, Some("ReadinessGatesNotReady"), Some(text));
     }
-    let ours =
-        [verdict("PodReadyToStartContainers", network, None, None), initialized, ready, containers_ready];
-    merge(input, ours)
+    let mut ours =
+        vec![verdict("PodReadyToStartContainers", network, None, None), initialized, ready, containers_ready];
+    if input.memory.shutdown.is_some() {
+        let text = "Pod was terminated in response to imminent node shutdown.".to_owned();
+        ours.push(verdict("DisruptionTarget", true, Some(BY_KUBELET), Some(text)));
+    }
+    merge(input, ours, phase)
 }
+
+/// Why a Pod was disturbed by its own node.
+const BY_KUBELET: &str = "TerminationByKubelet";
 
 fn verdict(kind: &str, holds: bool, reason: Option<&str>, message: Option<String>) -> PodCondition {
     PodCondition {
@@ -370,7 +433,7 @@ fn closed_gates(pod: &Pod) -> Option<String> {
 
 /// Ours in the Pod's list: times kept where nothing changed, other writers' conditions kept as they are. What this
 /// worker reported last counts before what the API server was last seen to say: that may be older.
-fn merge(input: &Input<'_>, ours: impl IntoIterator<Item = PodCondition>) -> Vec<PodCondition> {
+fn merge(input: &Input<'_>, ours: impl IntoIterator<Item = PodCondition>, phase: &str) -> Vec<PodCondition> {
     let Input { pod, memory, .. } = *input;
     let now = Some(Time(whole_second(input.now)));
     let listed = |status: Option<&PodStatus>| -> Vec<PodCondition> {
@@ -379,16 +442,22 @@ fn merge(input: &Input<'_>, ours: impl IntoIterator<Item = PodCondition>) -> Vec
     let seen = listed(pod.status.as_ref());
     let reported = listed(memory.reported.as_ref());
     let mut all: Vec<PodCondition> = Vec::new();
+    // Somebody wrote after our own last report.
+    let overwritten = memory.reported_at.is_some() && memory.reported_at != pod.metadata.resource_version;
     for mut condition in ours {
-        let old = reported.iter().chain(&seen).find(|old| old.type_ == condition.type_);
+        let (first, second) = if overwritten { (&seen, &reported) } else { (&reported, &seen) };
+        let old = first.iter().chain(second).find(|old| old.type_ == condition.type_);
         let same = old.filter(|old| old.status == condition.status);
         condition.last_transition_time =
             same.and_then(|old| old.last_transition_time.clone()).or_else(|| now.clone());
         condition.observed_generation = pod.metadata.generation;
         all.push(condition);
     }
-    let foreign: Vec<PodCondition> =
-        seen.into_iter().filter(|old| !all.iter().any(|ours| ours.type_ == old.type_)).collect();
+    let over = |old: &PodCondition| old.reason.as_deref() == Some(BY_KUBELET) && !is_terminal(phase);
+    let foreign: Vec<PodCondition> = seen
+        .into_iter()
+        .filter(|old| !over(old) && !all.iter().any(|ours| ours.type_ == old.type_))
+        .collect();
     if !foreign.iter().any(|condition| condition.type_ == "PodScheduled") {
         let old = reported.into_iter().find(|old| old.type_ == "PodScheduled");
         all.push(old.unwrap_or_else(|| PodCondition {

@@ -112,3 +112,65 @@ fn readiness_and_counts() {
 fn durations_are_go_s() {
     assert_eq!([10, 80, 300].map(go_duration), ["10s", "1m20s", "5m0s"]);
 }
+
+#[test]
+fn pods_end_in_a_phase() {
+    let deleted = |mut pod: Pod| {
+        pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        pod
+    };
+    let check = |pod: &Pod, containers: &[Container], expect: &str| {
+        let status = report(pod, containers, &Memory::default());
+        assert_eq!(status.phase.as_deref(), Some(expect), "{containers:?}");
+    };
+    let one = json!({"containers": [{"name": "a"}]});
+    check(&deleted(pod(one.clone())), &[container("a", 0, None)], "Running");
+    check(&deleted(pod(one.clone())), &[container("a", 0, Some(0))], "Succeeded");
+    check(&deleted(pod(one.clone())), &[container("a", 0, Some(137))], "Failed");
+    check(&deleted(pod(one)), &[], "Failed");
+    let job = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}],
+        "initContainers": [{"name": "side", "restartPolicy": "Always"}]}));
+    let a = container("a", 0, Some(0));
+    check(&job, &[container("side", 0, None), a.clone()], "Running");
+    check(&job, &[container("side", 0, Some(143)), a], "Succeeded");
+}
+
+#[test]
+fn containers_may_have_a_policy_of_their_own() {
+    let check = |container: Value, code: i32, expect: bool| {
+        let pod = pod(json!({"restartPolicy": "Always", "containers": [container]}));
+        assert_eq!(restarts(&pod, &spec(&pod).containers[0], code), expect, "{container} {code}");
+    };
+    check(json!({"name": "a"}), 0, true);
+    check(json!({"name": "a", "restartPolicy": "Never"}), 1, false);
+    check(json!({"name": "a", "restartPolicy": "OnFailure"}), 0, false);
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let own = json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules});
+    check(own.clone(), 42, true);
+    check(own, 1, false);
+}
+
+#[test]
+fn what_others_wrote_over_our_report_is_dated_anew() {
+    let mut pod = pod(json!({"containers": [{"name": "a"}]}));
+    let mut memory = Memory::default();
+    memory.started.insert("a-0".into());
+    memory.ready.insert("a-0".into());
+    let containers = [container("a", 0, None)];
+    let reported = report(&pod, &containers, &memory);
+    let mut seen = reported.clone();
+    for condition in seen.conditions.iter_mut().flatten().filter(|c| c.type_ == "Ready") {
+        condition.status = "False".into();
+        condition.last_transition_time = Some(Time(Timestamp::from_second(3).expect("time")));
+    }
+    for condition in memory.reported.insert(reported).conditions.iter_mut().flatten() {
+        condition.last_transition_time = Some(Time(Timestamp::from_second(1).expect("time")));
+    }
+    memory.reported_at = Some("7".into());
+    pod.metadata.resource_version = Some("8".into());
+    pod.status = Some(seen);
+    let again = report(&pod, &containers, &memory);
+    let ready = again.conditions.iter().flatten().find(|c| c.type_ == "Ready").expect("a condition");
+    let when = ready.last_transition_time.as_ref().map(|time| time.0.as_second());
+    assert_eq!((ready.status.as_str(), when), ("True", Some(5)));
+}

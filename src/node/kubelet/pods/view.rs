@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use crate::node::cri::api::{self, ContainerState};
-use crate::node::kubelet::container::HASH;
+use crate::node::kubelet::container::{HASH, RESOURCES};
 
 /// What the runtime has of one Pod.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,11 @@ impl Container {
 
     pub fn hash(&self) -> Option<&str> {
         self.status.annotations.get(HASH).map(String::as_str)
+    }
+
+    /// The resources it was made with.
+    pub fn resources(&self) -> Option<&str> {
+        self.status.annotations.get(RESOURCES).map(String::as_str)
     }
 }
 

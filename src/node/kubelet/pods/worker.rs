@@ -2,24 +2,26 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Mutex, mpsc};
 
-use super::memory::{CRASH, Image, Memory, PULL, SETUP, Trouble, Verdict};
+use super::action::{Action, Key};
+use super::end;
+use super::memory::{Image, Memory};
 use super::observe::observe;
-use super::ops::{Failure, Job, Outcome, Start, Stop};
-use super::plan::{self, Input, Op, Plan};
+use super::ops::{Job, Outcome, differs, reads_references};
+use super::plan::{self, Input, Plan};
 use super::probing::Probing;
 use super::status::{self, Host};
 use super::view::{Known, View};
 use crate::node::kubelet::context::{Context, reference};
 use crate::node::kubelet::objects::Held;
-use crate::node::kubelet::probe::{self, ProbeKind};
+use crate::node::kubelet::probe;
 use crate::node::kubelet::spec;
-use crate::node::kubelet::volumes::{Tokens, Volumes};
+use crate::node::kubelet::volumes::Tokens;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -30,30 +32,41 @@ pub enum Message {
     Gone,
     /// Something happened to its containers.
     Runtime,
+    /// The node stops: the Pod's containers end within so many seconds, and the worker with them.
+    Shutdown(i64),
+    /// The Pod ends on the node's account: reason and message.
+    Fail(String, String),
 }
+
+/// After the runtime did not tell about the Pod it is asked again.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
 
 /// Runs one Pod from its first sight to its last trace.
 pub struct Worker {
-    context: Arc<Context>,
-    pod: Arc<Pod>,
+    pub(super) context: Arc<Context>,
+    pub(super) pod: Arc<Pod>,
     inbox: mpsc::UnboundedReceiver<Message>,
-    memory: Memory,
-    view: View,
+    pub(super) memory: Memory,
+    pub(super) view: View,
     known: Known,
-    running: FuturesUnordered<BoxFuture<'static, (String, Outcome)>>,
+    running: FuturesUnordered<BoxFuture<'static, (Key, Option<Outcome>)>>,
+    /// Those of the running actions that can be given up.
+    aborts: HashMap<Key, AbortHandle>,
     held: Held,
     seen: Vec<tokio::sync::watch::Receiver<Option<Option<crate::node::kubelet::container::Data>>>>,
-    volumes: Arc<Volumes>,
-    tokens: Arc<Mutex<Tokens>>,
-    refresh_at: Option<Timestamp>,
+    pub(super) tokens: Arc<Mutex<Tokens>>,
+    pub(super) refresh_at: Option<Timestamp>,
     probing: Probing,
     verdicts: mpsc::UnboundedReceiver<probe::Verdict>,
     announced: HashSet<String>,
-    stale: bool,
-    done: bool,
+    /// The view is older than what is known to have happened.
+    pub(super) stale: bool,
+    ask_at: Option<Timestamp>,
+    pub(super) done: bool,
 }
 
 impl Worker {
+    /// A worker for `pod`, which hears from `inbox`.
     pub fn new(context: Arc<Context>, pod: Arc<Pod>, inbox: mpsc::UnboundedReceiver<Message>) -> Self {
         let held = Held::of(&context.objects, &pod);
         let (probing, verdicts) = Probing::new(context.clone());
@@ -69,20 +82,27 @@ impl Worker {
             view: View::default(),
             known: Known::default(),
             running: FuturesUnordered::new(),
+            aborts: HashMap::new(),
             held,
             seen: Vec::new(),
-            volumes: Arc::default(),
             tokens: Arc::default(),
             refresh_at: None,
             probing,
             verdicts,
             announced: HashSet::new(),
             stale: true,
+            ask_at: None,
             done: false,
         }
     }
 
-    fn input(&self) -> Input<'_> {
+    /// The same worker for a Pod the node does not take: reason and message of its Failed phase.
+    pub fn rejecting(mut self, refusal: Option<(String, String)>) -> Self {
+        self.memory.failed = refusal;
+        self
+    }
+
+    pub(super) fn input(&self) -> Input<'_> {
         Input { pod: &self.pod, view: &self.view, memory: &self.memory, now: Timestamp::now() }
     }
 
@@ -90,20 +110,35 @@ impl Worker {
     pub async fn run(mut self) {
         self.memory.start_time.get_or_insert_with(|| status::whole_second(Timestamp::now()));
         while !self.done {
-            if self.stale {
+            if self.stale && self.ask_at.is_none_or(|at| at <= Timestamp::now()) {
                 self.observe().await;
             }
-            self.check_deadline();
-            let plan = plan::plan(&self.input());
-            self.announce(&plan);
-            let wake = plan.wake;
-            for op in plan.ops {
-                self.begin(op);
+            let mut wake = self.ask_at;
+            // Decisions are made on a view that is up to date only.
+            if !self.stale {
+                wake = self.act();
             }
-            self.report();
-            self.wait(wake).await;
+            let report = self.report();
+            if self.memory.shutdown.is_some() && self.is_quiet() {
+                break;
+            }
+            self.wait([wake, report, self.refresh_at].into_iter().flatten().min()).await;
         }
         tracing::debug!(pod = self.pod.metadata.name, "nothing of the Pod is left");
+    }
+
+    /// Plans and begins what is to be done; when to look again.
+    fn act(&mut self) -> Option<Timestamp> {
+        self.check_deadline();
+        if end::ending(&self.input()).is_some() {
+            self.memory.ending_since.get_or_insert_with(Timestamp::now);
+        }
+        let plan = plan::plan(&self.input());
+        self.announce(&plan);
+        for action in plan.ops {
+            self.begin(action);
+        }
+        plan.wake
     }
 
     async fn observe(&mut self) {
@@ -113,15 +148,35 @@ impl Worker {
             Ok(view) => {
                 self.view = view;
                 self.stale = false;
+                self.ask_at = None;
             }
             Err(error) => {
                 tracing::warn!(%error, pod = self.pod.metadata.name, "the runtime does not tell about the Pod");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                self.ask_at = Timestamp::now().checked_add(ASK_AGAIN).ok();
                 return;
             }
         }
+        self.forget_hooks();
         let ending = self.pod.metadata.deletion_timestamp.is_some() || self.memory.gone;
         self.probing.follow(&self.pod, &self.view, &mut self.memory, ending);
+    }
+
+    /// A hook ends with its container.
+    fn forget_hooks(&mut self) {
+        let view = &self.view;
+        let alive = |id: &str| view.by_id(id).is_some_and(super::view::Container::is_running);
+        self.memory.hooked.retain(|id| alive(id));
+        self.memory.stopping.retain(|id, _| alive(id));
+        self.memory.pre_stopped.retain(|id| alive(id));
+        self.memory.condemned.retain(|id, _| alive(id));
+        self.memory.resized.retain(|id, _| alive(id));
+        self.aborts.retain(|key, handle| match key {
+            Key::PostStart(id) | Key::PreStop(id) if !alive(id) => {
+                handle.abort();
+                false
+            }
+            _ => true,
+        });
     }
 
     fn check_deadline(&mut self) {
@@ -163,99 +218,130 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, op: Op) {
-        let key = op.key();
-        // What the Pod refers to is waited for only by those who read it.
-        let reads = match op {
-            Op::Volumes | Op::Start { .. } => true,
-            Op::Pull { .. } => spec(&self.pod).image_pull_secrets.is_some(),
-            _ => false,
-        };
-        if reads {
-            let held = self.held.clone();
-            let mut job = self.job();
-            let start = self.start_of(&op);
-            let future = async move {
-                job.source = Arc::new(held.source().await);
-                carry_out(job, op, start).await
-            };
-            self.push(key, Box::pin(future));
-            return;
-        }
+    fn begin(&mut self, action: Action) {
+        let key = action.key();
+        self.prepare(&action);
         let job = self.job();
-        let future: BoxFuture<'static, Outcome> = match op {
-            Op::Stop { container, id, grace, message } => {
-                let pod_ip = self.view.sandboxes.first().and_then(|s| s.ips.first().cloned());
-                Box::pin(job.stop(Stop { container, id, grace, message, pod_ip }))
-            }
-            Op::RemoveContainer { id } => {
-                let (name, attempt) =
-                    self.view.by_id(&id).map(|c| (c.name().to_owned(), c.attempt())).unwrap_or_default();
-                Box::pin(job.remove_container(id, name, attempt))
-            }
-            Op::Finish => {
-                let status = status::status(&self.input(), &self.host());
-                Box::pin(job.finish(status))
-            }
-            Op::Cleanup => {
-                let sandboxes = self.view.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
-                Box::pin(job.cleanup(sandboxes))
-            }
-            op => {
-                let start = self.start_of(&op);
-                Box::pin(carry_out(job, op, start))
-            }
-        };
-        self.push(key, future);
+        let last = matches!(action, Action::Finish).then(|| status::status(&self.input(), &self.host()));
+        let volumes = self.memory.volumes.clone();
+        self.push(
+            key,
+            move |job| async move {
+                match action {
+                    Action::Volumes => job.volumes().await,
+                    Action::Sandbox { attempt } => job.sandbox(attempt).await,
+                    Action::Pull { container } => job.pull(container).await,
+                    Action::Start(start) => job.start(start, volumes).await,
+                    Action::PostStart(hook) => job.post_start(hook).await,
+                    Action::PreStop { hook, until, .. } => job.pre_stop(hook, until).await,
+                    Action::Stop(stop) => job.stop(stop).await,
+                    Action::Resize { container, id } => job.resize(container, id).await,
+                    Action::StopSandbox { id } => job.stop_sandbox(id).await,
+                    Action::RemoveContainer { id, container, attempt } => {
+                        job.remove_container(id, container, attempt).await
+                    }
+                    Action::RemoveSandbox { id } => job.remove_sandbox(id).await,
+                    Action::Finish => job.finish(last.unwrap_or_default()).await,
+                    Action::Cleanup { sandboxes } => job.cleanup(sandboxes).await,
+                }
+            },
+            job,
+        );
     }
 
-    fn start_of(&mut self, op: &Op) -> Option<Start> {
-        let Op::Start { container, attempt } = op else { return None };
-        if let Some(ended) = self.view.current(container).filter(|c| c.is_exited()).cloned() {
-            self.memory.count_restart(&ended);
+    /// What is remembered of an action as it begins.
+    fn prepare(&mut self, action: &Action) {
+        match action {
+            Action::Start(start) => {
+                if let Some(ended) = self.view.current(&start.container).filter(|c| c.is_exited()).cloned() {
+                    self.memory.count_restart(&ended);
+                }
+                self.memory.slot_mut(&start.container).image = Image::Unknown;
+            }
+            Action::PreStop { hook, message, .. } => self.say_killing(&hook.container, &hook.id, message),
+            Action::Stop(stop) => {
+                // Its hooks had their time.
+                self.give_up(|key| {
+                    *key == Key::PreStop(stop.id.clone()) || *key == Key::PostStart(stop.id.clone())
+                });
+                self.say_killing(&stop.container, &stop.id, &stop.message);
+            }
+            Action::Cleanup { .. } => {
+                self.give_up(|key| {
+                    matches!(key, Key::Volumes | Key::Refresh | Key::Pull(_) | Key::PostStart(_))
+                });
+            }
+            _ => {}
         }
-        let Image::Ready(image) = std::mem::take(&mut self.memory.slot_mut(container).image) else {
-            return None;
-        };
-        let sandbox = self.view.sandbox().cloned().unwrap_or_default();
-        let own = spec(&self.pod).host_network == Some(true);
-        let ips = if own { vec![self.context.config.node_ip.to_string()] } else { sandbox.ips };
-        Some(Start {
-            container: container.clone(),
-            attempt: *attempt,
-            image,
-            sandbox: sandbox.id,
-            sandbox_attempt: sandbox.attempt,
-            ips,
-            volumes: self.volumes.clone(),
-        })
     }
 
-    fn push(&mut self, key: String, future: BoxFuture<'static, Outcome>) {
+    fn say_killing(&mut self, container: &str, id: &str, message: &str) {
+        if self.memory.stopping.insert(id.to_owned(), Timestamp::now()).is_none() {
+            self.context.events.normal(reference(&self.pod, Some(container)), "Killing", message);
+        }
+    }
+
+    fn give_up(&mut self, which: impl Fn(&Key) -> bool) {
+        self.aborts.retain(|key, handle| {
+            let give_up = which(key);
+            if give_up {
+                handle.abort();
+            }
+            !give_up
+        });
+    }
+
+    /// Runs an action beside the worker. What the Pod refers to is waited for only by those who read it.
+    fn push<F>(&mut self, key: Key, action: impl FnOnce(Job) -> F + Send + 'static, mut job: Job)
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let held = reads_references(&key, &self.pod).then(|| self.held.clone());
+        let (future, handle) = abortable(async move {
+            if let Some(held) = held {
+                job.source = Arc::new(held.source().await);
+            }
+            action(job).await
+        });
         self.memory.busy.insert(key.clone());
-        self.running.push(Box::pin(async move { (key, future.await) }));
+        self.aborts.insert(key.clone(), handle);
+        self.running.push(Box::pin(async move { (key, future.await.ok()) }));
     }
 
     fn host(&self) -> Host {
         Host { ip: self.context.config.node_ip.to_string() }
     }
 
-    /// Sends the status if it is news and none is on its way.
-    fn report(&mut self) {
-        if self.memory.gone || self.memory.finished || self.memory.is_busy("report") || self.stale {
-            return;
+    /// Sends the status if it is news, or if somebody wrote something else over it, and none is on its way.
+    /// When to try again after a failure.
+    fn report(&mut self) -> Option<Timestamp> {
+        if self.memory.gone || self.memory.finished || self.memory.is_busy(&Key::Report) || self.stale {
+            return None;
         }
         let status = status::status(&self.input(), &self.host());
-        if self.memory.reported.as_ref() == Some(&status) {
-            return;
+        let known = self.memory.reported.as_ref() == Some(&status);
+        let untouched = self.memory.reported_at == self.pod.metadata.resource_version;
+        if (known && untouched) || !differs(self.pod.status.as_ref(), &status) {
+            return None;
         }
-        let before = self.memory.reported.clone().or_else(|| self.pod.status.clone());
+        if let Some(trouble) = self.memory.troubles.get(&Key::Report)
+            && trouble.retry_at > Timestamp::now()
+        {
+            return Some(trouble.retry_at);
+        }
         let job = self.job();
-        self.push("report".to_owned(), Box::pin(job.report(status, before)));
+        self.push(Key::Report, move |job| job.report(status), job);
+        None
+    }
+
+    /// The node stops, and all that is to be said of the Pod has been said.
+    fn is_quiet(&self) -> bool {
+        let ended = !self.stale && self.view.alive().next().is_none();
+        ended
+            && !self.memory.busy.iter().any(|key| !matches!(key, Key::Volumes | Key::Refresh | Key::Pull(_)))
     }
 
     async fn wait(&mut self, wake: Option<Timestamp>) {
-        let wake = [wake, self.refresh_at].into_iter().flatten().min();
         let timer = async {
             match wake {
                 Some(at) => tokio::time::sleep(until(at)).await,
@@ -266,7 +352,11 @@ impl Worker {
             message = self.inbox.recv() => self.hear(message),
             Some((key, outcome)) = self.running.next(), if !self.running.is_empty() => {
                 self.memory.busy.remove(&key);
-                self.take(outcome);
+                self.aborts.remove(&key);
+                match outcome {
+                    Some(outcome) => self.take(key, outcome),
+                    None => self.given_up(&key),
+                }
             }
             Some(verdict) = self.verdicts.recv() => self.judge(verdict),
             () = self.held.changed(&mut self.seen) => self.references_changed(),
@@ -282,209 +372,67 @@ impl Worker {
 
     fn hear(&mut self, message: Option<Message>) {
         match message {
-            Some(Message::Pod(pod)) => {
-                let labels = pod.metadata.labels != self.pod.metadata.labels
-                    || pod.metadata.annotations != self.pod.metadata.annotations;
-                self.pod = pod;
-                if labels {
-                    self.refresh();
-                }
-            }
+            Some(Message::Pod(pod)) => self.see(pod),
             Some(Message::Gone) => {
                 self.memory.gone = true;
                 self.stale = true;
             }
             Some(Message::Runtime) => self.stale = true,
+            Some(Message::Shutdown(seconds)) => {
+                self.memory.shutdown = Some(seconds);
+                self.stale = true;
+            }
+            Some(Message::Fail(reason, message)) => {
+                self.memory.failed.get_or_insert((reason, message));
+            }
             // The manager is gone: the agent stops, and containers outlive it.
             None => self.done = true,
         }
     }
 
-    fn references_changed(&mut self) {
-        let config = |trouble: &Trouble| trouble.reason == "CreateContainerConfigError";
-        for slot in self.memory.slots.values_mut() {
-            slot.trouble = slot.trouble.take().filter(|trouble| !config(trouble));
+    /// Takes the Pod as the API server has it, unless something newer is known.
+    pub(super) fn see(&mut self, pod: Arc<Pod>) {
+        let revision =
+            |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|r| r.parse::<u64>().ok());
+        if let (Some(new), Some(old)) = (revision(&pod), revision(&self.pod))
+            && new < old
+        {
+            return;
         }
-        self.memory.volumes_trouble = None;
+        let told = pod.metadata.labels != self.pod.metadata.labels
+            || pod.metadata.annotations != self.pod.metadata.annotations;
+        let changed = pod.spec != self.pod.spec;
+        self.pod = pod;
+        if changed {
+            self.held = Held::of(&self.context.objects, &self.pod);
+            self.seen.clear();
+            // A resize changes what probing and the plan see; the runtime is asked again, too.
+            self.stale = true;
+        }
+        if told || changed {
+            self.references_changed();
+        }
+    }
+
+    fn references_changed(&mut self) {
+        for slot in self.memory.slots.values_mut() {
+            slot.trouble =
+                slot.trouble.take().filter(|trouble| trouble.reason != "CreateContainerConfigError");
+        }
+        self.memory.troubles.remove(&Key::Volumes);
         self.refresh();
     }
 
     /// Brings written volumes up to date.
     fn refresh(&mut self) {
         self.refresh_at = None;
-        if !self.memory.volumes_ready || self.memory.is_busy("refresh") {
+        if !self.memory.volumes_ready || self.memory.is_busy(&Key::Refresh) {
             return;
         }
-        let held = self.held.clone();
         let ips = self.view.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
-        let mut job = self.job();
-        let future = async move {
-            job.source = Arc::new(held.source().await);
-            job.refresh(ips).await
-        };
-        self.push("refresh".to_owned(), Box::pin(future));
+        let job = self.job();
+        self.push(Key::Refresh, move |job| job.refresh(ips), job);
     }
-
-    fn schedule_refresh(&mut self) {
-        if let Ok(tokens) = self.tokens.try_lock() {
-            self.refresh_at = tokens.refresh_at();
-        }
-    }
-
-    fn take(&mut self, outcome: Outcome) {
-        let now = Timestamp::now();
-        match outcome {
-            Outcome::Volumes(Ok(volumes)) => {
-                self.volumes = Arc::new(volumes);
-                self.memory.volumes_ready = true;
-                self.memory.volumes_trouble = None;
-                self.schedule_refresh();
-            }
-            Outcome::Volumes(Err(text)) => {
-                self.context.events.warning(reference(&self.pod, None), "FailedMount", text.clone());
-                let earlier = self.memory.volumes_trouble.take();
-                self.memory.volumes_trouble =
-                    Some(Trouble::after(earlier.as_ref(), SETUP, "ContainerCreating", text, now));
-            }
-            Outcome::Sandbox(Ok(())) => {
-                self.memory.sandbox_trouble = None;
-                self.stale = true;
-            }
-            Outcome::Sandbox(Err(text)) => {
-                let event = format!("Failed to create pod sandbox: {text}");
-                self.context.events.warning(reference(&self.pod, None), "FailedCreatePodSandBox", event);
-                let earlier = self.memory.sandbox_trouble.take();
-                self.memory.sandbox_trouble =
-                    Some(Trouble::after(earlier.as_ref(), SETUP, "ContainerCreating", text, now));
-                self.stale = true;
-            }
-            Outcome::Pulled { container, result } => self.pulled(&container, result, now),
-            Outcome::Started { container, result } => self.started(&container, result, now),
-            Outcome::Stopped { id } => {
-                self.memory.condemned.remove(&id);
-                self.stale = true;
-            }
-            Outcome::SandboxStopped { id } => {
-                self.memory.stopped_sandboxes.insert(id);
-                self.stale = true;
-            }
-            Outcome::Removed { id } => {
-                self.memory.removed.insert(id);
-                self.stale = true;
-            }
-            Outcome::Finished(Ok(())) => self.memory.finished = true,
-            Outcome::Finished(Err(error)) => tracing::warn!(%error, "the Pod's end is not reported yet"),
-            Outcome::Cleaned => self.done = true,
-            Outcome::Reported(status, Ok(())) => {
-                self.memory.reported = Some(*status);
-                self.hold_back();
-            }
-            Outcome::Reported(_, Err(error)) => {
-                tracing::warn!(%error, pod = self.pod.metadata.name, "the status is not reported yet");
-            }
-            Outcome::Refreshed(result) => {
-                if let Err(error) = result {
-                    let at = now.checked_add(SignedDuration::from_secs(30));
-                    self.refresh_at = at.ok();
-                    tracing::warn!(%error, pod = self.pod.metadata.name, "volumes are not up to date");
-                } else {
-                    self.schedule_refresh();
-                }
-            }
-        }
-    }
-
-    fn pulled(&mut self, container: &str, result: Result<String, Failure>, now: Timestamp) {
-        let slot = self.memory.slot_mut(container);
-        slot.image = match result {
-            Ok(image) => Image::Ready(image),
-            Err(failure) => {
-                let earlier = match &slot.image {
-                    Image::Failed(trouble) => Some(trouble),
-                    _ => None,
-                };
-                Image::Failed(Trouble::after(earlier, PULL, failure.reason, failure.message, now))
-            }
-        };
-    }
-
-    fn started(&mut self, container: &str, result: Result<String, Failure>, now: Timestamp) {
-        self.stale = true;
-        let slot = self.memory.slot_mut(container);
-        slot.trouble = match result {
-            Ok(_) => None,
-            Err(failure) => {
-                let backoff = if failure.reason == "RunContainerError" { CRASH } else { SETUP };
-                Some(Trouble::after(slot.trouble.as_ref(), backoff, failure.reason, failure.message, now))
-            }
-        };
-    }
-
-    /// A failed pull was seen as ErrImagePull; from now on it waits.
-    fn hold_back(&mut self) {
-        let names: Vec<String> = self.memory.slots.keys().cloned().collect();
-        for name in names {
-            let Image::Failed(trouble) = &mut self.memory.slot_mut(&name).image else { continue };
-            if trouble.reason != "ErrImagePull" {
-                continue;
-            }
-            let image = find(&self.pod, &name).and_then(|spec| spec.image.clone()).unwrap_or_default();
-            let text = format!("Back-off pulling image \"{image}\"");
-            trouble.message = format!("{text}: ErrImagePull: {}", trouble.message);
-            "ImagePullBackOff".clone_into(&mut trouble.reason);
-            let about = || reference(&self.pod, Some(&name));
-            self.context.events.normal(about(), "BackOff", text);
-            self.context.events.warning(about(), "Failed", "Error: ImagePullBackOff");
-        }
-    }
-
-    fn judge(&mut self, verdict: probe::Verdict) {
-        let probe::Verdict { id, container, kind, healthy } = verdict;
-        match (kind, healthy) {
-            (ProbeKind::Startup, true) => {
-                self.memory.started.insert(id);
-                self.stale = true;
-            }
-            (ProbeKind::Readiness, true) => {
-                self.memory.ready.insert(id);
-            }
-            (ProbeKind::Readiness, false) => {
-                self.memory.ready.remove(&id);
-            }
-            (ProbeKind::Liveness, true) => {}
-            (kind, false) => {
-                let spec = find(&self.pod, &container);
-                let probe = spec.and_then(|spec| match kind {
-                    ProbeKind::Startup => spec.startup_probe.as_ref(),
-                    _ => spec.liveness_probe.as_ref(),
-                });
-                let grace = probe.and_then(|probe| probe.termination_grace_period_seconds);
-                let what = kind.name().to_lowercase();
-                let message = format!("Container {container} failed {what} probe, will be restarted");
-                self.memory.ready.remove(&id);
-                self.memory.condemned.insert(id, Verdict { message, grace });
-            }
-        }
-    }
-}
-
-async fn carry_out(job: Job, op: Op, start: Option<Start>) -> Outcome {
-    match (op, start) {
-        (Op::Volumes, _) => job.volumes().await,
-        (Op::Sandbox { attempt }, _) => job.sandbox(attempt).await,
-        (Op::Pull { container }, _) => job.pull(container).await,
-        (Op::Start { .. }, Some(start)) => job.start(start).await,
-        (Op::StopSandbox { id }, _) => job.stop_sandbox(id).await,
-        (op, _) => unreachable!("{op:?} is begun by the worker itself"),
-    }
-}
-
-fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Spec> {
-    let spec = spec(pod);
-    spec.containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .find(|container| container.name == name)
 }
 
 fn until(at: Timestamp) -> Duration {
@@ -493,3 +441,7 @@ fn until(at: Timestamp) -> Duration {
 
 /// Workers by Pod uid, for those who need to tell them something.
 pub type Workers = HashMap<String, mpsc::UnboundedSender<Message>>;
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

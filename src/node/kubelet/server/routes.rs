@@ -6,18 +6,24 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::{logs, splice};
 use crate::node::cri::api::{AttachRequest, ContainerState, ExecRequest};
 use crate::node::cri::{Runtime, labels};
+use crate::node::kubelet::VERSION;
 use crate::node::kubelet::pods::Manager;
+use crate::node::kubelet::stats::{self, Sampler};
 use crate::pki::CertificateInfo;
 use crate::rt::Tasks;
 
 /// What the server answers from.
 pub struct Routes {
+    pub node: String,
+    pub started: Timestamp,
+    pub sampler: Sampler,
     pub manager: Manager,
     pub runtime: Runtime,
     pub tasks: Tasks,
@@ -93,6 +99,7 @@ async fn route(
     match (request.method(), parts.as_slice()) {
         (_, ["healthz"]) => Ok(text(StatusCode::OK, "ok")),
         (&Method::GET, ["pods"]) => Ok(pods(&routes.manager)),
+        (&Method::GET, ["metrics", ..] | ["stats", "summary"]) => measured(routes, &parts).await,
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             let pod = find(routes, namespace, pod)?;
             logs::answer(routes, &pod, container, &query).await
@@ -100,10 +107,15 @@ async fn route(
         (&(Method::GET | Method::POST), ["exec", namespace, pod, .., container]) => {
             let id = running(routes, namespace, pod, container).await?;
             let url = routes.runtime.exec(exec_request(id, &query)).await.map_err(Refusal::internal)?;
-            splice::forward(request, &url, &routes.tasks).await
+            splice::forward(request, &url, &routes.tasks, None).await
         }
         (&(Method::GET | Method::POST), ["attach", namespace, pod, .., container]) => {
             let id = running(routes, namespace, pod, container).await?;
+            let life = splice::Life {
+                runtime: routes.runtime.clone(),
+                id: id.clone(),
+                events: routes.manager.events(),
+            };
             let attach = AttachRequest {
                 container_id: id,
                 stdin: query.on(&["input", "stdin"]),
@@ -112,13 +124,13 @@ async fn route(
                 tty: query.on(&["tty"]),
             };
             let url = routes.runtime.attach(attach).await.map_err(Refusal::internal)?;
-            splice::forward(request, &url, &routes.tasks).await
+            splice::forward(request, &url, &routes.tasks, Some(life)).await
         }
         (&(Method::GET | Method::POST), ["portForward", namespace, pod, ..]) => {
             let sandbox = sandbox(routes, namespace, pod).await?;
             let ports = query.all("port").filter_map(|port| port.parse().ok()).collect();
             let url = routes.runtime.port_forward(&sandbox, ports).await.map_err(Refusal::internal)?;
-            splice::forward(request, &url, &routes.tasks).await
+            splice::forward(request, &url, &routes.tasks, None).await
         }
         _ => Err(Refusal::missing("404 page not found")),
     }
@@ -163,7 +175,35 @@ fn pods(manager: &Manager) -> Response<Body> {
     let items: Vec<Arc<Pod>> = manager.pods();
     let items: Vec<&Pod> = items.iter().map(AsRef::as_ref).collect();
     let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
-    let mut response = text(StatusCode::OK, list.to_string());
+    json_text(&list)
+}
+
+/// What the node and its Pods use, in the form the path names.
+async fn measured(routes: &Routes, parts: &[&str]) -> Result<Response<Body>, Refusal> {
+    let sample = || async { routes.sampler.sample().await.map_err(Refusal::internal) };
+    let plain = match parts {
+        ["metrics"] => {
+            let all = routes.runtime.containers(None).await.map_err(Refusal::internal)?;
+            let running = all.iter().filter(|c| c.state() == ContainerState::ContainerRunning).count();
+            stats::own(&routes.node, VERSION, routes.manager.pods().len(), running)
+        }
+        ["metrics", "resource"] => stats::resource(&*sample().await?),
+        ["metrics", "cadvisor"] => stats::cadvisor(&*sample().await?),
+        ["metrics", "probes"] => String::new(),
+        ["stats", "summary"] => {
+            let summary = stats::summary(&routes.node, routes.started, &*sample().await?);
+            return Ok(json_text(&summary));
+        }
+        _ => return Err(Refusal::missing("404 page not found")),
+    };
+    let mut response = text(StatusCode::OK, plain);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+fn json_text(value: &serde_json::Value) -> Response<Body> {
+    let mut response = text(StatusCode::OK, value.to_string());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -5,16 +5,23 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::routes::{Body, Refusal};
+use crate::node::cri::Runtime;
+use crate::node::cri::api::ContainerState;
 use crate::rt::Tasks;
 
 /// Hands an upgrade request on to the runtime's streaming server at `url` and joins the two connections byte by byte:
 /// whatever is spoken inside (SPDY, WebSocket) passes untouched.
+///
+/// With a `life` the stream ends when that container does: the runtime may never close a stream that was opened while
+/// the container ended. Fails when the runtime cannot be reached, or the container has ended meanwhile.
 pub async fn forward(
     request: Request<Incoming>,
     url: &str,
     tasks: &Tasks,
+    mut life: Option<Life>,
 ) -> Result<Response<Body>, Refusal> {
     let uri: Uri = url.parse().map_err(|error| Refusal::internal(format!("{url}: {error}")))?;
     let host = uri.host().unwrap_or("127.0.0.1").to_owned();
@@ -43,6 +50,11 @@ pub async fn forward(
         let (parts, body) = answer.into_parts();
         return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed()));
     }
+    if let Some(life) = &life
+        && !life.lasts().await
+    {
+        return Err(Refusal(StatusCode::NOT_FOUND, "the container has ended".to_owned()));
+    }
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     copy_headers(answer.headers(), response.headers_mut());
@@ -52,11 +64,59 @@ pub async fn forward(
             Err(error) => return tracing::debug!(%error, "a stream was not upgraded"),
         };
         let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut near, &mut far).await {
-            tracing::debug!(%error, "a stream ended early");
+        let copied = tokio::io::copy_bidirectional(&mut near, &mut far);
+        tokio::pin!(copied);
+        let ended = async {
+            match &mut life {
+                Some(life) => life.ended().await,
+                None => std::future::pending().await,
+            }
+            // What the container wrote last is on its way.
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            result = &mut copied => if let Err(error) = result {
+                tracing::debug!(%error, "a stream ended early");
+            },
+            () = ended => tracing::debug!("a stream ended with its container"),
         }
     });
     Ok(response)
+}
+
+/// A stream outlives its container by this much.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A container's life, as a stream that belongs to it follows it.
+pub struct Life {
+    pub runtime: Runtime,
+    pub id: String,
+    /// Moves whenever the runtime reports something about any container.
+    pub events: watch::Receiver<u64>,
+}
+
+impl Life {
+    async fn lasts(&self) -> bool {
+        match self.runtime.container_status(&self.id).await {
+            Ok(status) => {
+                matches!(status.state(), ContainerState::ContainerRunning | ContainerState::ContainerCreated)
+            }
+            Err(error) => !error.is_not_found(),
+        }
+    }
+
+    /// Returns once the container has ended.
+    async fn ended(&mut self) {
+        loop {
+            self.events.borrow_and_update();
+            if !self.lasts().await {
+                return;
+            }
+            if self.events.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 /// What the upgrade needs, and nothing that says who asked.

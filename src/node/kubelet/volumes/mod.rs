@@ -4,6 +4,7 @@ mod atomic;
 mod host_path;
 mod prepare;
 mod projected;
+mod sub_path;
 mod tokens;
 
 pub use prepare::{Volumes, mounts, prepare, refresh, remove};

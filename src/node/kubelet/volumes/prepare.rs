@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, V
 
 use super::projected::{self, Contents};
 use super::tokens::Tokens;
-use super::{atomic, host_path};
+use super::{atomic, host_path, sub_path};
 use crate::node::cri::api::{Mount, MountPropagation};
-use crate::node::kubelet::container::{FieldError, expand, quantity_value};
+use crate::node::kubelet::container::{FieldError, quantity_value};
 use crate::node::kubelet::objects::Kind;
 use crate::node::kubelet::spec;
 use crate::sys::mounts as sys;
@@ -144,24 +144,34 @@ pub fn remove(dir: &Path) -> Result<(), VolumeError> {
     }
 }
 
-/// The mounts of one container. `env` expands subPathExpr.
+/// The mounts of one container of the Pod whose folder is `dir`. `env` expands subPathExpr.
 pub fn mounts(
+    dir: &Path,
     container: &Container,
     volumes: &Volumes,
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, VolumeError> {
     let mut all = Vec::new();
-    for mount in container.volume_mounts.iter().flatten() {
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes.get(&mount.name).ok_or(VolumeError::Unknown)?;
-        let lookup = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        let expanded = mount.sub_path_expr.as_deref().map(|text| expand(text, lookup));
-        let sub_path = mount.sub_path.clone().or(expanded).filter(|path| !path.is_empty());
-        let source = match sub_path {
-            Some(path) => inside(volume, &path).map_err(|why| VolumeError::SubPath {
-                volume: mount.name.clone(),
-                container: container.name.clone(),
-                why,
-            })?,
+        let fail = |why: String| VolumeError::SubPath {
+            volume: mount.name.clone(),
+            container: container.name.clone(),
+            why,
+        };
+        let expanded = mount
+            .sub_path_expr
+            .as_deref()
+            .map(|text| sub_path::expand_all(text, env))
+            .transpose()
+            .map_err(fail)?;
+        let inside = mount.sub_path.clone().or(expanded).filter(|path| !path.is_empty());
+        let source = match inside {
+            Some(path) => {
+                let place = sub_path::place(dir, &mount.name, &container.name, index);
+                sub_path::bind(volume, &path, &place).map_err(fail)?;
+                place
+            }
             None => volume.clone(),
         };
         all.push(Mount {
@@ -183,37 +193,5 @@ fn propagation(mount: &VolumeMount) -> MountPropagation {
         Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
         Some("Bidirectional") => MountPropagation::PropagationBidirectional,
         _ => MountPropagation::PropagationPrivate,
-    }
-}
-
-/// The real place of a path inside a volume, made as a folder if it is missing. A link out of the volume is refused.
-fn inside(volume: &Path, path: &str) -> Result<PathBuf, String> {
-    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return Err("it leaves the volume".to_owned());
-    }
-    let target = volume.join(path);
-    if !target.exists() {
-        fs::create_dir_all(&target).map_err(|error| error.to_string())?;
-        let _ = fs::set_permissions(&target, fs::Permissions::from_mode(0o777));
-    }
-    let root = volume.canonicalize().map_err(|error| error.to_string())?;
-    let real = target.canonicalize().map_err(|error| error.to_string())?;
-    if real.starts_with(&root) { Ok(real) } else { Err("it leaves the volume".to_owned()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sub_paths_stay_inside() {
-        let dir = tempfile::tempdir().expect("folder");
-        std::os::unix::fs::symlink("/etc", dir.path().join("out")).expect("link");
-        let check = |path: &str, fine: bool| assert_eq!(inside(dir.path(), path).is_ok(), fine, "{path}");
-        check("a/b", true);
-        check("../x", false);
-        check("/etc", false);
-        check("out", false);
-        assert!(dir.path().join("a/b").is_dir());
     }
 }

@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+
+use super::status::{is_sidecar, is_terminal};
+use crate::node::kubelet::container::{Limits, quantity_milli, quantity_value};
+use crate::node::kubelet::spec;
+
+/// Why the node does not take a Pod, as its Failed status says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: String,
+    pub message: String,
+}
+
+/// Kernel parameters a Pod may set without asking: those that stay inside its own namespaces.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Whether a Pod fits this node, beside the `others` on it: the scheduler may have been passed by, or have seen less.
+pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
+    let spec = spec(pod);
+    let refuse = |reason: &str, message: String| {
+        Some(Refusal { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") })
+    };
+    let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    for sysctl in sysctls {
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
+        }
+    }
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    if !spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
+        let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return refuse("NodeAffinity", text.to_owned());
+    }
+    let running: Vec<&PodSpec> = others
+        .iter()
+        .filter(|other| !has_ended(other))
+        .map(|other| crate::node::kubelet::spec(other))
+        .collect();
+    let taken =
+        |port: &(String, i32)| running.iter().any(|other| host_ports(other).any(|have| have == *port));
+    if host_ports(spec).any(|port| taken(&port)) {
+        let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return refuse("NodePorts", text.to_owned());
+    }
+    let (name, asked, used, capacity) = shortage(spec, &running, node)?;
+    let text = format!(
+        "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
+    );
+    refuse(&format!("OutOf{name}"), text)
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(is_terminal)
+}
+
+fn host_ports(spec: &PodSpec) -> impl Iterator<Item = (String, i32)> {
+    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    ports.filter_map(|port| {
+        let host = port.host_port.filter(|port| *port > 0)?;
+        Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), host))
+    })
+}
+
+/// The first resource there is not enough of: name, asked for, used, allocatable.
+fn shortage(spec: &PodSpec, running: &[&PodSpec], node: &Node) -> Option<(&'static str, u64, u64, u64)> {
+    let allocatable = node.status.as_ref()?.allocatable.as_ref()?;
+    let count = running.len() as u64;
+    let pods = allocatable.get("pods").and_then(quantity_value)?;
+    if count + 1 > pods {
+        return Some(("pods", 1, count, pods));
+    }
+    let cpu = allocatable.get("cpu").and_then(quantity_milli)?;
+    let memory = allocatable.get("memory").and_then(quantity_value)?;
+    let cpu_of = |spec: &PodSpec| request(spec, |limits| limits.cpu_request);
+    let memory_of = |spec: &PodSpec| request(spec, |limits| limits.memory_request);
+    for (name, asked, used, has) in [
+        ("cpu", cpu_of(spec), running.iter().map(|spec| cpu_of(spec)).sum::<u64>(), cpu),
+        ("memory", memory_of(spec), running.iter().map(|spec| memory_of(spec)).sum::<u64>(), memory),
+    ] {
+        if asked > 0 && used.saturating_add(asked) > has {
+            return Some((name, asked, used, has));
+        }
+    }
+    None
+}
+
+/// What the Pod asks for as a whole: the most of what runs at one time.
+pub fn request(spec: &PodSpec, of: fn(&Limits) -> Option<u64>) -> u64 {
+    let one = |container: &Container| of(&Limits::of(container)).unwrap_or(0);
+    let mut sidecars = 0;
+    let mut peak = 0;
+    for container in spec.init_containers.iter().flatten() {
+        if is_sidecar(container) {
+            sidecars += one(container);
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars + one(container));
+        }
+    }
+    peak.max(sidecars + spec.containers.iter().map(one).sum::<u64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::kubelet::testing;
+    use serde_json::{Value, json};
+
+    fn check(spec: Value, others: &[Value], expect: Option<&str>) {
+        let pod = |spec: &Value| testing::pod(json!({"metadata": {"name": "a"}, "spec": spec}));
+        let node = serde_json::from_value(json!({"metadata": {"labels": {"disk": "ssd"}},
+            "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}}}))
+        .expect("a Node");
+        let others: Vec<_> = others.iter().map(|spec| Arc::new(pod(spec))).collect();
+        let refusal = refusal(&pod(&spec), &others, &node);
+        assert_eq!(refusal.as_ref().map(|r| r.reason.as_str()), expect, "{spec} {refusal:?}");
+    }
+
+    #[test]
+    fn pods_that_do_not_fit_are_refused() {
+        let asks =
+            |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
+        let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
+        let sysctl = |name: &str| {
+            json!({"containers": [{"name": "c"}],
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}})
+        };
+        check(asks("2"), &[], None);
+        check(asks("2500m"), &[], Some("OutOfcpu"));
+        check(asks("1"), &[asks("1500m")], Some("OutOfcpu"));
+        check(asks("0"), &[asks("0"), asks("0")], Some("OutOfpods"));
+        check(port.clone(), &[port], Some("NodePorts"));
+        check(sysctl("kernel.shm_rmid_forced"), &[], None);
+        check(sysctl("kernel.msgmax"), &[], Some("SysctlForbidden"));
+        check(json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &[], Some("NodeAffinity"));
+        check(json!({"containers": [], "nodeSelector": {"disk": "ssd"}}), &[], None);
+    }
+}

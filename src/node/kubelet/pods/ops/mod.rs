@@ -1,0 +1,241 @@
+//! What a worker has done in the runtime, on the disk and at the API server: each action once, without trying again.
+//! When to try again is decided by the plan.
+
+mod container;
+mod image;
+mod report;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodStatus};
+use kube::Api;
+use tokio::sync::Mutex;
+
+use super::action::Key;
+use crate::node::cri::RuntimeError;
+use crate::node::kubelet::container::{Source, cgroup_parent, log_directory, pod_limits, sandbox_config};
+use crate::node::kubelet::context::Context;
+use crate::node::kubelet::volumes::{self, Contents, Tokens, Volumes};
+use crate::node::kubelet::{ephemeral, spec};
+use crate::sys::cgroups;
+
+pub use container::message_file;
+pub use report::differs;
+
+/// What an action came to.
+#[derive(Debug)]
+pub enum Outcome {
+    Volumes(Result<Volumes, String>),
+    Sandbox(Result<(), String>),
+    Pulled {
+        container: String,
+        result: Result<String, Failure>,
+    },
+    /// The container's id.
+    Started {
+        container: String,
+        result: Result<String, Failure>,
+    },
+    PostStarted {
+        container: String,
+        id: String,
+        result: Result<(), String>,
+    },
+    PreStopped {
+        container: String,
+        id: String,
+        result: Result<(), String>,
+    },
+    Stopped {
+        id: String,
+        result: Result<(), String>,
+    },
+    /// The resources the container has now.
+    Resized {
+        id: String,
+        result: Result<String, String>,
+    },
+    SandboxStopped {
+        id: String,
+        result: Result<(), String>,
+    },
+    Removed {
+        id: String,
+        result: Result<(), String>,
+    },
+    Finished(Result<(), String>),
+    Cleaned(Result<(), String>),
+    /// A status was sent. The Pod as the API server has it now; `None` when it has it no more.
+    Reported(Box<PodStatus>, Result<Option<Box<Pod>>, String>),
+    Refreshed(Result<(), String>),
+}
+
+/// A reason and a message, as container status shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+pub fn failure(reason: &'static str, message: impl ToString) -> Failure {
+    Failure { reason, message: message.to_string() }
+}
+
+/// What every action works with, as it was when the action began.
+#[derive(Clone)]
+pub struct Job {
+    pub context: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub tokens: Arc<Mutex<Tokens>>,
+    pub source: Arc<Source>,
+}
+
+impl Job {
+    fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.context.pod_dir(self.uid())
+    }
+
+    fn api(&self) -> Api<Pod> {
+        Api::namespaced(
+            self.context.client.clone(),
+            self.pod.metadata.namespace.as_deref().unwrap_or("default"),
+        )
+    }
+
+    fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn container(&self, name: &str) -> Option<Spec> {
+        let spec = spec(&self.pod);
+        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let own = all.find(|container| container.name == name).cloned();
+        own.or_else(|| ephemeral(&self.pod).into_iter().map(|(spec, _)| spec).find(|spec| spec.name == name))
+    }
+
+    /// The Pod's addresses, given its sandbox's.
+    fn ips(&self, sandbox: Vec<String>) -> Vec<String> {
+        let own = spec(&self.pod).host_network == Some(true);
+        if own { vec![self.context.config.node_ip.to_string()] } else { sandbox }
+    }
+
+    /// Work on files, off the threads that serve everybody.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        self.context.tasks.spawn_blocking(work).await.map_err(|error| error.to_string())?
+    }
+
+    /// Makes every volume of the Pod.
+    pub async fn volumes(self) -> Outcome {
+        let facts = self.context.facts(Vec::new());
+        let contents =
+            Contents { pod: &self.pod, source: &self.source, facts: &facts, client: &self.context.client };
+        let mut tokens = self.tokens.lock().await;
+        Outcome::Volumes(volumes::prepare(&self.dir(), &contents, &mut tokens).await)
+    }
+
+    /// Brings written volumes up to date.
+    pub async fn refresh(self, ips: Vec<String>) -> Outcome {
+        let facts = self.context.facts(self.ips(ips));
+        let contents =
+            Contents { pod: &self.pod, source: &self.source, facts: &facts, client: &self.context.client };
+        let mut tokens = self.tokens.lock().await;
+        let result = volumes::refresh(&self.dir(), &contents, &mut tokens).await;
+        Outcome::Refreshed(result.map_err(|error| error.to_string()))
+    }
+
+    /// Makes a sandbox, with its folder for logs and its control group.
+    pub async fn sandbox(self, attempt: u32) -> Outcome {
+        let logs = log_directory(&self.pod);
+        if let Err(error) = fs::create_dir_all(&logs) {
+            return Outcome::Sandbox(Err(format!("{}: {error}", logs.display())));
+        }
+        let spec = spec(&self.pod);
+        if let Err(error) = cgroups::create(&cgroup_parent(spec, self.uid()), pod_limits(spec)) {
+            tracing::warn!(%error, pod = self.name(), "the Pod's own limits are not set");
+        }
+        let config = sandbox_config(&self.pod, attempt, &self.context.config, &self.context.resolv_conf);
+        let result = self.context.runtime.run_sandbox(config).await;
+        Outcome::Sandbox(result.map(drop).map_err(|error| error.to_string()))
+    }
+
+    /// Stops a sandbox.
+    pub async fn stop_sandbox(self, id: String) -> Outcome {
+        let result = self.context.runtime.stop_sandbox(&id).await;
+        Outcome::SandboxStopped { id, result: result.map_err(|error| error.to_string()) }
+    }
+
+    /// Removes one sandbox; the runtime may be busy with the end of something in it, so it is stopped once more before.
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let runtime = &self.context.runtime;
+        if runtime.remove_sandbox(id).await.is_ok() {
+            return Ok(());
+        }
+        runtime.stop_sandbox(id).await?;
+        runtime.remove_sandbox(id).await
+    }
+
+    /// Removes a sandbox that was replaced.
+    pub async fn remove_sandbox(self, id: String) -> Outcome {
+        let result = self.remove(&id).await;
+        Outcome::Removed { id, result: result.map_err(|error| error.to_string()) }
+    }
+
+    /// Removes sandboxes with their containers, volumes, logs and the Pod's cgroup.
+    pub async fn cleanup(self, sandboxes: Vec<String>) -> Outcome {
+        for id in sandboxes {
+            if let Err(error) = self.remove(&id).await {
+                return Outcome::Cleaned(Err(error.to_string()));
+            }
+        }
+        let (dir, logs) = (self.dir(), log_directory(&self.pod));
+        let group = cgroup_parent(spec(&self.pod), self.uid());
+        let cleaned = self.blocking(move || {
+            volumes::remove(&dir).map_err(|error| error.to_string())?;
+            let _ = fs::remove_dir_all(logs);
+            cgroups::remove(&group);
+            Ok(())
+        });
+        Outcome::Cleaned(cleaned.await)
+    }
+}
+
+impl Outcome {
+    /// For actions that are simply tried again later: why it failed.
+    pub fn failed(&self) -> Option<&str> {
+        let result = match self {
+            Self::Stopped { result, .. }
+            | Self::SandboxStopped { result, .. }
+            | Self::Removed { result, .. }
+            | Self::Finished(result)
+            | Self::Sandbox(result)
+            | Self::Cleaned(result) => result.as_ref().err(),
+            Self::Resized { result, .. } => result.as_ref().err(),
+            Self::Volumes(result) => result.as_ref().err(),
+            Self::Reported(_, result) => result.as_ref().err(),
+            Self::Pulled { .. }
+            | Self::Started { .. }
+            | Self::PostStarted { .. }
+            | Self::PreStopped { .. }
+            | Self::Refreshed(_) => None,
+        };
+        result.map(String::as_str)
+    }
+}
+
+/// Actions that read what the Pod refers to.
+pub fn reads_references(key: &Key, pod: &Pod) -> bool {
+    match key {
+        Key::Volumes | Key::Refresh | Key::Start(_) => true,
+        Key::Pull(_) => spec(pod).image_pull_secrets.is_some(),
+        _ => false,
+    }
+}

@@ -1,0 +1,9 @@
+//! What this node, its Pods and their containers use: measured when somebody asks, told in the kubelet's formats.
+
+mod metrics;
+mod sample;
+mod summary;
+
+pub use metrics::{cadvisor, own, resource};
+pub use sample::{Sample, Sampler};
+pub use summary::summary;

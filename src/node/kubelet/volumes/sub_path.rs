@@ -1,0 +1,136 @@
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+
+use crate::node::kubelet::container::expand;
+use crate::sys::mounts;
+
+/// Replaces every variable; one that is not set is an error, because the path would be another one than was meant.
+pub fn expand_all(text: &str, env: &[(String, String)]) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(Vec::new());
+    let lookup = |name: &str| {
+        let value = env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        if value.is_none() {
+            missing.borrow_mut().push(name.to_owned());
+        }
+        value
+    };
+    let path = expand(text, lookup);
+    match missing.into_inner().first() {
+        Some(name) => Err(format!("missing value for \"{name}\"")),
+        None => Ok(path),
+    }
+}
+
+/// Where a container's part of a volume is bound, in upstream's layout.
+pub fn place(dir: &Path, volume: &str, container: &str, index: usize) -> PathBuf {
+    dir.join("volume-subpaths").join(volume).join(container).join(index.to_string())
+}
+
+/// Binds `path` inside `volume` at `place`. The path is opened beneath the volume and what was opened is what is bound:
+/// whatever a container does to links meanwhile, nothing outside its volume is reached. Missing folders are made.
+///
+/// Fails when the path leaves the volume or cannot be made.
+pub fn bind(volume: &Path, path: &str, place: &Path) -> Result<(), String> {
+    let found = open_inside(volume, path)?;
+    let folder = fstat(&found).is_ok_and(|stat| stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFDIR);
+    let make = || {
+        if let Some(parent) = place.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if mounts::is_mounted(place) {
+            mounts::unmount_below(place).map_err(std::io::Error::other)?;
+        }
+        if folder { fs::create_dir_all(place) } else { fs::File::create(place).map(drop) }
+    };
+    make().map_err(|error| format!("{}: {error}", place.display()))?;
+    let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    mounts::bind(&source, place).map_err(|error| error.to_string())
+}
+
+/// Opens a path inside a volume, making folders that are missing. A link out of the volume is refused.
+fn open_inside(volume: &Path, path: &str) -> Result<OwnedFd, String> {
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err("it leaves the volume".to_owned());
+    }
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let root = open(volume, flags | OFlag::O_DIRECTORY, Mode::empty())
+        .map_err(|errno| format!("{}: {}", volume.display(), errno.desc()))?;
+    match beneath(&root, path, flags) {
+        Err(Errno::ENOENT) => {
+            make_folders(&root, path).map_err(explain)?;
+            beneath(&root, path, flags).map_err(explain)
+        }
+        other => other.map_err(explain),
+    }
+}
+
+fn explain(errno: Errno) -> String {
+    match errno {
+        Errno::EXDEV | Errno::ELOOP => "it leaves the volume".to_owned(),
+        errno => errno.desc().to_owned(),
+    }
+}
+
+fn beneath(root: &impl AsFd, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, path, how)
+}
+
+/// Makes what is missing of `path`, one folder at a time, each inside the one that was opened before it.
+fn make_folders(root: &OwnedFd, path: &str) -> Result<(), Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut at = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        let above = if at.is_empty() { ".".to_owned() } else { at.clone() };
+        at = if at.is_empty() { part.to_owned() } else { format!("{at}/{part}") };
+        match beneath(root, &at, flags) {
+            Ok(_) => {}
+            Err(Errno::ENOENT) => {
+                let parent = beneath(root, &above, flags)?;
+                mkdirat(&parent, part, Mode::from_bits_truncate(0o777))?;
+                // Whoever the container runs as writes there; the umask must not decide.
+                fchmod(beneath(root, &at, flags)?, Mode::from_bits_truncate(0o777))?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_paths_stay_inside() {
+        let dir = tempfile::tempdir().expect("folder");
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).expect("link");
+        fs::create_dir(dir.path().join("real")).expect("folder");
+        std::os::unix::fs::symlink("real", dir.path().join("within")).expect("link");
+        let check =
+            |path: &str, fine: bool| assert_eq!(open_inside(dir.path(), path).is_ok(), fine, "{path}");
+        check("a/b", true);
+        check("../x", false);
+        check("/etc", false);
+        check("out", false);
+        check("out/made", false);
+        check("within/made", true);
+        assert!(dir.path().join("a/b").is_dir());
+        assert!(dir.path().join("real/made").is_dir());
+        assert!(!Path::new("/etc/made").exists());
+    }
+
+    #[test]
+    fn every_variable_must_be_set() {
+        let env = [("A".to_owned(), "x".to_owned())];
+        assert_eq!(expand_all("$(A)/b", &env), Ok("x/b".to_owned()));
+        assert_eq!(expand_all("$(B)/b", &env), Err("missing value for \"B\"".to_owned()));
+    }
+}
