@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -101,6 +102,21 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), MountError> {
             source: errno.into(),
         },
     )
+}
+
+/// Mounts an NFS export (`server:/path`) at `target`; `address` is the server's. The kernel does the talking.
+pub fn nfs(source: &str, target: &Path, address: IpAddr, read_only: bool) -> Result<(), MountError> {
+    let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+    let options = format!("addr={address},vers=4.2,clientaddr=0.0.0.0");
+    mount(Some(source), target, Some("nfs4"), flags, Some(options.as_str())).map_err(|errno| {
+        let why = match errno {
+            nix::errno::Errno::ENODEV => {
+                io::Error::other("this machine's kernel has no NFS client (on the host: modprobe nfs)")
+            }
+            errno => errno.into(),
+        };
+        MountError { what: "mount NFS at", path: target.display().to_string(), source: why }
+    })
 }
 
 /// Tells whether something is mounted at exactly `target`.

@@ -128,11 +128,16 @@ fn begin(input: &Input<'_>, plan: &mut Plan, wanted: Wanted, may_start: bool) ->
     }
 }
 
-/// Whether the hook of a main container before `name` is still running: the next starts after it.
+/// Whether a main container before `name` is being started, or its hook is still running: the next starts after it.
 fn earlier_hook(input: &Input<'_>, name: &str) -> bool {
-    let before = spec(input.pod).containers.iter().take_while(|container| container.name != name);
-    let mut running = before.filter_map(|container| input.view.current(&container.name));
-    running.any(|container| container.is_running() && input.memory.hooked.contains(container.id()))
+    let Input { pod, view, memory, .. } = *input;
+    let mut before = spec(pod).containers.iter().take_while(|container| container.name != name);
+    before.any(|container| {
+        // It may run already though its start was not heard of yet.
+        let starting = memory.is_busy(&Key::Start(container.name.clone()));
+        let current = view.current(&container.name);
+        starting || current.is_some_and(|c| c.is_running() && memory.hooked.contains(c.id()))
+    })
 }
 
 /// The hook's target in `container`.

@@ -227,6 +227,13 @@ fn containers_start_one_after_the_other_s_hook() {
     let mut hooked = all.clone();
     hooked.hooked.insert("a-0".into());
     assert_eq!(keys(&pod, &up(std::slice::from_ref(&a)), &hooked), ["post-start a-0"]);
+    let mut starting = all.clone();
+    starting.busy.insert(Key::Start("a".into()));
+    assert_eq!(
+        keys(&pod, &up(std::slice::from_ref(&a)), &starting),
+        [""; 0],
+        "seen to run before its start ended"
+    );
     assert_eq!(keys(&pod, &up(&[a]), &all), ["start b"]);
     // A container that cannot be started holds up nobody.
     let mut failing = ready(&["b"]);

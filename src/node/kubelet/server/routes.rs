@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::{logs, splice};
+use crate::config::NodeConfig;
 use crate::node::cri::api::{AttachRequest, ContainerState, ExecRequest};
 use crate::node::cri::{Runtime, labels};
 use crate::node::kubelet::VERSION;
@@ -100,6 +102,7 @@ async fn route(
         (_, ["healthz"]) => Ok(text(StatusCode::OK, "ok")),
         (&Method::GET, ["pods"]) => Ok(pods(&routes.manager)),
         (&Method::GET, ["metrics", ..] | ["stats", "summary"]) => measured(routes, &parts).await,
+        (&Method::DELETE, ["localVolumes", name]) => remove_volume(routes, name).await,
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             let pod = find(routes, namespace, pod)?;
             logs::answer(routes, &pod, container, &query).await
@@ -200,6 +203,20 @@ async fn measured(routes: &Routes, parts: &[&str]) -> Result<Response<Body>, Ref
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
+}
+
+/// Removes the data of a volume that was made on this node for a claim that is gone.
+async fn remove_volume(routes: &Routes, name: &str) -> Result<Response<Body>, Refusal> {
+    if !name.starts_with("pvc-") || name.contains('/') {
+        return Err(Refusal::bad(format!("{name:?} is not the name of a volume made for a claim")));
+    }
+    let path = Path::new(NodeConfig::STATE_DIR).join("volumes").join(name);
+    let removed = routes.tasks.spawn_blocking(move || match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    });
+    removed.await.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+    Ok(text(StatusCode::OK, "removed"))
 }
 
 fn json_text(value: &serde_json::Value) -> Response<Body> {

@@ -1,7 +1,10 @@
 //! A Pod's volumes on this node: folders that containers mount, and the files minik writes into them.
 
 mod atomic;
+mod claims;
 mod host_path;
+mod nfs;
+mod owner;
 mod prepare;
 mod projected;
 mod sub_path;

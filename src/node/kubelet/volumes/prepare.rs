@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount};
 
+use super::claims::Claim;
 use super::projected::{self, Contents};
 use super::tokens::Tokens;
-use super::{atomic, host_path, sub_path};
+use super::{atomic, host_path, nfs, sub_path};
 use crate::node::cri::api::{Mount, MountPropagation};
 use crate::node::kubelet::container::{FieldError, quantity_value};
 use crate::node::kubelet::objects::Kind;
@@ -32,6 +33,8 @@ pub enum VolumeError {
     HostPath(String),
     #[error("volumes of this kind are not supported by this node")]
     Unsupported,
+    #[error("{0}")]
+    Claim(String),
     #[error("no volume of that name")]
     Unknown,
     #[error("{path}: {source}")]
@@ -42,22 +45,36 @@ pub enum VolumeError {
     SubPath { volume: String, container: String, why: String },
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> VolumeError + '_ {
+pub fn at(path: &Path) -> impl FnOnce(io::Error) -> VolumeError + '_ {
     move |source| VolumeError::File { path: path.display().to_string(), source }
 }
 
 /// Where each volume of a Pod is on this node, by name.
-pub type Volumes = HashMap<String, PathBuf>;
+pub type Volumes = HashMap<String, Place>;
+
+/// Where a volume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub path: PathBuf,
+    /// Whatever the container's mount says.
+    pub read_only: bool,
+}
+
+impl From<PathBuf> for Place {
+    fn from(path: PathBuf) -> Self {
+        Self { path, read_only: false }
+    }
+}
 
 /// Makes every volume of the Pod. `dir` is the Pod's own folder.
 /// An error names its volume: `MountVolume.SetUp failed for volume "x" : …`, as upstream's events do.
 pub async fn prepare(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<Volumes, String> {
     let mut volumes = Volumes::new();
     for volume in spec(contents.pod).volumes.iter().flatten() {
-        let path = one(dir, contents, volume, tokens)
+        let place = one(dir, contents, volume, tokens)
             .await
             .map_err(|error| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name))?;
-        volumes.insert(volume.name.clone(), path);
+        volumes.insert(volume.name.clone(), place);
     }
     Ok(volumes)
 }
@@ -80,6 +97,12 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 
 /// The folder name upstream uses for each kind.
 fn kind(volume: &Volume) -> &'static str {
+    if volume.nfs.is_some() {
+        return "nfs";
+    }
+    if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        return "persistent-volume";
+    }
     if volume.config_map.is_some() {
         "configmap"
     } else if volume.secret.is_some() {
@@ -102,21 +125,29 @@ async fn one(
     contents: &Contents<'_>,
     volume: &Volume,
     tokens: &mut Tokens,
-) -> Result<PathBuf, VolumeError> {
+) -> Result<Place, VolumeError> {
     let target = folder(dir, kind(volume), &volume.name);
     let group = fs_group(contents.pod);
     if let Some(files) = projected::files(contents, volume, tokens).await? {
         atomic::write(&target, &files, group).map_err(at(&target))?;
-        return Ok(target);
+        return Ok(target.into());
     }
     if let Some(host) = &volume.host_path {
         let path = PathBuf::from(&host.path);
         host_path::check(&path, host.type_.as_deref().unwrap_or_default()).map_err(VolumeError::HostPath)?;
-        return Ok(path);
+        return Ok(path.into());
     }
     if let Some(empty) = &volume.empty_dir {
         empty_dir(&target, empty, group)?;
-        return Ok(target);
+        return Ok(target.into());
+    }
+    if let Some(source) = &volume.nfs {
+        let read_only = source.read_only == Some(true);
+        nfs::mount(&target, &source.server, &source.path, read_only).await?;
+        return Ok(Place { path: target, read_only });
+    }
+    if let Some(claim) = Claim::of(contents.pod, volume) {
+        return claim.place(contents, &target, group).await;
     }
     Err(VolumeError::Unsupported)
 }
@@ -169,15 +200,15 @@ pub fn mounts(
         let source = match inside {
             Some(path) => {
                 let place = sub_path::place(dir, &mount.name, &container.name, index);
-                sub_path::bind(volume, &path, &place).map_err(fail)?;
+                sub_path::bind(&volume.path, &path, &place).map_err(fail)?;
                 place
             }
-            None => volume.clone(),
+            None => volume.path.clone(),
         };
         all.push(Mount {
             container_path: absolute(&mount.mount_path),
             host_path: source.display().to_string(),
-            readonly: mount.read_only == Some(true),
+            readonly: mount.read_only == Some(true) || volume.read_only,
             propagation: propagation(mount).into(),
         });
     }
