@@ -31,6 +31,7 @@ mod root_ca;
 mod service_account;
 mod service_pods;
 mod taint_eviction;
+mod volume;
 mod writes;
 
 use std::sync::Arc;
@@ -56,10 +57,12 @@ pub const ALL: &[Controller] = &[
     Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
+    Controller { name: "ephemeral-volume-controller", start: volume::start_ephemeral },
     Controller { name: "garbage-collector-controller", start: garbage::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
     Controller { name: "node-ipam-controller", start: node_ipam::start },
+    Controller { name: "persistentvolume-binder-controller", start: volume::start },
     Controller { name: "pod-garbage-collector-controller", start: pod_gc::start },
     Controller { name: "replicaset-controller", start: replica_set::start },
     Controller { name: "replicationcontroller-controller", start: replica_set::start_replication },

@@ -1,5 +1,7 @@
 //! What probes and lifecycle hooks do: run a command, ask over HTTP, open a connection, wait.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,27 +83,91 @@ impl Target {
         super::grpc::check(&host, port, action.service.as_deref().unwrap_or_default()).await
     }
 
-    /// Asks over HTTP; any status from 200 to 399 is success.
+    /// Asks over HTTP; any status from 200 to 399 is success. Redirects on the same host are followed; one to another
+    /// host says that somebody answers, which is enough.
     pub async fn http(&self, action: &HTTPGetAction, agent: &str) -> Result<(), String> {
-        let (host, port) = (self.host(action.host.as_ref())?, self.port(&action.port)?);
         let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let mut request = Request::get(&path)
+        let mut place = Place {
+            tls: action.scheme.as_deref() == Some("HTTPS"),
+            host: self.host(action.host.as_ref())?,
+            port: self.port(&action.port)?,
+            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+        };
+        for _ in 0..REDIRECTS {
+            let (status, location) = place.get(action, agent).await?;
+            match (status, location.and_then(|location| place.follow(&location))) {
+                (301 | 302 | 303 | 307 | 308, Some(next)) if next.host == place.host => place = next,
+                (200..400, _) => return Ok(()),
+                _ => return Err(format!("HTTP probe failed with statuscode: {status}")),
+            }
+        }
+        Err(format!("Get \"{place}\": stopped after {REDIRECTS} redirects"))
+    }
+}
+
+/// As many redirects are followed.
+const REDIRECTS: u32 = 10;
+
+/// What is asked for over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}{}", self.host, self.port, self.path)
+    }
+}
+
+impl Place {
+    /// Where a redirect leads; `None` when that is no place on the web.
+    fn follow(&self, location: &str) -> Option<Self> {
+        if location.starts_with('/') && !location.starts_with("//") {
+            return Some(Self { path: location.to_owned(), ..self.clone() });
+        }
+        let uri: http::Uri = location.parse().ok()?;
+        let tls = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        Some(Self {
+            tls,
+            host: uri.host()?.to_owned(),
+            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        })
+    }
+
+    /// Asks once: the status, and where the answer points to.
+    async fn get(&self, action: &HTTPGetAction, agent: &str) -> Result<(u16, Option<String>), String> {
+        let Self { host, port, .. } = self;
+        let mut request = Request::get(&self.path)
             .header(http::header::HOST, format!("{host}:{port}"))
             .header(http::header::USER_AGENT, agent)
             .header(http::header::ACCEPT, "*/*")
             .header(http::header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
             .map_err(|error| error.to_string())?;
+        let mut own = HashSet::new();
         for header in action.http_headers.iter().flatten() {
             let name = HeaderName::try_from(&header.name).map_err(|error| error.to_string())?;
             let value = HeaderValue::try_from(&header.value).map_err(|error| error.to_string())?;
-            request.headers_mut().insert(name, value);
+            // The first of a name replaces ours; the others of that name come beside it.
+            if own.insert(name.clone()) {
+                request.headers_mut().insert(name, value);
+            } else {
+                request.headers_mut().append(name, value);
+            }
         }
-        let tcp = connect(&host, port).await?;
-        let scheme = action.scheme.as_deref().unwrap_or("HTTP");
-        let shown = format!("Get \"{}://{host}:{port}{path}\"", scheme.to_lowercase());
-        let answer = if scheme == "HTTPS" {
+        let tcp = connect(host, *port).await?;
+        let shown = format!("Get \"{self}\"");
+        let answer = if self.tls {
             let name =
                 rustls_pki_types::ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
             let tls = TlsConnector::from(Arc::new(tls::unverified().map_err(|error| error.to_string())?));
@@ -110,10 +176,7 @@ impl Target {
         } else {
             send(tcp, request).await
         };
-        match answer.map_err(|error| format!("{shown}: {error}"))? {
-            200..400 => Ok(()),
-            status => Err(format!("HTTP probe failed with statuscode: {status}")),
-        }
+        answer.map_err(|error| format!("{shown}: {error}"))
     }
 }
 
@@ -131,7 +194,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     }
 }
 
-async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<u16, hyper::Error>
+async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(u16, Option<String>), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -139,14 +202,33 @@ where
     let ask = async {
         let answer = sender.send_request(request).await?;
         let status = answer.status().as_u16();
+        let location = answer.headers().get(http::header::LOCATION);
+        let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
         // Read what there is of the answer, so that the server does not see a broken connection.
         let _ = Limited::new(answer.into_body(), BODY).collect().await;
-        Ok(status)
+        Ok((status, location))
     };
     tokio::pin!(connection);
     tokio::pin!(ask);
     tokio::select! {
-        status = &mut ask => status,
+        answer = &mut ask => answer,
         _ = &mut connection => ask.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_somewhere() {
+        let here = Place { tls: false, host: "10.42.0.3".into(), port: 8080, path: "/a".into() };
+        let check = |location: &str, expect: Option<&str>| {
+            assert_eq!(here.follow(location).map(|place| place.to_string()).as_deref(), expect, "{location}");
+        };
+        check("/b?c=d", Some("http://10.42.0.3:8080/b?c=d"));
+        check("https://10.42.0.3/x", Some("https://10.42.0.3:443/x"));
+        check("http://0.0.0.0:9000", Some("http://0.0.0.0:9000/"));
+        check("ftp://x/", None);
     }
 }

@@ -6,6 +6,7 @@
 
 mod container;
 mod context;
+mod eviction;
 mod grpc;
 mod handler;
 pub mod identity;

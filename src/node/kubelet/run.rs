@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::context::Context;
+use super::eviction;
 use super::identity::Identity;
 use super::node::{Reporter, Signals, keep_lease};
 use super::objects::Objects;
@@ -87,10 +88,12 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
     let manager = Manager::new(context.clone());
     manager.start();
     tasks.spawn_until_stop(rotation::run(runtime.clone()));
+    let sampler = Sampler::new(runtime.clone(), &dir);
+    tasks.spawn_until_stop(eviction::run(context.clone(), manager.clone(), sampler.clone()));
     let routes = Routes {
         node: config.node.clone(),
         started: Timestamp::now(),
-        sampler: Sampler::new(runtime.clone(), &dir),
+        sampler,
         manager: manager.clone(),
         runtime,
         tasks: tasks.clone(),

@@ -16,6 +16,7 @@ pub(super) fn namespaces() -> Vec<Value> {
 /// Everything else but roles.
 pub(super) fn all(config: &NodeConfig, authority_pem: &str) -> Vec<Value> {
     let mut all = priority_classes();
+    all.push(storage_class());
     all.extend([
         kubernetes_service(config),
         kubernetes_endpoints(config),
@@ -26,6 +27,15 @@ pub(super) fn all(config: &NodeConfig, authority_pem: &str) -> Vec<Value> {
     ]);
     all.extend(bootstrap_token(&config.token));
     all
+}
+
+/// Claims that name no class get a directory on the node of the first Pod that uses them.
+fn storage_class() -> Value {
+    json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "standard",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "minik.dev/local-path", "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true})
 }
 
 fn priority_classes() -> Vec<Value> {

@@ -16,8 +16,30 @@ pub fn hostname(pod: &Pod, node: &str) -> String {
     if spec.host_network == Some(true) {
         return node.to_owned();
     }
+    if let Some(name) = spec.hostname_override.as_ref().filter(|name| !name.is_empty()) {
+        return name.clone();
+    }
     let name = spec.hostname.as_deref().or(pod.metadata.name.as_deref()).unwrap_or_default();
     name[..name.len().min(HOST_NAME)].trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The host name with its domain, where the Pod is one of a Service's by its subdomain.
+pub fn fqdn(pod: &Pod, config: &NodeConfig) -> Option<String> {
+    let subdomain = spec(pod).subdomain.as_ref().filter(|subdomain| !subdomain.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let name = hostname(pod, &config.node);
+    Some(format!("{name}.{subdomain}.{namespace}.svc.{}", config.cluster_domain))
+}
+
+/// What the kernel is told as the sandbox's host name: nothing on the node's own network, where the runtime refuses
+/// one; the whole name where the Pod wants that.
+pub fn kernel_hostname(pod: &Pod, config: &NodeConfig) -> String {
+    let spec = spec(pod);
+    if spec.host_network == Some(true) {
+        return String::new();
+    }
+    let whole = fqdn(pod, config).filter(|_| spec.set_hostname_as_fqdn == Some(true));
+    whole.unwrap_or_else(|| hostname(pod, &config.node))
 }
 
 /// Name servers and search domains by the Pod's dnsPolicy. `node` is the node's own /etc/resolv.conf.
@@ -103,11 +125,7 @@ pub fn hosts_file(pod: &Pod, ips: &[String], config: &NodeConfig, node_file: Opt
         text.push_str(".\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         text.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
         let name = hostname(pod, &config.node);
-        let domain =
-            spec(pod).subdomain.as_ref().filter(|subdomain| !subdomain.is_empty()).map(|subdomain| {
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-                format!("{name}.{subdomain}.{namespace}.svc.{}\t", config.cluster_domain)
-            });
+        let domain = fqdn(pod, config).map(|fqdn| format!("{fqdn}\t"));
         for ip in ips {
             let _ = writeln!(text, "{ip}\t{}{name}", domain.as_deref().unwrap_or_default());
         }

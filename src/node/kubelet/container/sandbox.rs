@@ -23,12 +23,7 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, node: &NodeConfig, resolv_conf: &
             namespace: text(&pod.metadata.namespace),
             attempt,
         }),
-        // The runtime refuses a host name where there is no UTS namespace of the Pod's own.
-        hostname: if spec.host_network == Some(true) {
-            String::new()
-        } else {
-            files::hostname(pod, &node.node)
-        },
+        hostname: files::kernel_hostname(pod, node),
         log_directory: config::log_directory(pod).display().to_string(),
         dns_config: Some(files::dns_config(pod, node, resolv_conf)),
         port_mappings: port_mappings(pod),
@@ -96,5 +91,9 @@ mod tests {
         };
         check(false, "web");
         check(true, "");
+        let whole = testing::pod(json!({"metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"subdomain": "db", "setHostnameAsFQDN": true, "containers": []}}));
+        let name = sandbox_config(&whole, 0, &testing::config(), "").hostname;
+        assert_eq!(name, "web.db.shop.svc.cluster.local");
     }
 }

@@ -5,5 +5,5 @@ mod sample;
 mod summary;
 
 pub use metrics::{cadvisor, own, resource};
-pub use sample::Sampler;
+pub use sample::{PodUse, Sampler};
 pub use summary::summary;
