@@ -1,5 +1,6 @@
-//! `application/vnd.kubernetes.protobuf` to JSON objects, for every built-in type, over the schema table.
+//! `application/vnd.kubernetes.protobuf` to JSON objects and back, for every built-in type, over the schema table.
 
+pub mod encode;
 mod wire;
 
 use base64::Engine as _;

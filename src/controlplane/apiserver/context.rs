@@ -7,12 +7,13 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::api::meta::Gvk;
-use crate::api::resources::{Handler, Part, Resource};
+use crate::api::resources::{Handler, Part, Resource, Storage};
 use crate::api::schema::{self, FieldValidation, Schema};
 use crate::api::status::ApiError;
+use crate::api::table::IncludeObject;
 use crate::api::validate::FieldError;
 use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
-use crate::rt::{Clock, Stop};
+use crate::rt::{Clock, Stop, Tasks};
 
 use super::admission::{Admission, Attributes, Operation};
 use super::convert;
@@ -21,8 +22,8 @@ use super::proxy::Streams;
 use super::request::RequestInfo;
 use super::reviews::Reviews;
 use super::user::UserInfo;
-use super::verbs::{RequestBody, included};
-use super::wire::{self, Accept, Params, Shape};
+use super::verbs::RequestBody;
+use super::wire::{self, MediaType, Offer, Params};
 
 /// What all requests share.
 pub struct Engine {
@@ -33,6 +34,8 @@ pub struct Engine {
     pub streams: Option<Arc<Streams>>,
     /// Ends watches.
     pub stop: Stop,
+    /// Writes that must come to their end though their request does not.
+    pub tasks: Tasks,
 }
 
 /// One request on a resource.
@@ -43,7 +46,7 @@ pub struct RequestContext<'a> {
     pub resource: &'a Arc<Resource>,
     /// What answers the request's subresource; `None`: it is about the object itself.
     pub handler: Option<Handler>,
-    pub accept: Accept,
+    pub media: MediaType,
     pub params: Params<'a>,
 }
 
@@ -170,33 +173,40 @@ impl RequestContext<'_> {
         }
     }
 
-    /// Answers a stored object in the form that the client accepts: its bytes, if nothing else is asked for.
+    /// What the path can be answered with. Only stored objects have tables and metadata of their own; only types with field
+    /// numbers have a protobuf message; and a stream of YAML documents is not a thing that clients read.
+    pub fn offer(&self) -> Offer {
+        let stored =
+            matches!(self.resource.storage, Storage::Stored) && self.body_kind().kind == self.resource.kind;
+        let protobuf = self.schema().is_ok_and(|schema| schema.fields.iter().any(|field| field.number > 0));
+        Offer { yaml: self.info.verb != "watch", protobuf, shapes: stored }
+    }
+
+    /// What renders answers about the resource in the media type that was negotiated.
+    pub fn encoder(&self) -> wire::Encoder {
+        wire::Encoder {
+            media: self.media,
+            resource: self.resource.clone(),
+            include: self.params.get("includeObject").and_then(IncludeObject::parse).unwrap_or_default(),
+            clock: self.engine.clock.clone(),
+        }
+    }
+
+    /// Answers a stored object.
     pub fn answer_entry(&self, code: StatusCode, entry: &Entry) -> Result<Response<Body>, ApiError> {
-        if self.accept.yaml || convert::converts(self.resource) || self.accept.shape == Shape::Table {
-            return self.answer_object(code, &self.read(entry)?);
-        }
-        match self.accept.shape {
-            Shape::Partial => Ok(wire::raw(code, wire::partial(&entry.data))),
-            _ => Ok(wire::raw(code, entry.data.clone())),
-        }
+        let encoder = self.encoder();
+        Ok(wire::raw(code, encoder.content_type(), encoder.entry(entry)?))
     }
 
-    /// Answers an object in the form that the client accepts.
+    /// Answers an object of the resource's version.
     pub fn answer_object(&self, code: StatusCode, object: &Value) -> Result<Response<Body>, ApiError> {
-        match self.accept.shape {
-            Shape::Plain => Ok(wire::value(code, self.accept, object)),
-            Shape::Partial => Ok(wire::raw(code, wire::partial(object.to_string().as_bytes()))),
-            Shape::Table => {
-                let meta = serde_json::json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                Ok(wire::value(code, self.accept, &self.table(std::slice::from_ref(object), meta)))
-            }
-        }
+        let encoder = self.encoder();
+        Ok(wire::raw(code, encoder.content_type(), encoder.object(object)?))
     }
 
-    /// Objects as a table.
-    pub fn table(&self, objects: &[Value], meta: Value) -> Value {
-        let now = self.engine.clock.now();
-        convert::table_of(self.resource, objects, meta, included(&self.params), now)
+    /// Answers a document that is no view of the resource: a Status, a Scale.
+    pub fn answer_document(&self, code: StatusCode, document: &Value) -> Response<Body> {
+        wire::value(code, self.media.format, document)
     }
 
     pub fn not_found(&self) -> ApiError {

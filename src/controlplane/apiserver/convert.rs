@@ -1,12 +1,10 @@
 //! From stored bytes to an object in the version that a request speaks, and back. Most resources are stored as they are
 //! served; events and autoscalers have a second view of the same objects.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::resources::{Resource, table};
 use crate::api::status::ApiError;
-use crate::api::table::{self as tables, IncludeObject};
 use crate::controlplane::storage::Payload;
 
 use super::key::CollectionKey;
@@ -63,15 +61,4 @@ fn say_type(object: &mut Value, resource: &Resource) {
         map.insert("apiVersion".to_owned(), resource.api_version().into());
         map.insert("kind".to_owned(), resource.kind.as_ref().into());
     }
-}
-
-/// Objects as a table.
-pub fn table_of(
-    resource: &Resource,
-    objects: &[Value],
-    meta: Value,
-    include: IncludeObject,
-    now: Timestamp,
-) -> Value {
-    tables::render(resource.printer, objects, meta, include, now)
 }

@@ -21,6 +21,7 @@ mod projection;
 pub mod proxy;
 pub mod rbac;
 pub mod request;
+mod reservation;
 pub mod reviews;
 mod root;
 mod rows;

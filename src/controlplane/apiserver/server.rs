@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
+use http::HeaderValue;
 use http::header::ACCEPT;
 use http::request::Parts;
 use http::{Request, Response};
@@ -33,7 +34,7 @@ use super::root::Root;
 use super::rows::Rows;
 use super::user::UserInfo;
 use super::verbs::{self, RequestBody};
-use super::wire::{self, Accept, Params};
+use super::wire::{self, Format, MediaType, Offer, Params};
 use super::{client, special};
 
 /// How long a request may take that is not a watch or a stream.
@@ -83,7 +84,7 @@ impl ApiServer {
         let reviews =
             Reviews::new(index.clone(), authenticator.clone(), authorizer.clone(), tokens, clock.clone());
         let gate = Gate { authenticator, authorizer };
-        let admission = Arc::new(Admission::new(index.clone(), allocator, clock.clone()));
+        let admission = Arc::new(Admission::new(index.clone(), Vec::new(), allocator, clock.clone()));
         let engine = Engine {
             store,
             clock,
@@ -91,6 +92,7 @@ impl ApiServer {
             reviews: Arc::new(reviews),
             streams: streams.map(Arc::new),
             stop: tasks.stop(),
+            tasks,
         };
         let shared = Shared { engine, gate, index, rows: Rows::builtin(), root: Root::new() };
         Ok(Self { shared: Arc::new(shared) })
@@ -123,6 +125,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query());
     let (verb, uri) = (info.verb, parts.uri.clone());
+    let accept = parts.headers.get(ACCEPT).cloned();
     let target = shared.target(&info);
     let unbounded = info.verb == "watch" || target.as_ref().is_ok_and(|target| target.stream().is_some());
     let work = AssertUnwindSafe(shared.route(parts, body, info, target)).catch_unwind();
@@ -133,15 +136,18 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
             if error.code >= 500 {
                 tracing::warn!(verb, %uri, %error, "request failed");
             }
-            wire::error(&error)
+            wire::error(error_format(accept.as_ref()), &error)
         }
         Ok(Err(_)) => {
             tracing::error!(verb, %uri, "a request handler panicked");
-            wire::error(&ApiError::internal(format!("this request caused apiserver to panic: {verb} {uri}")))
+            wire::error(
+                error_format(accept.as_ref()),
+                &ApiError::internal(format!("this request caused apiserver to panic: {verb} {uri}")),
+            )
         }
         Err(_) => {
             let why = format!("request did not complete within {}s", PATIENCE.as_secs());
-            wire::error(&ApiError::timeout(&why, 0))
+            wire::error(error_format(accept.as_ref()), &ApiError::timeout(&why, 0))
         }
     }
 }
@@ -167,6 +173,12 @@ impl Target<'_> {
     fn verbs(&self) -> &'static [&'static str] {
         self.subresource.map_or(self.resource.verbs, |subresource| subresource.verbs)
     }
+}
+
+/// What went wrong is told in the format that was asked for, if it is one that can tell it.
+fn error_format(accept: Option<&HeaderValue>) -> Format {
+    let accept = accept.and_then(|header| header.to_str().ok());
+    MediaType::negotiate(accept, Offer::ERRORS).unwrap_or_default().format
 }
 
 impl Shared {
@@ -199,19 +211,20 @@ impl Shared {
         if !target.verbs().contains(&info.verb) {
             return Err(ApiError::method_not_allowed());
         }
-        let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
-        let context = RequestContext {
+        let mut context = RequestContext {
             engine: &self.engine,
             info: &info,
             user: &user,
             resource: target.resource,
             handler: target.handler(),
-            accept: Accept::negotiate(accept)?,
+            media: MediaType::default(),
             params: Params::new(parts.uri.query()),
         };
         if let Some(stream) = target.stream() {
             return special::stream(&context, stream, Request::from_parts(parts.clone(), body)).await;
         }
+        let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
+        context.media = MediaType::negotiate(accept, context.offer())?;
         let bytes = if matches!(info.verb, "get" | "list" | "watch") {
             bytes::Bytes::new()
         } else {

@@ -21,7 +21,7 @@ mod update;
 
 pub use cache::Limits;
 pub use log::QueueLimits;
-pub use record::{Attrs, Entry, Event, EventKind, Payload};
+pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload};
 pub use store::{Config, Engine, memory, open};
 pub use update::{Updated, guaranteed_update, guaranteed_update_from};
 

@@ -19,6 +19,34 @@ pub struct Payload {
     pub ttl: Ttl,
 }
 
+/// Encodings that readers share: each is made by the first reader that asks for it. What a slot holds is the readers'
+/// agreement.
+#[derive(Debug, Default)]
+pub struct Encodings(OnceLock<Box<[OnceLock<Bytes>; Encodings::SLOTS]>>);
+
+impl Encodings {
+    pub const SLOTS: usize = 6;
+
+    /// The encoding in `slot`, made by `make` if nobody has asked for it before. Fails as `make` does; then nothing is kept.
+    pub fn get<E>(&self, slot: usize, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+        let slot = &self.0.get_or_init(Box::default)[slot];
+        match slot.get() {
+            Some(made) => Ok(made.clone()),
+            None => {
+                let made = make()?;
+                Ok(slot.get_or_init(|| made).clone())
+            }
+        }
+    }
+}
+
+/// A copy is about to become another state: nothing made of the old one holds.
+impl Clone for Encodings {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// One key's durable state.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -34,6 +62,8 @@ pub struct Entry {
     pub created: u64,
     /// When the engine deletes the key by itself.
     pub expires: Option<Timestamp>,
+    /// What readers have made of `data`.
+    pub encodings: Encodings,
 }
 
 impl Entry {
@@ -54,7 +84,16 @@ impl Entry {
                 (data, Some(span))
             }
         };
-        Self { key, data, revision_span, attrs: payload.attrs, revision, created, expires }
+        Self {
+            key,
+            data,
+            revision_span,
+            attrs: payload.attrs,
+            revision,
+            created,
+            expires,
+            encodings: Encodings::default(),
+        }
     }
 
     /// The same state, stamped with `revision`.
@@ -110,20 +149,12 @@ pub struct Event {
     pub entry: Arc<Entry>,
     /// The state before; `None` if the key was created by this event.
     pub prev: Option<Arc<Entry>>,
-    encoded: [OnceLock<Bytes>; Event::SLOTS],
+    /// What readers have made of the event.
+    pub encodings: Encodings,
 }
 
 impl Event {
-    /// How many encodings of one event readers may share.
-    pub const SLOTS: usize = 3;
-
     pub fn new(kind: EventKind, entry: Arc<Entry>, prev: Option<Arc<Entry>>) -> Self {
-        Self { kind, revision: entry.revision, entry, prev, encoded: Default::default() }
-    }
-
-    /// The readers' encoding in `slot`, made by the first reader that asks; all others share the buffer.
-    /// What a slot holds is the readers' agreement.
-    pub fn encoded(&self, slot: usize, make: impl FnOnce(&Self) -> Bytes) -> Bytes {
-        self.encoded[slot].get_or_init(|| make(self)).clone()
+        Self { kind, revision: entry.revision, entry, prev, encodings: Encodings::default() }
     }
 }

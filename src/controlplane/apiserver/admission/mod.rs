@@ -1,11 +1,12 @@
 //! What may be written, beyond who writes it: the ordered chain of plugins that complete and check objects.
 //!
 //! ```text
-//! defaulted object -> mutate: each plugin of CHAIN, in order -> allocate addresses and ports -> validation by schema
-//!                  -> validate: each plugin of CHAIN, in order -> quota -> one storage transaction
+//! defaulted object -> mutate: each plugin of CHAIN, each that waits -> reserve addresses and ports -> validation by schema
+//!                  -> validate: each plugin of CHAIN, each that waits -> one storage transaction -> settle reservations
 //! ```
 //!
-//! Plugins are synchronous functions over the object and an index in memory.
+//! Plugins of the chain are synchronous functions over the object and an index in memory. Those that must ask somebody
+//! come after them.
 
 mod certificates;
 mod escalation;
@@ -20,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::allocate::{Allocator, Hold};
+use super::allocate::Allocator;
 use super::authz::{self, Action};
 use super::index::{Index, Known};
+use super::reservation::Reservations;
 use super::user::UserInfo;
 use crate::api::status::ApiError;
 use crate::rt::Clock;
@@ -127,31 +130,76 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
-/// Runs the chain.
+/// A rule of admission that must wait for somebody: a webhook, a policy with parameters.
+pub trait AsyncPlugin: Send + Sync {
+    /// Completes the object.
+    fn mutate<'a>(&'a self, _attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Accepts or refuses the object.
+    fn validate<'a>(&'a self, _attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Runs the phases.
 pub struct Admission {
     index: Arc<Index>,
+    waiting: Vec<Arc<dyn AsyncPlugin>>,
     allocator: Arc<Allocator>,
     clock: Arc<dyn Clock>,
 }
 
 impl Admission {
-    pub fn new(index: Arc<Index>, allocator: Arc<Allocator>, clock: Arc<dyn Clock>) -> Self {
-        Self { index, allocator, clock }
+    /// Admission by the plugins of [`CHAIN`], then by `waiting`, in order.
+    pub fn new(
+        index: Arc<Index>,
+        waiting: Vec<Arc<dyn AsyncPlugin>>,
+        allocator: Arc<Allocator>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { index, waiting, allocator, clock }
     }
 
-    /// Completes the object, before it is validated. What was reserved for it is given back when the answer is dropped
-    /// without [`Hold::commit`], which is called once the write is durable.
-    pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {
+    /// Completes the object, before it is validated, and reserves what it needs. The answer is to be settled by the outcome of
+    /// the write. Fails as the first plugin that refuses the object.
+    pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<Reservations, ApiError> {
         self.wait_for_default_account(attributes).await;
         let before = (!self.index.is_current()).then(|| attributes.object.clone());
         match self.try_mutate(attributes) {
             Err(_) if before.is_some() => {
                 self.index.caught_up().await;
                 attributes.object = before.flatten();
-                self.try_mutate(attributes)
+                self.try_mutate(attributes)?;
             }
-            done => done,
+            done => done?,
         }
+        for plugin in &self.waiting {
+            plugin.mutate(attributes).await?;
+        }
+        self.reserve(attributes).await
+    }
+
+    /// Addresses and ports for a Service. That those of another one are free again is known once the index has caught up.
+    async fn reserve(&self, attributes: &mut Attributes<'_>) -> Result<Reservations, ApiError> {
+        let mut reservations = Reservations::default();
+        let write = matches!(attributes.operation, Operation::Create | Operation::Update);
+        if !write || !attributes.is("", "services") {
+            return Ok(reservations);
+        }
+        let old = attributes.old;
+        let Some(service) = attributes.object.as_mut() else { return Ok(reservations) };
+        let before = (!self.index.is_current()).then(|| service.clone());
+        let held = match (self.allocator.allocate(service, old), before) {
+            (Err(_), Some(before)) => {
+                self.index.caught_up().await;
+                *service = before;
+                self.allocator.allocate(service, old)?
+            }
+            (done, _) => done?,
+        };
+        reservations.add(held);
+        Ok(reservations)
     }
 
     /// The ServiceAccount `default` is made right after its namespace, by a controller: a Pod that comes in between waits
@@ -179,19 +227,18 @@ impl Admission {
         let _ = tokio::time::timeout(PATIENCE, waiting).await;
     }
 
-    fn try_mutate(&self, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {
+    fn try_mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
         let known = self.index.read();
         let context = Context { known: &known, now: self.clock.now() };
-        for plugin in CHAIN {
-            plugin.mutate(attributes, &context)?;
-        }
-        drop(known);
-        self.allocator.allocate(attributes)
+        CHAIN.iter().try_for_each(|plugin| plugin.mutate(attributes, &context))
     }
 
-    /// Accepts or refuses the write. The answer must be held until the write is durable: it keeps others from using
-    /// up the same quota meanwhile.
-    pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<Admitted, ApiError> {
+    /// Accepts or refuses the write; what it takes of a quota joins the `reservations`. Fails as the first plugin that refuses it.
+    pub async fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        _reservations: &mut Reservations,
+    ) -> Result<(), ApiError> {
         match self.try_validate(attributes) {
             Err(_) if !self.index.is_current() => {
                 self.index.caught_up().await;
@@ -199,7 +246,10 @@ impl Admission {
             }
             done => done?,
         }
-        Ok(Admitted {})
+        for plugin in &self.waiting {
+            plugin.validate(attributes).await?;
+        }
+        Ok(())
     }
 
     fn try_validate(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
@@ -208,7 +258,3 @@ impl Admission {
         CHAIN.iter().try_for_each(|plugin| plugin.validate(attributes, &context))
     }
 }
-
-/// A write that was admitted.
-#[must_use = "hold it until the write is durable"]
-pub struct Admitted {}

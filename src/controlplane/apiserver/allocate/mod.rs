@@ -19,9 +19,9 @@ use ipnet::Ipv4Net;
 use pool::{Owner, Pool};
 use serde_json::Value;
 
-use super::admission::{Attributes, Operation};
 use super::index::Follower;
 use super::key::collections::SERVICES;
+use super::reservation::Reservation;
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use service::Demand;
@@ -55,13 +55,9 @@ pub struct Hold {
     ticket: u64,
 }
 
-impl Hold {
-    fn none() -> Self {
-        Self { allocator: None, ticket: 0 }
-    }
-
-    /// The write is durable: what was reserved now belongs to the stored Service.
-    pub fn commit(mut self) {
+impl Reservation for Hold {
+    /// What was reserved now belongs to the stored Service.
+    fn commit(mut self: Box<Self>) {
         self.allocator = None;
     }
 }
@@ -88,15 +84,9 @@ impl Allocator {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For a Service: fills in families, cluster IPs and node ports, and drops those that its type no longer has.
-    /// Everything else passes.
-    pub fn allocate(self: &Arc<Self>, attributes: &mut Attributes<'_>) -> Result<Hold, ApiError> {
-        let write = matches!(attributes.operation, Operation::Create | Operation::Update);
-        if !write || !attributes.is("", "services") {
-            return Ok(Hold::none());
-        }
-        let old = attributes.old;
-        let Some(service) = attributes.object.as_mut() else { return Ok(Hold::none()) };
+    /// Fills in families, cluster IPs and node ports of a Service, and drops those that its type no longer has. Fails if it asks
+    /// for what is taken or not to be had.
+    pub fn allocate(self: &Arc<Self>, service: &mut Value, old: Option<&Value>) -> Result<Hold, ApiError> {
         let name = service.name().to_owned();
         let demand = service::prepare(service, old)
             .map_err(|error| ApiError::invalid("", "Service", &name, vec![error]))?;

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controlplane::apiserver::user::UserInfo;
 
 fn allocator() -> Arc<Allocator> {
     Allocator::new("10.43.0.0/24".parse().unwrap(), &["10.43.0.10".parse().unwrap()])
@@ -13,24 +12,13 @@ fn service(uid: &str, spec: Value) -> Value {
     json!({"metadata": {"name": uid, "namespace": "default", "uid": uid}, "spec": spec})
 }
 
-fn write(allocator: &Arc<Allocator>, object: Value, old: Option<&Value>) -> Result<(Value, Hold), ApiError> {
-    let user = UserInfo::default();
-    let operation = if old.is_some() { Operation::Update } else { Operation::Create };
-    let mut attributes = Attributes {
-        user: &user,
-        operation,
-        group: "",
-        resource: "services",
-        kind: "Service",
-        subresource: "",
-        namespace: "default",
-        name: "",
-        object: Some(object),
-        old,
-        dry_run: false,
-    };
-    let hold = allocator.allocate(&mut attributes)?;
-    Ok((attributes.object.unwrap(), hold))
+fn write(
+    allocator: &Arc<Allocator>,
+    mut object: Value,
+    old: Option<&Value>,
+) -> Result<(Value, Box<Hold>), ApiError> {
+    let hold = allocator.allocate(&mut object, old)?;
+    Ok((object, Box::new(hold)))
 }
 
 fn create(allocator: &Arc<Allocator>, uid: &str, spec: Value) -> Result<Value, ApiError> {

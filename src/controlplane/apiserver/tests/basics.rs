@@ -224,7 +224,7 @@ async fn objects_are_shown_in_the_form_that_is_asked_for() {
         form(&format!("{MAPS}/a"), "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").await;
     assert_eq!((&one["metadata"]["name"], &one["data"]), (&json!("a"), &Value::Null));
     assert_eq!(form(MAPS, "application/vnd.kubernetes.protobuf, application/json").await.0, 200);
-    assert_eq!(form(MAPS, "application/vnd.kubernetes.protobuf").await.0, 406);
+    assert_eq!(form(MAPS, "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io").await.0, 406);
     let query = format!("{MAPS}?watch=1");
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let response = server.raw("GET", &query, &accept, Body::empty()).await;

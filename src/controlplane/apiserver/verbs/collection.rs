@@ -1,11 +1,12 @@
 use futures::stream::{self, StreamExt as _};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::api::status::{ApiError, Reason};
 
 use super::super::context::RequestContext;
 use super::super::key;
+use super::super::request::RequestInfo;
 use super::super::selection::Selection;
 use super::super::wire;
 use super::delete::{Deleted, delete_object};
@@ -29,7 +30,7 @@ pub async fn delete_collection(context: &RequestContext<'_>, body: &RequestBody<
     let revision = listing.revision;
     let mut deletes = Vec::with_capacity(listing.entries.len());
     for entry in &listing.entries {
-        deletes.push(delete_object(context, key::name_of(&entry.key), &options, dry_run));
+        deletes.push(delete_named(context, key::name_of(&entry.key), &options, dry_run));
     }
     let results: Vec<Result<Deleted, ApiError>> = stream::iter(deletes).buffered(AT_ONCE).collect().await;
     let mut items: Vec<Value> = Vec::with_capacity(results.len());
@@ -41,11 +42,20 @@ pub async fn delete_collection(context: &RequestContext<'_>, body: &RequestBody<
             Err(error) => return Err(error),
         }
     }
-    let list = json!({
-        "kind": context.resource.list_kind,
-        "apiVersion": context.resource.api_version(),
-        "metadata": {"resourceVersion": revision.to_string()},
-        "items": items,
-    });
-    Ok(wire::value(StatusCode::OK, context.accept, &list))
+    let mut meta = Map::new();
+    meta.insert("resourceVersion".to_owned(), revision.to_string().into());
+    let encoder = context.encoder();
+    Ok(wire::raw(StatusCode::OK, encoder.content_type(), encoder.objects(items, meta)?))
+}
+
+/// Deletes one object of the collection.
+async fn delete_named(
+    context: &RequestContext<'_>,
+    name: &str,
+    options: &DeleteOptions,
+    dry_run: bool,
+) -> Result<Deleted, ApiError> {
+    let info = RequestInfo { name: name.to_owned(), ..context.info.clone() };
+    let context = RequestContext { info: &info, params: context.params.clone(), ..*context };
+    delete_object(&context, options, dry_run).await
 }

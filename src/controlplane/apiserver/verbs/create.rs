@@ -1,14 +1,11 @@
-use http::StatusCode;
 use rand::RngExt as _;
 use serde_json::Value;
 
 use crate::api::meta::{ObjectExt, format_time};
-use crate::api::status::ApiError;
-use crate::controlplane::storage::StorageError;
+use crate::api::status::{ApiError, Reason};
 
-use super::super::admission::Operation;
 use super::super::context::RequestContext;
-use super::write::{self, Outcome};
+use super::write::{self, Admit, Decision, Write, Written};
 use super::{Answer, RequestBody};
 
 /// How often a generated name that is taken is replaced by another.
@@ -18,74 +15,60 @@ const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX: usize = 5;
 const LONGEST_BASE: usize = 63 - SUFFIX;
 
-/// Creates the object in the body.
+/// Creates the object in the body; under a generated name if it asks for one.
 pub async fn create(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     if !context.info.name.is_empty() || (context.resource.namespaced && context.info.namespace.is_empty()) {
         return Err(ApiError::method_not_allowed());
     }
     let dry_run = context.params.dry_run()?;
-    let (object, mut warnings) = context.decode(body)?;
-    let (outcome, said) = create_object(context, object, dry_run).await?;
-    warnings.extend(said);
-    write::answer(context, StatusCode::CREATED, &outcome, &warnings)
+    let (mut object, warnings) = context.decode(body)?;
+    settle(context, &mut object)?;
+    let written = if object.name().is_empty() && !object.generate_name().is_empty() {
+        create_generated(context, &object, dry_run).await?
+    } else {
+        create_named(context, object, dry_run).await?
+    };
+    write::answer(context, written, warnings)
 }
 
-/// Creates a decoded and defaulted object; under a generated name if it asks for one. Answers also what the client should know
-/// about it.
-pub async fn create_object(
+async fn create_named(
     context: &RequestContext<'_>,
-    mut object: Value,
+    object: Value,
     dry_run: bool,
-) -> Result<Created, ApiError> {
-    settle_metadata(context, &mut object)?;
-    let generated = object.name().is_empty() && !object.generate_name().is_empty();
-    if !generated {
-        let name = object.name().to_owned();
-        return match attempt(context, object, dry_run).await? {
-            Some(outcome) => Ok(outcome),
-            None => Err(ApiError::already_exists(&context.resource.group, &context.resource.plural, &name)),
-        };
-    }
+) -> Result<Written, ApiError> {
+    let key = context.collection().key(&context.info.namespace, object.name());
+    let name = object.name().to_owned();
+    let mut object = Some(object);
+    let write = Write { key, admit: Admit::Object, fresh: true, dry_run };
+    write::write(context, write, |old| match (old, object.take()) {
+        (None, Some(object)) => Ok(Decision::Put(object)),
+        _ => Err(ApiError::already_exists(&context.resource.group, &context.resource.plural, &name)),
+    })
+    .await
+}
+
+/// Tries names until one is free.
+async fn create_generated(
+    context: &RequestContext<'_>,
+    object: &Value,
+    dry_run: bool,
+) -> Result<Written, ApiError> {
     let mut name = String::new();
     for _ in 0..ATTEMPTS {
         let mut object = object.clone();
         name = generated_name(object.generate_name());
         object.meta_mut().insert("name".to_owned(), name.as_str().into());
-        if let Some(outcome) = attempt(context, object, dry_run).await? {
-            return Ok(outcome);
+        match create_named(context, object, dry_run).await {
+            Err(ApiError { reason: Reason::AlreadyExists, .. }) => {}
+            done => return done,
         }
     }
     Err(ApiError::generate_name_conflict(&context.resource.group, &context.resource.plural, &name))
 }
 
-type Created = (Outcome, Vec<String>);
-
-/// One attempt; `None`: the name is taken.
-async fn attempt(
-    context: &RequestContext<'_>,
-    mut object: Value,
-    dry_run: bool,
-) -> Result<Option<Created>, ApiError> {
-    context.resource.prepare_create(&mut object);
-    let prepared = write::admit(context, Operation::Create, object, None, dry_run).await?;
-    let key = context.collection().key(&context.info.namespace, prepared.object.name());
-    if dry_run {
-        let taken = context.engine.store.get(&key).await?.is_some();
-        return Ok((!taken).then_some((Outcome::Object(prepared.object), prepared.warnings)));
-    }
-    let payload = context.payload(prepared.object)?;
-    match context.engine.store.create(key, payload).await {
-        Ok(entry) => {
-            prepared.reserved.commit();
-            Ok(Some((Outcome::Stored(entry), prepared.warnings)))
-        }
-        Err(StorageError::Exists(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What the server sets, and what the request's path says.
-fn settle_metadata(context: &RequestContext<'_>, object: &mut Value) -> Result<(), ApiError> {
+/// Makes a defaulted object one that may be created: sets what the server sets and what the path says, runs the strategy. Fails if
+/// the object says that it is somewhere else, or that it stands already.
+pub fn settle(context: &RequestContext<'_>, object: &mut Value) -> Result<(), ApiError> {
     if !object.resource_version().is_empty() && object.resource_version() != "0" {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
@@ -114,6 +97,7 @@ fn settle_metadata(context: &RequestContext<'_>, object: &mut Value) -> Result<(
     }
     meta.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     meta.insert("creationTimestamp".to_owned(), now.into());
+    context.resource.prepare_create(object);
     Ok(())
 }
 

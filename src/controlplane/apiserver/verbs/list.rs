@@ -1,18 +1,12 @@
-use std::fmt::Write as _;
-use std::sync::Arc;
-
-use axum::body::Body;
-use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::api::status::ApiError;
-use crate::controlplane::storage::{Entry, ListQuery, Listing, StorageError};
+use crate::controlplane::storage::{ListQuery, Listing, StorageError};
 
 use super::super::context::RequestContext;
-use super::super::convert;
 use super::super::selection::Selection;
-use super::super::wire::{self, Continue, Joined, Shape};
+use super::super::wire::{self, Continue};
 use super::Answer;
 use super::list_plan::{ListOptions, Snapshot};
 
@@ -29,10 +23,11 @@ pub async fn list(context: &RequestContext<'_>) -> Answer {
     let snapshot = options.snapshot()?;
     let (prefix, listing) = match fetch(context, &selection, &snapshot, options.limit).await {
         Ok(found) => found,
-        Err(error) => return expired_page(&snapshot, error),
+        Err(error) => return expired_page(context, &snapshot, error),
     };
     let meta = list_meta(&listing, &prefix, selection.is_all());
-    answer(context, listing.entries, meta)
+    let encoder = context.encoder();
+    Ok(wire::raw(StatusCode::OK, encoder.content_type(), encoder.list(&listing.entries, meta)?))
 }
 
 /// Reads the entries of a collection as of a snapshot. Answers also the prefix that was read.
@@ -64,11 +59,11 @@ pub async fn fetch(
 }
 
 /// A page whose snapshot is gone is answered with a token that goes on from the same place in the current state.
-fn expired_page(snapshot: &Snapshot, error: ApiError) -> Answer {
+fn expired_page(context: &RequestContext<'_>, snapshot: &Snapshot, error: ApiError) -> Answer {
     let Some(after) = snapshot.after.as_ref().filter(|_| error.code == 410) else { return Err(error) };
     let mut status = error.to_status();
     status["metadata"]["continue"] = Continue::new(0, after.clone()).encode().into();
-    Ok(wire::json(StatusCode::GONE, &status))
+    Ok(context.answer_document(StatusCode::GONE, &status))
 }
 
 /// The list's metadata as members of its JSON object.
@@ -85,50 +80,4 @@ fn list_meta(listing: &Listing, prefix: &str, count: bool) -> Map<String, Value>
         }
     }
     meta
-}
-
-/// Answers `entries` as a list, in the form the client accepts.
-pub fn answer(context: &RequestContext<'_>, entries: Vec<Arc<Entry>>, meta: Map<String, Value>) -> Answer {
-    let resource = context.resource;
-    let plain = context.accept.shape == Shape::Plain && !context.accept.yaml && !convert::converts(resource);
-    if plain {
-        let api_version = resource.api_version();
-        let body = Joined::new(head(&resource.list_kind, &api_version, meta), entries);
-        return Ok(wire::raw(StatusCode::OK, Body::new(body)));
-    }
-    match context.accept.shape {
-        Shape::Partial => {
-            let mut body = Vec::from(&head("PartialObjectMetadataList", "meta.k8s.io/v1", meta)[..]);
-            for (n, entry) in entries.iter().enumerate() {
-                if n > 0 {
-                    body.push(b',');
-                }
-                body.extend_from_slice(&wire::partial(&entry.data));
-            }
-            body.extend_from_slice(b"]}");
-            Ok(wire::raw(StatusCode::OK, body))
-        }
-        Shape::Table => {
-            let objects = entries.iter().map(|entry| context.read(entry)).collect::<Result<Vec<_>, _>>()?;
-            Ok(wire::value(StatusCode::OK, context.accept, &context.table(&objects, Value::Object(meta))))
-        }
-        Shape::Plain => {
-            let objects = entries.iter().map(|entry| context.read(entry)).collect::<Result<Vec<_>, _>>()?;
-            let list = serde_json::json!({
-                "kind": resource.list_kind,
-                "apiVersion": resource.api_version(),
-                "metadata": meta,
-                "items": objects,
-            });
-            Ok(wire::value(StatusCode::OK, context.accept, &list))
-        }
-    }
-}
-
-fn head(kind: &str, api_version: &str, meta: Map<String, Value>) -> Bytes {
-    let mut head = String::with_capacity(256);
-    let meta = Value::Object(meta);
-    // Writing to a String cannot fail.
-    let _ = write!(head, r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{meta},"items":["#);
-    head.into()
 }

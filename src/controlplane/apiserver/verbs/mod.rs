@@ -26,11 +26,9 @@ use http::{HeaderMap, Response};
 
 use crate::api::resources::Handler;
 use crate::api::status::ApiError;
-use crate::api::table::IncludeObject;
 
 use super::context::RequestContext;
 use super::special;
-use super::wire::Params;
 
 /// What an engine verb answers.
 pub(super) type Answer = Result<Response<Body>, ApiError>;
@@ -39,11 +37,6 @@ pub(super) type Answer = Result<Response<Body>, ApiError>;
 pub(super) struct RequestBody<'a> {
     pub headers: &'a HeaderMap,
     pub bytes: Bytes,
-}
-
-/// Which part of an object a table row carries, from `includeObject`.
-pub(super) fn included(params: &Params<'_>) -> IncludeObject {
-    params.get("includeObject").and_then(IncludeObject::parse).unwrap_or_default()
 }
 
 /// Carries out a request on a stored resource, or on one of its subresources that is not a stream.

@@ -1,4 +1,3 @@
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
@@ -6,7 +5,7 @@ use crate::api::patch;
 use crate::api::status::ApiError;
 
 use super::super::context::RequestContext;
-use super::write::{self, Attempt};
+use super::write::{self, Admit, Decision, Write};
 use super::{Answer, RequestBody, update};
 
 /// The patch formats there are.
@@ -63,18 +62,14 @@ pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
     let patch = Patch::read(body)?;
-    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
-    loop {
-        let old = attempt.standing(context)?;
-        let patched = patch.apply(context, &old)?;
-        let (new, mut warnings) = context.complete(&patched)?;
-        let prepared = write::prepare_update(context, &old, new, dry_run).await?;
-        if let Some(outcome) = attempt.commit(context, update::settle(&old, prepared.object)).await? {
-            if !dry_run {
-                prepared.reserved.commit();
-            }
-            warnings.extend(prepared.warnings);
-            return write::answer(context, StatusCode::OK, &outcome, &warnings);
-        }
-    }
+    let mut warnings = Vec::new();
+    let write = Write { key: context.key(), admit: Admit::Object, fresh: false, dry_run };
+    let written = write::write(context, write, |old| {
+        let old = old.ok_or_else(|| context.not_found())?;
+        let (new, said) = context.complete(&patch.apply(context, old)?)?;
+        warnings = said;
+        Ok(Decision::Put(update::successor(context, old, new)?))
+    });
+    let written = written.await?;
+    write::answer(context, written, warnings)
 }

@@ -5,16 +5,18 @@ use serde_json::{Value, json};
 use crate::api::meta::{ObjectExt, format_time};
 use crate::api::resources::table;
 use crate::api::selector::LabelSelector;
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{Entry, ListQuery, StorageError};
+use crate::api::status::{ApiError, Reason};
+use crate::controlplane::storage::ListQuery;
 
 use super::super::admission::Operation;
 use super::super::context::RequestContext;
+use super::super::convert;
 use super::super::request::RequestInfo;
+use super::super::reservation::Reservations;
 use super::super::wire;
 use super::delete::delete_object;
 use super::delete_plan::DeleteOptions;
-use super::write::{Attempt, Step};
+use super::write::{self, Admit, Decision, Write};
 use super::{Answer, RequestBody};
 
 fn success() -> Value {
@@ -30,20 +32,20 @@ pub async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answe
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
     let mut attributes = context.attributes(Operation::Create, Some(binding), None, dry_run);
-    let _hold = context.engine.admission.mutate(&mut attributes).await?;
-    let _admitted = context.engine.admission.validate(&attributes).await?;
+    let mut reservations = context.engine.admission.mutate(&mut attributes).await?;
+    context.engine.admission.validate(&attributes, &mut reservations).await?;
     let binding = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
-    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
-    loop {
-        let pod = attempt.standing(context)?;
-        let bound = bound(&pod, &binding, context.engine.clock.now())
-            .map_err(|why| ApiError::conflict("", "pods/binding", &context.info.name, &why))?;
-        if attempt.commit(context, Step::Put(bound)).await?.is_some() {
-            let mut response = wire::json(StatusCode::CREATED, &success());
-            wire::warn(&mut response, &warnings);
-            return Ok(response);
-        }
-    }
+    let write = Write { key: context.key(), admit: Admit::Nothing, fresh: false, dry_run };
+    let written = write::write(context, write, |pod| {
+        let pod = pod.ok_or_else(|| context.not_found())?;
+        bound(pod, &binding, context.engine.clock.now())
+            .map(Decision::Put)
+            .map_err(|why| ApiError::conflict("", "pods/binding", &context.info.name, &why))
+    });
+    written.await?;
+    let mut response = context.answer_document(StatusCode::CREATED, &success());
+    wire::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// The Pod on the node that the binding names, or why it cannot be there.
@@ -108,24 +110,32 @@ pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
     let (options, dry_run) = DeleteOptions::read(eviction.get("deleteOptions"), &context.params)?;
-    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
-    let pod = attempt.standing(context)?;
+    let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    let pod = context.read(&entry)?;
     if let Some(why) = options.broken_precondition(&pod) {
         return Err(context.conflict(&why));
     }
-    let admitted = context.attributes(Operation::Create, Some(eviction), None, dry_run);
-    let _admitted = context.engine.admission.validate(&admitted).await?;
+    let attributes = context.attributes(Operation::Create, Some(eviction), None, dry_run);
+    context.engine.admission.validate(&attributes, &mut Reservations::default()).await?;
     if needs_budget(&pod) {
         spend_budget(context, &pod, dry_run).await?;
-        // The condition tells a Job's controller, among others, that the Pod did not fail by its own doing. Losing the race
-        // for it to another writer changes nothing about the eviction.
-        let marked = disrupted(&pod, context.engine.clock.now());
-        attempt.commit(context, Step::Put(marked)).await?;
+        mark_disrupted(context, dry_run).await?;
     }
-    let kind = RequestInfo { subresource: String::new(), ..context.info.clone() };
-    let delete = RequestContext { info: &kind, handler: None, params: context.params.clone(), ..*context };
-    delete_object(&delete, &context.info.name, &options, dry_run).await?;
-    Ok(wire::json(StatusCode::CREATED, &success()))
+    let info = RequestInfo { subresource: String::new(), ..context.info.clone() };
+    let delete = RequestContext { info: &info, handler: None, params: context.params.clone(), ..*context };
+    delete_object(&delete, &options, dry_run).await?;
+    Ok(context.answer_document(StatusCode::CREATED, &success()))
+}
+
+/// The condition tells a Job's controller, among others, that the Pod did not fail by its own doing.
+async fn mark_disrupted(context: &RequestContext<'_>, dry_run: bool) -> Result<(), ApiError> {
+    let now = context.engine.clock.now();
+    let write = Write { key: context.key(), admit: Admit::Nothing, fresh: false, dry_run };
+    let written = write::write(context, write, |pod| {
+        let pod = pod.ok_or_else(|| context.not_found())?;
+        Ok(Decision::Put(disrupted(pod, now)))
+    });
+    written.await.map(drop)
 }
 
 /// Pods that have ended, were never placed, or are going anyway disrupt nothing.
@@ -150,40 +160,37 @@ fn disrupted(pod: &Value, now: Timestamp) -> Value {
 
 /// Takes one disruption from the budget that covers the Pod; 429 if it has none left.
 async fn spend_budget(context: &RequestContext<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
-    let store = context.engine.store.as_ref();
     let budgets = table()
         .find("policy", "v1", "poddisruptionbudgets")
         .ok_or_else(|| ApiError::internal("there is no resource for disruption budgets"))?;
-    let place = super::super::convert::collection(&budgets);
-    loop {
-        let query = ListQuery { prefix: place.prefix(&context.info.namespace), ..ListQuery::default() };
-        let listing = store.list(query).await?;
-        let mut covering = Vec::new();
-        for entry in &listing.entries {
-            let budget: Value = serde_json::from_slice(&entry.data).map_err(ApiError::internal)?;
-            if covers(&budget, pod) {
-                covering.push((entry.clone(), budget));
-            }
+    let prefix = convert::collection(&budgets).prefix(&context.info.namespace);
+    let listing = context.engine.store.list(ListQuery { prefix, ..ListQuery::default() }).await?;
+    let mut covering = Vec::new();
+    for entry in &listing.entries {
+        if covers(&convert::read(&budgets, &entry.data)?, pod) {
+            covering.push(entry);
         }
-        let (entry, budget): (std::sync::Arc<Entry>, Value) = match covering.len() {
-            0 => return Ok(()),
-            1 => covering.remove(0),
-            _ => {
-                return Err(ApiError::internal(
-                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-                ));
-            }
-        };
-        let Some(spent) = spent(&budget, pod, context.engine.clock.now())? else { return Ok(()) };
-        if dry_run {
-            return Ok(());
+    }
+    let key = match covering.as_slice() {
+        [] => return Ok(()),
+        [entry] => entry.key.to_string(),
+        _ => {
+            return Err(ApiError::internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
         }
-        let payload = super::super::convert::payload(&budgets, spent)?;
-        match store.update_if(entry.key.to_string(), entry.revision, payload).await {
-            Ok(_) => return Ok(()),
-            Err(StorageError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
+    };
+    let now = context.engine.clock.now();
+    let budget = RequestContext { resource: &budgets, params: context.params.clone(), ..*context };
+    let write = Write { key, admit: Admit::Nothing, fresh: false, dry_run };
+    let written = write::write(&budget, write, |budget| match budget {
+        // It has gone meanwhile, and covers nothing any more.
+        None => Err(context.not_found()),
+        Some(budget) => Ok(spent(budget, pod, now)?.map_or(Decision::Keep, Decision::Put)),
+    });
+    match written.await {
+        Err(ApiError { reason: Reason::NotFound, .. }) => Ok(()),
+        done => done.map(drop),
     }
 }
 

@@ -8,8 +8,8 @@ use crate::api::validate::FieldError;
 use super::super::context::RequestContext;
 use super::super::wire;
 use super::patch::Patch;
-use super::write::{self, Attempt, Outcome};
-use super::{Answer, RequestBody};
+use super::write::{self, Admit, Decision, Outcome, Write};
+use super::{Answer, RequestBody, update};
 
 /// Reads or writes the Scale of an object.
 pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
@@ -25,57 +25,52 @@ pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer
 async fn get(context: &RequestContext<'_>) -> Answer {
     context.check_single()?;
     let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
-    Ok(wire::value(StatusCode::OK, context.accept, &scale_of(&context.read(&entry)?)))
+    Ok(context.answer_document(StatusCode::OK, &scale_of(&context.read(&entry)?)))
 }
 
 /// Replaces the Scale: the replicas are all that can change.
 async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     let (scale, warnings) = context.decode(body)?;
-    write(context, &warnings, |_| Ok(scale.clone())).await
+    rescale(context, &warnings, |_| Ok(scale.clone())).await
 }
 
 /// Patches the Scale.
 async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     let patch = Patch::read(body)?;
-    write(context, &[], |scale| Ok(context.complete(&patch.apply(context, scale)?)?.0)).await
+    rescale(context, &[], |scale| Ok(context.complete(&patch.apply(context, scale)?)?.0)).await
 }
 
-async fn write(
+async fn rescale(
     context: &RequestContext<'_>,
     warnings: &[String],
     mut wanted: impl FnMut(&Value) -> Result<Value, ApiError> + Send,
 ) -> Answer {
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
-    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
-    loop {
-        let old = attempt.standing(context)?;
-        let scale = wanted(&scale_of(&old))?;
-        check(&scale)?;
-        let mut new = old.clone();
-        new["spec"]["replicas"] = scale.int_at("/spec/replicas").unwrap_or(0).into();
-        for field in ["resourceVersion", "uid", "name", "namespace"] {
-            let said =
-                scale.meta().and_then(|meta| meta.get(field)).and_then(Value::as_str).unwrap_or_default();
-            if !said.is_empty() {
-                new.meta_mut().insert(field.to_owned(), said.into());
-            }
+    let write = Write { key: context.key(), admit: Admit::Object, fresh: false, dry_run };
+    let written = write::write(context, write, |old| {
+        let old = old.ok_or_else(|| context.not_found())?;
+        let new = scaled(old, &wanted(&scale_of(old))?)?;
+        Ok(Decision::Put(update::successor(context, old, new)?))
+    });
+    let (Outcome::Created(shown) | Outcome::Stands(shown) | Outcome::Removed(shown)) = written.await?.outcome;
+    let mut response = context.answer_document(StatusCode::OK, &scale_of(&shown.object(context)?));
+    wire::warn(&mut response, warnings);
+    Ok(response)
+}
+
+/// The object with the replicas of a Scale, and with what the Scale says about which object it is meant for.
+fn scaled(old: &Value, scale: &Value) -> Result<Value, ApiError> {
+    check(scale)?;
+    let mut new = old.clone();
+    new["spec"]["replicas"] = scale.int_at("/spec/replicas").unwrap_or(0).into();
+    for field in ["resourceVersion", "uid", "name", "namespace"] {
+        let said = scale.meta().and_then(|meta| meta.get(field)).and_then(Value::as_str).unwrap_or_default();
+        if !said.is_empty() {
+            new.meta_mut().insert(field.to_owned(), said.into());
         }
-        let prepared = write::prepare_update(context, &old, new, dry_run).await?;
-        let Some(outcome) = attempt.commit(context, write::Step::Put(prepared.object)).await? else {
-            continue;
-        };
-        if !dry_run {
-            prepared.reserved.commit();
-        }
-        let object = match outcome {
-            Outcome::Stored(entry) => context.read(&entry)?,
-            Outcome::Object(object) => object,
-        };
-        let mut response = wire::value(StatusCode::OK, context.accept, &scale_of(&object));
-        wire::warn(&mut response, warnings);
-        return Ok(response);
     }
+    Ok(new)
 }
 
 fn check(scale: &Value) -> Result<(), ApiError> {

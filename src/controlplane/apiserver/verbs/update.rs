@@ -1,61 +1,134 @@
-use http::StatusCode;
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 
 use super::super::context::RequestContext;
-use super::write::{self, Attempt, Step};
+use super::super::projection;
+use super::write::{self, Admit, Decision, Write};
 use super::{Answer, RequestBody, create};
 
 /// Replaces an object, or what a subresource shows of it, by the body.
 pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
-    let (object, mut warnings) = context.decode(body)?;
-    if may_create(context) && context.engine.store.get(&context.key()).await?.is_none() {
-        return create_by_update(context, object, dry_run, warnings).await;
-    }
-    let mut attempt = Attempt::begin(context, context.key(), dry_run).await?;
-    loop {
-        let old = attempt.standing(context)?;
-        let prepared = write::prepare_update(context, &old, object.clone(), dry_run).await?;
-        if let Some(outcome) = attempt.commit(context, settle(&old, prepared.object)).await? {
-            if !dry_run {
-                prepared.reserved.commit();
-            }
-            warnings.extend(prepared.warnings);
-            return write::answer(context, StatusCode::OK, &outcome, &warnings);
-        }
-    }
+    let (object, warnings) = context.decode(body)?;
+    let write = Write { key: context.key(), admit: Admit::Object, fresh: false, dry_run };
+    let written = write::write(context, write, |old| match old {
+        Some(old) => Ok(Decision::Put(successor(context, old, object.clone())?)),
+        None if creates(context) => first(context, object.clone()).map(Decision::Put),
+        None => Err(context.not_found()),
+    });
+    write::answer(context, written.await?, warnings)
 }
 
-fn may_create(context: &RequestContext<'_>) -> bool {
+fn creates(context: &RequestContext<'_>) -> bool {
     context.handler.is_none() && context.resource.created_by_update
 }
 
-async fn create_by_update(
-    context: &RequestContext<'_>,
-    object: Value,
-    dry_run: bool,
-    mut warnings: Vec<String>,
-) -> Answer {
-    if object.name() != context.info.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            object.name(),
-            context.info.name
-        )));
-    }
+/// The object of an update that creates it.
+fn first(context: &RequestContext<'_>, mut object: Value) -> Result<Value, ApiError> {
+    check_names(context, &mut object)?;
     if !object.uid().is_empty() || !matches!(object.resource_version(), "" | "0") {
         return Err(context.not_found());
     }
-    let (outcome, said) = create::create_object(context, object, dry_run).await?;
-    warnings.extend(said);
-    write::answer(context, StatusCode::CREATED, &outcome, &warnings)
+    create::settle(context, &mut object)?;
+    Ok(object)
 }
 
-/// Put the new state, or, if an object that is being deleted has lost its last finalizer, remove it.
-pub fn settle(old: &Value, new: Value) -> Step {
-    if write::is_over(old, &new) { Step::Remove(new) } else { Step::Put(new) }
+/// Makes `new` what may replace `old`: checks preconditions, carries over what only the server sets, runs the strategy. Both are
+/// in the request's version. Fails if the object is not the one that the URL names, or not the one that `new` is meant to replace.
+pub fn successor(context: &RequestContext<'_>, old: &Value, mut new: Value) -> Result<Value, ApiError> {
+    check_names(context, &mut new)?;
+    check_preconditions(context, old, &new)?;
+    carry_over(old, &mut new);
+    projection::apply(context.resource, context.part(), &mut new, old);
+    Ok(new)
+}
+
+/// The object must be the one that the URL names.
+fn check_names(context: &RequestContext<'_>, new: &mut Value) -> Result<(), ApiError> {
+    let (name, namespace) = (new.name(), new.namespace());
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            context.info.name
+        )));
+    }
+    if name != context.info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            context.info.name
+        )));
+    }
+    if !context.resource.namespaced {
+        new.meta_mut().remove("namespace");
+        return Ok(());
+    }
+    if namespace.is_empty() {
+        new.meta_mut().insert("namespace".to_owned(), context.info.namespace.as_str().into());
+        return Ok(());
+    }
+    if namespace != context.info.namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            context.info.namespace
+        )));
+    }
+    Ok(())
+}
+
+/// A `uid` or `resourceVersion` in the object says which state it is meant to replace.
+fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let version = new.resource_version();
+    if !version.is_empty() && version != "0" && version != old.resource_version() {
+        return Err(context.modified());
+    }
+    let uid = new.uid();
+    if !uid.is_empty() && uid != old.uid() {
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+             UID in precondition: {uid}, UID in object meta: {}",
+            context.key(),
+            old.uid()
+        );
+        return Err(context.conflict(&why));
+    }
+    Ok(())
+}
+
+/// What clients may leave out, or may not change.
+fn carry_over(old: &Value, new: &mut Value) {
+    const FIXED: [&str; 6] = [
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    let meta = new.meta_mut();
+    meta.remove("selfLink");
+    meta.remove("managedFields");
+    for field in FIXED {
+        match old.meta().and_then(|meta| meta.get(field)) {
+            Some(value) => meta.insert(field.to_owned(), value.clone()),
+            None => meta.remove(field),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_server_sets_what_it_set() {
+        let old = json!({"metadata": {"name": "a", "uid": "u", "creationTimestamp": "t", "generation": 3}});
+        let mut new = json!({"metadata": {"name": "a", "uid": "other", "deletionTimestamp": "now", "managedFields": []}});
+        carry_over(&old, &mut new);
+        assert_eq!(new, old);
+    }
 }

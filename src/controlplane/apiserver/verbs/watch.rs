@@ -13,15 +13,15 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{Batch, Entry, StorageError, Watch};
-use crate::rt::{Clock, Stop};
+use crate::rt::Stop;
 
 use super::super::context::RequestContext;
 use super::super::selection::Selection;
 use super::super::wire;
 use super::Answer;
+use super::list;
 use super::list_plan::{ListOptions, Snapshot, Start};
-use super::watch_encoder::{WatchEncoder, error_frame};
-use super::{included, list, watch_encoder};
+use super::watch_encoder::WatchEncoder;
 
 /// How often a quiet watch says how far it is, as upstream does.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -35,18 +35,17 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
     let options = ListOptions::read(&context.params)?;
     let start = options.start()?;
     let encoder = WatchEncoder {
-        resource: context.resource.clone(),
-        shape: context.accept.shape,
-        include: included(&context.params),
+        encoder: context.encoder(),
         selection: Selection::read(context.resource, &context.params, context.only_name())?,
     };
+    let content_type = context.media.format.stream_type();
     let lifetime = lifetime(context.params.integer("timeoutSeconds")?);
     let bookmarks = context.params.flag("allowWatchBookmarks");
     let begun = match begin(context, &encoder, start).await {
         Ok(begun) => begun,
         // Once a request is understood, a watch that cannot start says so in its first event.
         Err(error @ ApiError { code: 410, .. }) => {
-            return Ok(wire::raw(StatusCode::OK, Body::from(error_frame(&error))));
+            return Ok(wire::raw(StatusCode::OK, content_type, encoder.error(&error)));
         }
         Err(error) => return Err(error),
     };
@@ -55,7 +54,6 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
         initial: begun.initial.into(),
         end_of_initial: begun.announce.then_some(begun.revision),
         encoder,
-        clock: context.engine.clock.clone(),
         stop: context.engine.stop.clone(),
         deadline: Box::pin(tokio::time::sleep(lifetime)),
         bookmarks: bookmarks.then(|| {
@@ -70,7 +68,7 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
         let chunk = state.chunk().await?;
         Some((Ok::<_, Infallible>(chunk), state))
     }));
-    Ok(wire::raw(StatusCode::OK, body))
+    Ok(wire::raw(StatusCode::OK, content_type, body))
 }
 
 fn lifetime(seconds: Option<i64>) -> Duration {
@@ -126,7 +124,6 @@ struct Streaming {
     initial: VecDeque<Arc<Entry>>,
     end_of_initial: Option<u64>,
     encoder: WatchEncoder,
-    clock: Arc<dyn Clock>,
     stop: Stop,
     deadline: Pin<Box<Sleep>>,
     bookmarks: Option<Interval>,
@@ -205,7 +202,6 @@ impl Streaming {
     }
 
     fn frame_initial(&mut self) {
-        let now = self.clock.now();
         let mut size: usize = self.behind.iter().map(Bytes::len).sum();
         while size < CHUNK {
             let Some(entry) = self.initial.pop_front() else {
@@ -214,7 +210,7 @@ impl Streaming {
                 }
                 return;
             };
-            let frame = self.encoder.initial(&entry, now);
+            let frame = self.encoder.initial(&entry);
             size += frame.len();
             self.behind.push_back(frame);
         }
@@ -223,13 +219,12 @@ impl Streaming {
     fn take(&mut self, batch: Result<Batch, StorageError>) {
         match batch {
             Ok(batch) => {
-                let now = self.clock.now();
-                let frames = batch.events.iter().filter_map(|event| self.encoder.event(event, now));
+                let frames = batch.events.iter().filter_map(|event| self.encoder.event(event));
                 self.behind.extend(frames);
             }
             Err(error) => {
                 self.over = true;
-                self.behind.push_back(watch_encoder::error_frame(&watch_error(error)));
+                self.behind.push_back(self.encoder.error(&watch_error(error)));
             }
         }
     }

@@ -1,22 +1,11 @@
-use std::sync::Arc;
-
-use bytes::{BufMut, Bytes, BytesMut};
-use jiff::Timestamp;
+use bytes::Bytes;
 use serde_json::json;
 
-use crate::api::resources::Resource;
 use crate::api::status::ApiError;
-use crate::api::table::IncludeObject;
 use crate::controlplane::storage::{Entry, Event, EventKind};
 
-use super::super::convert;
 use super::super::selection::Selection;
-use super::super::wire::{self, Shape};
-
-/// Slots of [`Event::encoded`]: what all readers of one form share.
-const PLAIN: usize = 0;
-const PARTIAL: usize = 1;
-const TABLE: usize = 2;
+use super::super::wire::Encoder;
 
 /// What an event is to one watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,64 +51,43 @@ impl Change {
 
 /// How one watch's frames are made.
 pub struct WatchEncoder {
-    pub resource: Arc<Resource>,
-    pub shape: Shape,
-    pub include: IncludeObject,
+    pub encoder: Encoder,
     pub selection: Selection,
 }
 
 impl WatchEncoder {
     /// The frame of an event, if it is one for this watcher. What the event is to everybody is encoded once for all.
-    pub fn event(&self, event: &Event, now: Timestamp) -> Option<Bytes> {
+    pub fn event(&self, event: &Event) -> Option<Bytes> {
         let natural = Change::plain(event);
         let change = if self.selection.is_all() {
             natural
         } else {
             Change::seen(event, |entry| self.selection.matches(entry))?
         };
-        if change == natural && !convert::converts(&self.resource) {
-            let slot = match self.shape {
-                Shape::Plain => Some(PLAIN),
-                Shape::Partial => Some(PARTIAL),
-                Shape::Table => (self.include == IncludeObject::Metadata).then_some(TABLE),
-            };
-            if let Some(slot) = slot {
-                return Some(event.encoded(slot, |event| self.frame(natural, &event.entry, None, now)));
-            }
-        }
+        let shared = (change == natural).then(|| self.encoder.slot()).flatten();
         // An object that stopped matching is shown as it last did, at the revision of the change.
         let gone = (change == Change::Deleted && event.kind == EventKind::Put)
-            .then_some(event.prev.as_ref())
+            .then_some(event.prev.as_deref())
             .flatten();
-        Some(match gone {
-            Some(prev) => self.frame(change, prev, Some(event.revision), now),
-            None => self.frame(change, &event.entry, None, now),
-        })
+        let frame = match (shared, gone) {
+            (Some(slot), _) => event.encodings.get(slot, || self.entry(natural, &event.entry)),
+            (None, Some(prev)) => {
+                let object = self.encoder.entry_at(prev, event.revision);
+                object.map(|object| self.encoder.frame(change.word(), &object))
+            }
+            (None, None) => self.entry(change, &event.entry),
+        };
+        Some(frame.unwrap_or_else(|error| self.encoder.error_frame(&error)))
     }
 
     /// The frame of an object that the watch starts with.
-    pub fn initial(&self, entry: &Arc<Entry>, now: Timestamp) -> Bytes {
-        self.frame(Change::Added, entry, None, now)
+    pub fn initial(&self, entry: &Entry) -> Bytes {
+        let frame = self.entry(Change::Added, entry);
+        frame.unwrap_or_else(|error| self.encoder.error_frame(&error))
     }
 
-    fn frame(&self, change: Change, entry: &Entry, revision: Option<u64>, now: Timestamp) -> Bytes {
-        let data = revision.map_or_else(|| entry.data.clone(), |revision| entry.data_at(revision));
-        let converts = convert::converts(&self.resource);
-        match self.shape {
-            Shape::Plain if !converts => enclose(change.word(), &data),
-            Shape::Partial => enclose(change.word(), &wire::partial(&data)),
-            Shape::Plain | Shape::Table => match convert::read(&self.resource, &data) {
-                Ok(object) if self.shape == Shape::Plain => {
-                    enclose(change.word(), object.to_string().as_bytes())
-                }
-                Ok(object) => {
-                    let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                    let table = convert::table_of(&self.resource, &[object], meta, self.include, now);
-                    enclose(change.word(), table.to_string().as_bytes())
-                }
-                Err(error) => error_frame(&error),
-            },
-        }
+    fn entry(&self, change: Change, entry: &Entry) -> Result<Bytes, ApiError> {
+        Ok(self.encoder.frame(change.word(), &self.encoder.entry(entry)?))
     }
 
     /// Says that everything up to `revision` has been delivered.
@@ -128,39 +96,24 @@ impl WatchEncoder {
         if initial_events_end {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self.shape {
-            Shape::Plain => json!({
-                "kind": self.resource.kind,
-                "apiVersion": self.resource.api_version(),
-                "metadata": meta,
-            }),
-            Shape::Partial => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
-            }
-            Shape::Table => convert::table_of(&self.resource, &[], meta, self.include, Timestamp::UNIX_EPOCH),
-        };
-        enclose("BOOKMARK", object.to_string().as_bytes())
+        match self.encoder.bookmark(meta) {
+            Ok(object) => self.encoder.frame("BOOKMARK", &object),
+            Err(error) => self.encoder.error_frame(&error),
+        }
     }
-}
 
-/// The frame that ends a watch that cannot go on.
-pub fn error_frame(error: &ApiError) -> Bytes {
-    enclose("ERROR", error.to_status().to_string().as_bytes())
-}
-
-fn enclose(kind: &str, object: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(object.len() + 40);
-    frame.put_slice(b"{\"type\":\"");
-    frame.put_slice(kind.as_bytes());
-    frame.put_slice(b"\",\"object\":");
-    frame.put_slice(object);
-    frame.put_slice(b"}\n");
-    frame.freeze()
+    /// The frame that ends a watch that cannot go on.
+    pub fn error(&self, error: &ApiError) -> Bytes {
+        self.encoder.error_frame(error)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::controlplane::storage::Encodings;
 
     fn entry(label: &str) -> Arc<Entry> {
         let attrs: Vec<(Box<str>, Box<str>)> = vec![("l:app".into(), label.into())];
@@ -172,6 +125,7 @@ mod tests {
             revision: 1,
             created: 1,
             expires: None,
+            encodings: Encodings::default(),
         })
     }
 

@@ -1,7 +1,9 @@
-//! What goes over the wire: query parameters, accepted forms, request bodies, stored bytes, answers.
+//! What goes over the wire: query parameters, media types, request bodies, stored bytes, and the one encoder of answers.
 
 mod body;
 mod encode;
+mod encoder;
+mod joined;
 mod negotiate;
 mod page;
 mod params;
@@ -9,7 +11,8 @@ mod respond;
 
 pub(super) use body::{decode_object, decode_options, read_body};
 pub(super) use encode::{attrs, payload};
-pub(super) use negotiate::{Accept, Shape, wants_aggregated_discovery};
+pub(super) use encoder::Encoder;
+pub(super) use negotiate::{Format, MediaType, Offer, Shape, wants_aggregated_discovery};
 pub(super) use page::Continue;
 pub(super) use params::Params;
-pub(super) use respond::{Joined, error, json, partial, raw, value, warn};
+pub(super) use respond::{error, json, raw, value, warn};

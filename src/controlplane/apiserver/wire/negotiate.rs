@@ -1,39 +1,83 @@
+use crate::api::protobuf;
 use crate::api::status::ApiError;
 
-/// In which form objects are answered.
+/// How bytes are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Format {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => protobuf::CONTENT_TYPE,
+        }
+    }
+
+    /// The type of a stream of watch events.
+    pub fn stream_type(self) -> &'static str {
+        match self {
+            Self::Json | Self::Yaml => "application/json",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+}
+
+/// What objects are shown as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
     /// The objects themselves.
     #[default]
     Plain,
-    /// `meta.k8s.io/v1` Table.
-    Table,
     /// `meta.k8s.io/v1` PartialObjectMetadata, or its list.
     Partial,
+    /// `meta.k8s.io/v1` Table.
+    Table,
 }
 
-/// What the client accepts, and we answer.
+/// What an answer is: how it is written, and what is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accept {
+pub struct MediaType {
+    pub format: Format,
     pub shape: Shape,
-    pub yaml: bool,
 }
 
-impl Accept {
-    /// The first form in the header, by preference, that we can answer; 406 if there is none.
-    pub fn negotiate(header: Option<&str>) -> Result<Self, ApiError> {
+/// What a request can be answered with, beside JSON objects.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offer {
+    pub yaml: bool,
+    /// The kind has protobuf field numbers.
+    pub protobuf: bool,
+    /// Tables and metadata alone.
+    pub shapes: bool,
+}
+
+impl Offer {
+    /// Any format, and objects only: what errors are answered in.
+    pub const ERRORS: Self = Self { yaml: true, protobuf: true, shapes: false };
+}
+
+impl MediaType {
+    /// The first media type in the header, by preference, that is on offer; 406 if there is none.
+    pub fn negotiate(header: Option<&str>, offer: Offer) -> Result<Self, ApiError> {
         let Some(header) = header.filter(|header| !header.trim().is_empty()) else {
             return Ok(Self::default());
         };
         if header == "application/json" || header == "*/*" {
             return Ok(Self::default());
         }
-        let found = clauses(header).into_iter().find_map(|clause| clause.accept());
-        found.ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))
-    }
-
-    pub fn content_type(self) -> &'static str {
-        if self.yaml { "application/yaml" } else { "application/json" }
+        let found = clauses(header).into_iter().find_map(|clause| clause.media_type(offer));
+        found.ok_or_else(|| {
+            let mut offered = vec![Format::Json.content_type()];
+            offered.extend(offer.yaml.then_some(Format::Yaml.content_type()));
+            offered.extend(offer.protobuf.then_some(Format::Protobuf.content_type()));
+            ApiError::not_acceptable(&offered)
+        })
     }
 }
 
@@ -63,20 +107,25 @@ impl Clause<'_> {
         matches!(self.media, "application/json" | "*/*" | "application/*")
     }
 
-    fn accept(&self) -> Option<Accept> {
-        let yaml = self.media == "application/yaml";
-        if !yaml && !self.is_json() {
-            return None;
-        }
+    fn media_type(&self, offer: Offer) -> Option<MediaType> {
+        let format = match self.media {
+            _ if self.is_json() => Format::Json,
+            "application/yaml" if offer.yaml => Format::Yaml,
+            protobuf::CONTENT_TYPE if offer.protobuf => Format::Protobuf,
+            _ => return None,
+        };
         let meta = self.param("g").is_none_or(|group| group == "meta.k8s.io")
             && self.param("v").is_none_or(|version| version == "v1");
         let shape = match self.param("as") {
             None => Shape::Plain,
-            Some("Table") if meta => Shape::Table,
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta => Shape::Partial,
+            // Tables have no protobuf message.
+            Some("Table") if offer.shapes && meta && format != Format::Protobuf => Shape::Table,
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if offer.shapes && meta => {
+                Shape::Partial
+            }
             Some(_) => return None,
         };
-        Some(Accept { shape, yaml })
+        Some(MediaType { format, shape })
     }
 }
 
@@ -100,32 +149,55 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
 mod tests {
     use super::*;
 
-    fn check(header: &str, expect: Option<(Shape, bool)>) {
-        let found = Accept::negotiate(Some(header)).ok().map(|accept| (accept.shape, accept.yaml));
+    const ALL: Offer = Offer { yaml: true, protobuf: true, shapes: true };
+
+    fn check(offer: Offer, header: &str, expect: Option<(Shape, Format)>) {
+        let found = MediaType::negotiate(Some(header), offer).ok().map(|media| (media.shape, media.format));
         assert_eq!(found, expect, "{header}");
     }
 
     #[test]
     fn the_first_form_we_know_is_answered() {
-        check("", Some((Shape::Plain, false)));
-        check("application/json, */*", Some((Shape::Plain, false)));
-        check("application/vnd.kubernetes.protobuf,application/json", Some((Shape::Plain, false)));
-        check("application/vnd.kubernetes.protobuf", None);
-        check("application/yaml", Some((Shape::Plain, true)));
-        check("text/html;q=0.9, application/json;q=0.5", Some((Shape::Plain, false)));
+        use Format::{Json, Protobuf, Yaml};
+        use Shape::{Partial, Plain, Table};
+        check(ALL, "", Some((Plain, Json)));
+        check(ALL, "application/json, */*", Some((Plain, Json)));
+        check(ALL, "application/vnd.kubernetes.protobuf,application/json", Some((Plain, Protobuf)));
+        check(ALL, "application/vnd.kubernetes.protobuf;stream=watch", Some((Plain, Protobuf)));
+        check(ALL, "application/yaml", Some((Plain, Yaml)));
+        check(ALL, "text/html;q=0.9, application/json;q=0.5", Some((Plain, Json)));
         check(
+            ALL,
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-            Some((Shape::Table, false)),
+            Some((Table, Json)),
         );
+        check(ALL, "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some((Plain, Json)));
+        check(ALL, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", Some((Partial, Json)));
         check(
-            "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-            Some((Shape::Plain, false)),
+            ALL,
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            Some((Partial, Protobuf)),
         );
+        check(ALL, "application/json;as=Unknown;v=v1;g=meta.k8s.io", None);
+        check(ALL, "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_answered() {
+        let none = Offer::default();
+        check(none, "application/json;as=Table;v=v1;g=meta.k8s.io", None);
         check(
-            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-            Some((Shape::Partial, false)),
+            none,
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            Some((Shape::Plain, Format::Json)),
         );
-        check("application/json;as=Unknown;v=v1;g=meta.k8s.io", None);
+        check(none, "application/vnd.kubernetes.protobuf", None);
+        check(none, "application/yaml", None);
+        check(
+            none,
+            "application/vnd.kubernetes.protobuf,application/json",
+            Some((Shape::Plain, Format::Json)),
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::controlplane::storage::Entry;
+use crate::controlplane::storage::{Encodings, Entry};
 
 const NEVER: i64 = i64::MIN;
 const NOWHERE: u32 = u32::MAX;
@@ -64,7 +64,8 @@ pub(super) fn decode(revision: u64, record: &[u8]) -> Option<Entry> {
             Some(span)
         }
     };
-    Some(Entry { key, data, revision_span, attrs: attrs.into(), revision, created, expires })
+    let encodings = Encodings::default();
+    Some(Entry { key, data, revision_span, attrs: attrs.into(), revision, created, expires, encodings })
 }
 
 struct Reader<'a>(&'a [u8]);
