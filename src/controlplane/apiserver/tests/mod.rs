@@ -2,7 +2,9 @@
 
 mod basics;
 mod faults;
+mod media;
 mod pods;
+mod reservations;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +45,12 @@ struct Server {
 
 impl Server {
     async fn new() -> Self {
+        Self::over(storage::memory()).await
+    }
+
+    /// A server over a store of the test's own.
+    async fn over(store: Arc<dyn Store>) -> Self {
         let clock = TestClock::default();
-        let store = storage::memory();
         let options = Options {
             store: store.clone(),
             clock: Arc::new(clock.clone()),
