@@ -63,6 +63,10 @@ impl Store for Slow {
         self.inner.revision()
     }
 
+    fn failed(&self) -> BoxFuture<'_, Arc<str>> {
+        self.inner.failed()
+    }
+
     fn healthy(&self) -> Result<(), StorageError> {
         self.inner.healthy()
     }
