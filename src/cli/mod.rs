@@ -4,6 +4,7 @@ mod cluster;
 mod completion;
 mod exit;
 mod image;
+mod inspect;
 mod kubeconfig;
 mod node;
 mod output;
@@ -40,6 +41,9 @@ enum Command {
     /// Images on the nodes of a cluster.
     #[command(subcommand)]
     Image(image::Command),
+    /// What would happen in a cluster, and why.
+    #[command(subcommand)]
+    Inspect(inspect::Command),
     /// The version of minik, of the Kubernetes API it offers, and of Docker.
     Version(version::Args),
     /// A completion script for a shell.
@@ -92,6 +96,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Cluster(command) => cluster::run(command, &output, &stop).await,
         Command::Kubeconfig(command) => kubeconfig::run(command, &output).await,
         Command::Image(command) => image::run(command, &output).await,
+        Command::Inspect(command) => inspect::run(command, &output).await,
         Command::Version(args) => version::run(&args, &output).await,
         Command::Completion(args) => completion::run(&args),
         Command::Node(_) => Ok(()),

@@ -17,8 +17,8 @@ const RETRY: Duration = Duration::from_millis(15);
 /// How many of a container's last lines an error shows.
 const LOG_LINES: usize = 20;
 
-/// A client with the administrator's identity.
-pub(super) fn client(access: &Access) -> Result<Client, ClusterError> {
+/// A client with the administrator's identity. Fails when the access that was read is unusable.
+pub fn client(access: &Access) -> Result<Client, ClusterError> {
     let fail = |error: &dyn std::fmt::Display| ClusterError::Client(error.to_string());
     let url: http::Uri = access.server.parse().map_err(|error: http::uri::InvalidUri| fail(&error))?;
     let mut config = kube::Config::new(url);

@@ -5,6 +5,7 @@ pub mod cri;
 pub mod dns;
 pub mod kubelet;
 pub mod network;
+pub mod policy;
 pub mod prove;
 pub mod proxy;
 pub mod routes;

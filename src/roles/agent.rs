@@ -42,6 +42,7 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> 
         runtime,
         runtime_up,
         services: network.feed,
+        policies: network.policies,
         network_proven: network.proven,
         listener,
     };

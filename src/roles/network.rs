@@ -14,11 +14,11 @@ use tokio::sync::watch;
 
 use crate::config::NodeConfig;
 use crate::node::network::{Feed, announced, feed};
+use crate::node::policy::{self, Policies};
 use crate::node::prove::prove;
 use crate::node::{dns, proxy, routes};
 use crate::rt::Tasks;
 use crate::sys::exec::{ExecError, System};
-use crate::sys::iptables::PacketFilter;
 use crate::sys::netlink::{self, Link, Netlink};
 
 /// The interface that has the DNS address. Loopback rather than a dummy interface: the dummy module is missing on some
@@ -46,7 +46,7 @@ pub struct Options {
 }
 
 /// What others on the node take from its network.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handles {
     pub feed: Feed,
     /// The generation of the feed whose rules are in the kernel; 0 before the first.
@@ -55,6 +55,8 @@ pub struct Handles {
     pub proven: watch::Receiver<bool>,
     /// The LoadBalancer addresses that this node answers for; None until Services have been listed.
     pub announced: watch::Receiver<Option<BTreeSet<Ipv4Addr>>>,
+    /// Network policies, which a new Pod waits for.
+    pub policies: Policies,
     /// For what else has to be set on this node's interfaces.
     pub netlink: Netlink,
 }
@@ -69,7 +71,8 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
     netlink.add_address(&lo, config.dns_ip).await?;
     let address = SocketAddr::new(IpAddr::V4(config.dns_ip), DNS_PORT);
     let listeners = dns::Listeners::bind(address).await?;
-    let filter = PacketFilter::detect(Arc::new(System)).await?;
+    let backend = proxy::BackendKind::detect(Arc::new(System)).await?;
+    tracing::info!(?backend, "service rules");
 
     let feed = feed(&client, tasks);
     let upstream = dns::Upstream::of_node(IpAddr::V4(config.dns_ip)).unwrap_or_else(|error| {
@@ -87,13 +90,17 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
         proxy::Proxy {
             feed: feed.clone(),
             settings: settings(&config),
-            backend: proxy::open(proxy::BackendKind::default(), filter),
+            backend: proxy::open(backend, Arc::new(System)),
         },
         tasks,
     );
     let announced = announced(feed.clone(), config.node.clone(), tasks);
+    let policies = policy::run(
+        policy::Options { client, node: config.node.clone(), dns_ip: config.dns_ip, exec: Arc::new(System) },
+        tasks,
+    );
     let proven = follow_proof(&config, applied.clone(), tasks);
-    Ok(Handles { feed, applied, proven, announced, netlink })
+    Ok(Handles { feed, applied, proven, announced, policies, netlink })
 }
 
 fn settings(config: &NodeConfig) -> proxy::Settings {

@@ -6,15 +6,14 @@ use std::net::Ipv4Addr;
 use nix::libc;
 use rtnetlink::sys::{Socket, SocketAddr};
 
+use super::nfnetlink::{HEADER, attribute, find, messages};
+
 const NETLINK_NETFILTER: isize = 12;
 /// NFNL_SUBSYS_CTNETLINK, with the operations of that subsystem.
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
-const HEADER: usize = 16;
 /// struct nfgenmsg: family, version, resource id.
 const FAMILY: [u8; 4] = [libc::AF_INET as u8, 0, 0, 0];
-/// Attribute types lose these bits (nested, byte order) before they are compared.
-const TYPE_MASK: u16 = 0x3fff;
 
 /// The table could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -79,18 +78,6 @@ fn message(kind: u16, flags: i32, attributes: &[u8]) -> Vec<u8> {
     [length.as_slice(), &kind, &flags, &sequence_and_port, &FAMILY, attributes].concat()
 }
 
-/// The messages of one datagram: type and body.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
-        let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
-        let body = rest.get(HEADER..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
-    })
-}
-
 /// The error that a message is, if it is one; an error of 0 is an acknowledgement.
 fn outcome(kind: u16, body: &[u8]) -> Option<io::Error> {
     if i32::from(kind) != libc::NLMSG_ERROR {
@@ -109,26 +96,6 @@ const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = (4 + value.len()) as u16;
-    let mut bytes = [length.to_ne_bytes().as_slice(), &kind.to_ne_bytes(), value].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// The value of the first attribute of a type.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?) & TYPE_MASK;
-        let value = attributes.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
 
 fn address(tuple: &[u8], kind: u16) -> Option<Ipv4Addr> {
     let octets: [u8; 4] = find(find(tuple, CTA_TUPLE_IP)?, kind)?.try_into().ok()?;

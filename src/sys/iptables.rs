@@ -26,6 +26,16 @@ impl PacketFilter {
         Self { exec, variant: Variant::Default }
     }
 
+    /// The same for kernels without nf_tables.
+    pub fn legacy(exec: Arc<dyn Exec>) -> Self {
+        Self { exec, variant: Variant::Legacy }
+    }
+
+    /// Whether the kernel interface for kernels without nf_tables is used.
+    pub fn is_legacy(&self) -> bool {
+        self.variant == Variant::Legacy
+    }
+
     /// Finds out which kernel interface answers.
     pub async fn detect(exec: Arc<dyn Exec>) -> Result<Self, ExecError> {
         let default = Self::new(exec);

@@ -1,4 +1,4 @@
-//! The kernel seam: processes, mounts, cgroups, netlink, iptables; one recording fake for tests.
+//! The kernel seam: processes, mounts, cgroups, netlink, iptables, nftables; one recording fake for tests.
 
 pub mod cgroups;
 pub mod conntrack;
@@ -9,8 +9,10 @@ pub mod inotify;
 pub mod iptables;
 pub mod mounts;
 pub mod netlink;
+pub mod nftables;
 pub mod sysctl;
 
+mod nfnetlink;
 mod pipe;
 
 pub use pipe::{Pipe, PipeError, find_program};

@@ -11,6 +11,7 @@ use super::services::Services;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
+use crate::node::policy::Policies;
 use crate::rt::Tasks;
 
 /// What every part of the kubelet works with.
@@ -20,6 +21,7 @@ pub struct Context {
     pub runtime: Runtime,
     pub objects: Objects,
     pub services: Services,
+    pub policies: Policies,
     pub events: Recorder,
     pub tasks: Tasks,
     /// This machine's Node as the API server last told it.

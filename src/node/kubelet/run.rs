@@ -20,6 +20,7 @@ use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
 use crate::node::network::Feed;
+use crate::node::policy::Policies;
 use crate::rt::{SystemClock, Tasks};
 use crate::sys::identity::Machine;
 use crate::sys::{cgroups, inotify};
@@ -34,6 +35,8 @@ pub struct KubeletOptions {
     pub runtime_up: watch::Receiver<bool>,
     /// The cluster's Services, for Pods' environment variables.
     pub services: Feed,
+    /// Must hold for a Pod before its first container starts.
+    pub policies: Policies,
     /// True once the node's network has been proven: without it the node is not Ready.
     pub network_proven: watch::Receiver<bool>,
     /// Port 10250 on all addresses.
@@ -57,8 +60,16 @@ pub enum KubeletError {
 /// Fails when the kernel's limits are used up, when its folder cannot be made, or when its server cannot be set up.
 pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, KubeletError> {
     inotify::check_limits()?;
-    let KubeletOptions { config, identity, runtime, runtime_up, services, network_proven, listener } =
-        options;
+    let KubeletOptions {
+        config,
+        identity,
+        runtime,
+        runtime_up,
+        services,
+        policies,
+        network_proven,
+        listener,
+    } = options;
     let dir = Path::new(NodeConfig::STATE_DIR).join("kubelet");
     let folder = |source| KubeletError::Folder { path: dir.clone(), source };
     std::fs::create_dir_all(dir.join("pods")).map_err(folder)?;
@@ -68,6 +79,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         events: Recorder::start(client.clone(), "kubelet", &config.node, Arc::new(SystemClock), tasks),
         objects: Objects::new(client.clone(), tasks.clone()),
         services: Services::new(services),
+        policies,
         tasks: tasks.clone(),
         node: watch::Sender::new(Arc::default()),
         runtime: runtime.clone(),

@@ -60,7 +60,8 @@ impl Protocol {
         }
     }
 
-    fn parse(text: Option<&str>) -> Self {
+    /// The API's word for it; TCP where there is none.
+    pub fn parse(text: Option<&str>) -> Self {
         match text {
             Some("UDP") => Self::Udp,
             Some("SCTP") => Self::Sctp,

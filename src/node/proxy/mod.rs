@@ -5,18 +5,24 @@
 //!   ^ informers               | health checks, stale UDP flows
 //! ```
 //!
-//! Chains and their names follow kube-proxy's iptables mode, so what people know from there holds here.
+//! Tables, chains and their names follow kube-proxy's nftables and iptables modes, so what people know from there holds
+//! here. What somebody else deletes is put back: the kernel tells of it.
 
 mod backend;
 mod conntrack;
 mod endpoints;
 mod health;
+mod inspect;
 mod iptables;
 mod names;
+mod nftables;
 mod plan;
 mod sync;
+mod trace;
 
 pub use backend::{Backend, BackendKind, open};
 pub use endpoints::Target;
+pub use inspect::{Finding, inspect};
 pub use plan::{At, Frontend, FrontendKind, HealthCheck, Plan, Policy, Refusal, ServicePort, Settings, plan};
 pub use sync::{Proxy, run};
+pub use trace::{Fate, Packet, trace};

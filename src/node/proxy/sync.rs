@@ -1,17 +1,20 @@
 //! The loop that keeps the kernel as the plan says.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backend::Backend;
+use super::backend::{Applied, Backend};
 use super::conntrack::{Flows, stale};
 use super::health::HealthServers;
 use super::plan::{Plan, Settings, plan};
 use crate::node::network::Feed;
 use crate::rt::{Backoff, Tasks};
 use crate::sys::conntrack::forget_udp;
+use crate::sys::exec::ExecError;
+use crate::sys::nftables::Guard;
 
 /// A Service and its endpoints come as several changes, one after the other: so many are applied without a pause.
 const AT_ONCE: u32 = 4;
@@ -29,16 +32,17 @@ pub struct Proxy {
 ///
 /// The first changes after a pause are applied at once, and what comes while they are being applied goes together into
 /// the next. When that does not end, there is a pause before each that is as long as the last one took: under a storm of
-/// changes at most half of the time is spent on rules.
+/// changes at most half of the time is spent on rules. Rules that somebody else deletes are written again at once.
 pub fn run(proxy: Proxy, tasks: &Tasks) -> watch::Receiver<u64> {
     let (applied, seen) = watch::channel(0);
     let health = HealthServers::new(tasks.clone());
-    tasks.spawn_until_stop(follow(proxy, health, applied));
+    tasks.spawn_until_stop(follow(proxy, health, applied, tasks.clone()));
     seen
 }
 
-async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sender<u64>) {
+async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sender<u64>, tasks: Tasks) {
     let mut changes = proxy.feed.services();
+    let mut guard = Guard::open();
     let mut udp = Flows::new();
     let mut failures = 0;
     let mut in_a_row = 0;
@@ -49,10 +53,11 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
         let generation = *changes.borrow_and_update();
         let start = Instant::now();
         let plan = plan(&proxy.feed.read(), &proxy.settings);
-        match proxy.backend.apply(&plan).await {
+        match apply(proxy.backend.as_mut(), &mut guard, &plan).await {
             Ok(()) => {
                 failures = 0;
-                finish(&proxy, &mut health, &mut udp, plan).await;
+                health.update(&plan.health).await;
+                forget_stale(proxy.settings.node_ip, &mut udp, plan, &tasks).await;
                 applied.send_replace(generation);
             }
             Err(error) => {
@@ -75,8 +80,12 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
             tokio::time::sleep(took).await;
         }
         let idle = Instant::now();
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return std::future::pending().await },
+            () = guard.tampered(|other| proxy.backend.concerns(other)) => {
+                tracing::warn!("service rules were deleted by somebody else; writing them again");
+                proxy.backend.forget();
+            }
         }
         if idle.elapsed() > took {
             in_a_row = 0;
@@ -84,16 +93,26 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
     }
 }
 
-/// What follows once the rules hold.
-async fn finish(proxy: &Proxy, health: &mut HealthServers, udp: &mut Flows, plan: Plan) {
-    health.update(&plan.health).await;
+/// Applies the plan. What the kernel tells meanwhile is our own doing, except where it is more than that.
+async fn apply(backend: &mut dyn Backend, guard: &mut Guard, plan: &Plan) -> Result<(), ExecError> {
+    let Applied { by, transactions } = backend.apply(plan).await?;
+    guard.settle(by, transactions, |other| backend.concerns(other));
+    Ok(())
+}
+
+/// Once the rules hold, the kernel forgets the flows that began under other ones.
+async fn forget_stale(node_ip: Ipv4Addr, udp: &mut Flows, plan: Plan, tasks: &Tasks) {
     let old = std::mem::replace(udp, plan.udp);
     if old == *udp {
         return;
     }
-    match forget_udp(|flow| stale(&old, udp, proxy.settings.node_ip, flow)) {
-        Ok(0) => {}
-        Ok(count) => tracing::debug!(count, "stale UDP flows forgotten"),
-        Err(error) => tracing::warn!(%error, "stale UDP flows not forgotten"),
+    let new = udp.clone();
+    // Listing the kernel's flows takes as long as there are flows.
+    let forgotten = tasks.spawn_blocking(move || forget_udp(|flow| stale(&old, &new, node_ip, flow))).await;
+    match forgotten {
+        Ok(Ok(0)) => {}
+        Ok(Ok(count)) => tracing::debug!(count, "stale UDP flows forgotten"),
+        Ok(Err(error)) => tracing::warn!(%error, "stale UDP flows not forgotten"),
+        Err(error) => tracing::error!(%error, "stale UDP flows not forgotten"),
     }
 }

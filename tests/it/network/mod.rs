@@ -2,7 +2,10 @@
 
 mod names;
 mod namespaces;
+mod nft;
 mod objects;
+mod policies;
+mod random;
 mod real;
 mod rules;
 mod served;

@@ -15,8 +15,11 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub fn available() -> bool {
     let why = if !nix::unistd::geteuid().is_root() {
         "not root"
-    } else if !tool(&["iptables", "--version"]) || !tool(&["ip", "-V"]) {
-        "iptables or ip is missing"
+    } else if ![["iptables", "--version"], ["ip", "-V"], ["nft", "--version"]]
+        .iter()
+        .all(|command| tool(command))
+    {
+        "iptables, nft or ip is missing"
     } else {
         return true;
     };

@@ -10,7 +10,6 @@ use minik::node::network::{Change, Feed, Slice, Source};
 use minik::node::proxy::{self, BackendKind, Proxy, Settings};
 use minik::rt::Tasks;
 use minik::sys::exec::System;
-use minik::sys::iptables::PacketFilter;
 use minik::sys::netlink::Netlink;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -38,7 +37,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new() -> Self {
+    fn new(kind: BackendKind) -> Self {
         minik::node::routes::apply_settings();
         let (a, b) = (Place::pod(POD_A), Place::pod(POD_B));
         let outside = Place::outside(OUTSIDE, NODE);
@@ -52,14 +51,13 @@ impl Stage {
             .expect("a runtime in this namespace");
         let (source, feed) = Source::new();
         let tasks = Tasks::new();
-        let filter = PacketFilter::new(Arc::new(System));
         let settings = Settings {
             node: "here".into(),
             node_ip: NODE.parse().expect("address"),
             pod_cidr: "10.42.0.0/16".parse().expect("network"),
             answered_here: BTreeSet::new(),
         };
-        let backend = proxy::open(BackendKind::Iptables, filter);
+        let backend = proxy::open(kind, Arc::new(System));
         let guard = runtime.enter();
         let applied = proxy::run(Proxy { feed: feed.clone(), settings, backend }, &tasks);
         drop(guard);
@@ -118,8 +116,8 @@ fn cluster_ips_answer_pods_and_node() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         stage.web(ports(json!({})), &[], BOTH);
         let vip = format!("{VIP}:80");
         let mut seen = BTreeMap::<String, u32>::new();
@@ -149,8 +147,8 @@ fn node_ports_and_load_balancers_answer_the_world() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         let balancer = "192.168.77.200";
         let spec = |extra: Value| {
             let mut spec = ports(extra);
@@ -199,8 +197,8 @@ fn local_policy_without_a_local_endpoint_drops_and_says_so() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         let health = || ask_health(31000);
         let spec = ports(json!({
             "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
@@ -221,8 +219,8 @@ fn clients_with_affinity_stay() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         stage.web(ports(json!({ "sessionAffinity": "ClientIP" })), &[], BOTH);
         let vip = format!("{VIP}:80");
         let first = ask(&vip);
@@ -237,8 +235,8 @@ fn udp_flows_leave_an_endpoint_that_goes() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         let udp = json!({ "name": "", "port": 8080, "protocol": "UDP" });
         let spec = json!({ "clusterIP": VIP, "ports": [{ "port": 53, "protocol": "UDP" }] });
         stage.source.edit(|view| view.put_service(service("names", spec, &[])));
@@ -259,8 +257,8 @@ fn pods_reach_the_world_as_their_node() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         stage.source.replace(minik::node::network::View::default());
         stage.settle();
         assert_eq!(stage.a.ask(&format!("{OUTSIDE}:8080")), Ok(format!("{OUTSIDE} {NODE}")));
@@ -272,24 +270,62 @@ fn pods_reach_the_world_as_their_node() {
     });
 }
 
+/// Runs a test on a fresh node for each backend.
+fn on_backends(test: impl Fn(BackendKind) + Clone + Send + 'static) {
+    for kind in [BackendKind::Iptables, BackendKind::Nftables] {
+        let test = test.clone();
+        on_node(move || test(kind));
+    }
+}
+
+#[test]
+fn what_somebody_deletes_is_put_back() {
+    if !available() {
+        return;
+    }
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
+        stage.web(ports(json!({})), &[], ONE);
+        let vip = format!("{VIP}:80");
+        let answer = Ok(format!("{POD_A} {POD_B}"));
+        assert_eq!(stage.b.ask(&vip), answer);
+        let damage: &[&str] = match kind {
+            BackendKind::Nftables => &["nft flush ruleset", "nft delete table ip kube-proxy"],
+            _ => &["iptables -t nat -F", "iptables -t nat -F KUBE-SERVICES", "nft flush ruleset"],
+        };
+        for command in damage {
+            sh(command);
+            eventually(command, || stage.b.ask(&vip) == answer);
+        }
+        // A change is applied as ever, and is not taken for somebody else's.
+        stage.web(ports(json!({})), &[], BOTH);
+        stage.web(ports(json!({})), &[], ONE);
+        assert_eq!(stage.b.ask(&vip), answer);
+    });
+}
+
 #[test]
 fn a_restarted_proxy_clears_what_was_left() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         stage.web(ports(json!({})), &[], BOTH);
-        let before = sh("iptables-save -t nat");
-        assert!(before.contains("KUBE-SEP-"), "{before}");
+        let all = || sh("iptables-save; nft list ruleset");
+        let endpoints = ["KUBE-SEP-", "chain endpoint-"];
+        assert!(endpoints.iter().any(|chain| all().contains(chain)), "{}", all());
         stage.tasks.stop().cancel();
-        let mut next = Stage::proxy_only(stage);
+        let mut next = Stage::proxy_only(stage, kind);
         next.source.replace(minik::node::network::View::default());
         next.settle();
-        let after = sh("iptables-save");
-        assert!(!after.contains("KUBE-SEP-") && !after.contains("KUBE-SVC-"), "{after}");
-        let jumps = after.lines().filter(|l| l.starts_with("-A PREROUTING")).count();
-        assert_eq!(jumps, 1, "{after}");
+        assert!(!all().contains("KUBE-SVC-") && !all().contains("default/web"), "{}", all());
+        assert!(!endpoints.iter().any(|chain| all().contains(chain)), "{}", all());
+        if kind == BackendKind::Iptables {
+            let after = sh("iptables-save");
+            let jumps = after.lines().filter(|l| l.starts_with("-A PREROUTING")).count();
+            assert_eq!(jumps, 1, "{after}");
+        }
     });
 }
 
@@ -298,8 +334,8 @@ fn a_burst_of_changes_ends_as_the_last_one_says() {
     if !available() {
         return;
     }
-    on_node(|| {
-        let mut stage = Stage::new();
+    on_backends(|kind| {
+        let mut stage = Stage::new(kind);
         stage.web(ports(json!({})), &[], &[]);
         let port = json!({ "name": "", "port": 8080, "protocol": "TCP" });
         let start = Instant::now();
@@ -322,9 +358,8 @@ fn a_burst_of_changes_ends_as_the_last_one_says() {
 
 impl Stage {
     /// The same place after the agent has died: a new proxy, that knows nothing.
-    fn proxy_only(mut old: Self) -> Self {
+    fn proxy_only(mut old: Self, kind: BackendKind) -> Self {
         let (source, feed) = Source::new();
-        let filter = PacketFilter::new(Arc::new(System));
         let settings = Settings {
             node: "here".into(),
             node_ip: NODE.parse().expect("address"),
@@ -333,7 +368,7 @@ impl Stage {
         };
         old.tasks = Tasks::new();
         let guard = old.runtime.enter();
-        let backend = proxy::open(BackendKind::Iptables, filter);
+        let backend = proxy::open(kind, Arc::new(System));
         old.applied = proxy::run(Proxy { feed: feed.clone(), settings, backend }, &old.tasks);
         drop(guard);
         old.source = source;
@@ -369,7 +404,11 @@ fn the_kernel_takes_every_golden_text() {
         let mut count = 0;
         for file in std::fs::read_dir(folder).expect("golden files") {
             let path = file.expect("a file").path();
-            sh(&format!("iptables-restore --noflush --counters --test {}", path.display()));
+            let tool = match path.extension().and_then(|end| end.to_str()) {
+                Some("nft") => "nft --check -f",
+                _ => "iptables-restore --noflush --counters --test",
+            };
+            sh(&format!("{tool} {}", path.display()));
             count += 1;
         }
         assert!(count > 0);

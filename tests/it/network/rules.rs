@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use minik::node::network::View;
-use minik::node::proxy::{BackendKind, Settings, open, plan};
+use minik::node::network::{Protocol, View};
+use minik::node::proxy::{self, BackendKind, Plan, Settings, open, plan, trace};
 use minik::sys::exec::Recorder;
-use minik::sys::iptables::PacketFilter;
 
+use super::nft::Nft;
 use super::objects::view;
 use super::tracer::{From, Packet, Tracer};
 
@@ -17,7 +17,7 @@ const NODE: &str = "172.18.0.3";
 const POD: &str = "10.42.1.77";
 const WORLD: &str = "203.0.113.5";
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     Settings {
         node: "here".into(),
         node_ip: NODE.parse().expect("address"),
@@ -26,26 +26,39 @@ fn settings() -> Settings {
     }
 }
 
-/// What goes to iptables-restore on a fresh node.
-fn batch(view: &View) -> String {
-    let rules = plan(view, &settings());
+/// What goes to a backend's tool on a fresh node.
+pub fn batch(view: &View, kind: BackendKind) -> String {
+    let plan = plan(view, &settings());
     let recorder = Recorder::default();
-    let mut backend = open(BackendKind::Iptables, PacketFilter::new(Arc::new(recorder.clone())));
+    let mut backend = open(kind, Arc::new(recorder.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(backend.apply(&rules)).expect("recorded");
+    runtime.block_on(backend.apply(&plan)).expect("recorded");
     let input = recorder.take().into_iter().find_map(|invocation| invocation.stdin).expect("a batch");
     String::from_utf8(input).expect("text")
 }
 
-fn tracer(view: &View) -> Tracer {
-    let mut tracer = Tracer::read(&batch(view));
-    let local = ["127.0.0.1", NODE, "172.18.128.9", "10.43.0.10"];
-    tracer.local = local.iter().map(|ip| ip.parse().expect("address")).collect();
-    tracer
+/// The addresses that the node has.
+const LOCAL: [&str; 4] = ["127.0.0.1", NODE, "172.18.128.9", "10.43.0.10"];
+
+/// A plan, and what each backend makes of it.
+pub struct Tracers {
+    plan: Plan,
+    pub local: BTreeSet<Ipv4Addr>,
+    pub iptables: Tracer,
+    pub nftables: Nft,
+}
+
+pub fn tracer(view: &View) -> Tracers {
+    let local: BTreeSet<Ipv4Addr> = LOCAL.iter().map(|ip| ip.parse().expect("address")).collect();
+    let mut iptables = Tracer::read(&batch(view, BackendKind::Iptables));
+    iptables.local = local.clone();
+    let mut nftables = Nft::read(&batch(view, BackendKind::Nftables));
+    nftables.local = local.clone();
+    Tracers { plan: plan(view, &settings()), local, iptables, nftables }
 }
 
 /// `source -> address:port/protocol`; from the node where the source is one of its addresses.
-fn packet(line: &str) -> Packet {
+pub fn packet(line: &str) -> Packet {
     let (source, rest) = line.split_once(" -> ").expect("an arrow");
     let (to, protocol) = rest.split_once('/').expect("a protocol");
     let (to, port) = to.split_once(':').expect("a port");
@@ -55,12 +68,49 @@ fn packet(line: &str) -> Packet {
         source,
         to: to.parse().expect("destination"),
         port: port.parse().expect("port"),
-        protocol: if protocol == "udp" { "udp" } else { "tcp" },
+        protocol: match protocol {
+            "udp" => "udp",
+            "sctp" => "sctp",
+            _ => "tcp",
+        },
     }
 }
 
-fn check(tracer: &Tracer, line: &str, expect: &[&str]) {
-    let fates = tracer.trace(&packet(line));
+impl Tracers {
+    /// What the plan says, in the words of the other two.
+    fn planned(&self, packet: &Packet) -> BTreeMap<String, f64> {
+        let packet = proxy::Packet {
+            source: packet.source,
+            to: packet.to,
+            port: packet.port,
+            protocol: match packet.protocol {
+                "udp" => Protocol::Udp,
+                "sctp" => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            },
+        };
+        let (fates, why) = trace(&self.plan, &packet, |ip| self.local.contains(&ip));
+        assert!(!why.is_empty());
+        fates.into_iter().map(|(fate, chance)| (fate.to_string(), chance)).collect()
+    }
+
+    /// What all say that knows nothing of the packet's source.
+    pub fn all(&self, packet: &Packet) -> [(&'static str, BTreeMap<String, f64>); 3] {
+        [
+            ("iptables", self.iptables.trace(packet)),
+            ("nftables", self.nftables.trace(packet)),
+            ("plan", self.planned(packet)),
+        ]
+    }
+}
+
+fn check(tracers: &Tracers, line: &str, expect: &[&str]) {
+    for (who, fates) in tracers.all(&packet(line)) {
+        check_fates(&format!("{who}: {line}"), &fates, expect);
+    }
+}
+
+fn check_fates(line: &str, fates: &BTreeMap<String, f64>, expect: &[&str]) {
     let total: f64 = fates.values().sum();
     assert!((total - 1.0).abs() < 1e-6, "{line}: probabilities sum to {total}: {fates:?}");
     let found: Vec<&str> = fates.keys().map(String::as_str).collect();
@@ -206,10 +256,18 @@ fn clients_with_affinity_return_to_their_endpoint() {
     let mut tracer = tracer(&view);
     let all = ["10.42.0.1:8080", "10.42.1.2:8080", "10.42.1.3:8080"];
     check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &all);
-    let text = batch(&view);
+    let text = batch(&view, BackendKind::Iptables);
     let known = text.lines().find(|l| l.contains("DNAT --to-destination 10.42.1.3:8080")).expect("a rule");
-    tracer.recent.insert(known.split(' ').nth(1).expect("its chain").to_owned());
-    check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &["10.42.1.3:8080"]);
+    tracer.iptables.recent.insert(known.split(' ').nth(1).expect("its chain").to_owned());
+    let nft = batch(&view, BackendKind::Nftables);
+    let known =
+        nft.lines().find(|l| l.starts_with("add set") && l.contains("10.42.1.3/8080")).expect("a set");
+    tracer.nftables.recent.insert(known.split(' ').nth(4).expect("its name").to_owned());
+    assert!(known.contains("timeout 10800s;"), "{known}");
+    let again = packet(&format!("{POD} -> 10.43.0.20:80/tcp"));
+    for fates in [tracer.iptables.trace(&again), tracer.nftables.trace(&again)] {
+        check_fates("a known client", &fates, &["10.42.1.3:8080"]);
+    }
     assert!(
         text.contains("--rcheck --seconds 10800 --reap"),
         "three hours unless the Service says otherwise"
@@ -226,6 +284,37 @@ fn hints_for_nodes_keep_traffic_at_home() {
     let partly = format!("{hinted}\n- {{ addresses: [10.42.1.3], nodeName: here }}");
     let all = ["10.42.0.1:8080", "10.42.1.2:8080", "10.42.1.3:8080"];
     check(&tracer(&manifest("", &partly)), &to_service, &all);
+}
+
+#[test]
+fn hints_for_zones_keep_traffic_near() {
+    let near = "
+- { addresses: [10.42.0.1], nodeName: there, hints: { forZones: [{ name: a }] } }
+- { addresses: [10.42.1.2], nodeName: here, hints: { forZones: [{ name: b }] } }";
+    let node = |zone: &str| {
+        format!(
+            "\n---\nkind: Node\napiVersion: v1\nmetadata: {{ name: here, labels: {{ topology.kubernetes.io/zone: {zone} }} }}"
+        )
+    };
+    let to_service = format!("{POD} -> 10.43.0.20:80/tcp");
+    let both = ["10.42.0.1:8080", "10.42.1.2:8080"];
+    check(&tracer(&manifest("", near)), &to_service, &both);
+    check(&tracer(&manifest("", &format!("{near}{}", node("a")))), &to_service, &["10.42.0.1:8080"]);
+    check(&tracer(&manifest("", &format!("{near}{}", node("c")))), &to_service, &both);
+}
+
+#[test]
+fn two_services_with_one_address_do_not_stop_the_rules() {
+    let claim = |name: &str, ip: &str, endpoint: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop }}\nspec: {{ clusterIP: {ip}, \
+             externalIPs: [192.0.2.7], ports: [{{ port: 80 }}] }}\n---\napiVersion: discovery.k8s.io/v1\nkind: \
+             EndpointSlice\nmetadata: {{ name: {name}, namespace: shop, labels: {{ kubernetes.io/service-name: {name} \
+             }} }}\naddressType: IPv4\nports: [{{ port: 80 }}]\nendpoints: [{{ addresses: [{endpoint}] }}]\n---\n"
+        )
+    };
+    let all = [claim("a", "10.43.0.20", "10.42.0.1"), claim("b", "10.43.0.21", "10.42.0.2")].concat();
+    check(&tracer(&view(&all)), &format!("{WORLD} -> 192.0.2.7:80/tcp"), &["10.42.0.1:80 as node"]);
 }
 
 #[test]
@@ -273,7 +362,8 @@ fn the_text_is_as_written_down() {
         ("elsewhere", manifest(&full, AWAY)),
     ]);
     for (name, view) in cases {
-        golden(&format!("proxy/{name}.rules"), &batch(&view));
+        golden(&format!("proxy/{name}.rules"), &batch(&view, BackendKind::Iptables));
+        golden(&format!("proxy/{name}.nft"), &batch(&view, BackendKind::Nftables));
     }
 }
 

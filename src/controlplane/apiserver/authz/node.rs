@@ -21,6 +21,9 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("", &["serviceaccounts/token"], &["create"]),
     ("discovery.k8s.io", &["endpointslices"], READ),
     ("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
+    // What the agent does beside upstream's node: it enforces policies and serves Ingresses.
+    ("networking.k8s.io", &["networkpolicies", "ingresses", "ingressclasses"], READ),
+    ("networking.k8s.io", &["ingresses/status"], &["get", "update", "patch"]),
     ("certificates.k8s.io", &["certificatesigningrequests"], &["create", "get", "list", "watch"]),
     ("certificates.k8s.io", &["certificatesigningrequests/selfnodeserver"], &["create"]),
     ("certificates.k8s.io", &["certificatesigningrequests/selfnodeclient"], &["create"]),

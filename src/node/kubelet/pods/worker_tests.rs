@@ -38,6 +38,7 @@ impl Bench {
             objects: Objects::new(client.clone(), tasks.clone()),
             // Its source is gone at once: there are no Services.
             services: Services::new(crate::node::network::Source::new().1),
+            policies: crate::node::policy::Policies::none(),
             client,
             runtime: runtime.client(),
             tasks: tasks.clone(),

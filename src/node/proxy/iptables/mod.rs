@@ -9,14 +9,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use futures::future::BoxFuture;
 
-use super::backend::Backend;
+use super::backend::{Applied, Backend};
 use super::plan::Plan;
 use crate::sys::exec::ExecError;
 use crate::sys::iptables::PacketFilter;
+use crate::sys::nftables::{Deleted, Transaction};
 use chains::{Rules, Table};
 
 /// Chains that come and go with Services: found without a plan for them, they are left over.
 const PER_SERVICE: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];
+
+/// The program that writes, as the kernel tells it.
+const TOOL: &str = "iptables-restor";
 
 /// A rule in one of the kernel's own chains that leads to ours.
 struct Jump {
@@ -93,18 +97,20 @@ impl Iptables {
         Self { filter, known: None }
     }
 
-    async fn sync(&mut self, rules: &Rules) -> Result<(), ExecError> {
+    async fn sync(&mut self, rules: &Rules) -> Result<Applied, ExecError> {
         // Unknown until the batch is in: an error leaves it so, and the next sync looks again.
         let known = match self.known.take() {
             Some(known) => known,
             None => self.look().await?,
         };
         let (batch, next) = batch(rules, &known);
-        if !batch.is_empty() {
+        // Each table is a transaction of its own.
+        let transactions = batch.lines().filter(|line| *line == "COMMIT").count();
+        if transactions > 0 {
             self.filter.restore(batch).await?;
         }
         self.known = Some(next);
-        Ok(())
+        Ok(Applied { by: TOOL, transactions })
     }
 
     /// Adopts what an earlier process, or another proxy of these names, left behind.
@@ -127,7 +133,7 @@ impl Iptables {
 }
 
 impl Backend for Iptables {
-    fn apply<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<(), ExecError>> {
+    fn apply<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<Applied, ExecError>> {
         let rules = text::write(plan);
         Box::pin(async move { self.sync(&rules).await })
     }
@@ -135,6 +141,24 @@ impl Backend for Iptables {
     fn forget(&mut self) {
         self.known = None;
     }
+
+    fn concerns(&self, transaction: &Transaction) -> bool {
+        transaction.deleted.iter().any(is_ours)
+    }
+}
+
+/// Something of ours, or a jump to it, may have gone. What others (the port mapping plugin, say) delete in chains of their
+/// own is no concern.
+fn is_ours(deleted: &Deleted) -> bool {
+    let table = i32::from(deleted.family) == nix::libc::AF_INET
+        && Table::ALL.iter().any(|table| table.name() == deleted.table);
+    let chain = deleted.chain.as_deref();
+    table
+        && chain.is_none_or(|chain| {
+            chain.starts_with("KUBE-")
+                || chain.starts_with("MINIK-")
+                || JUMPS.iter().any(|jump| jump.from == chain)
+        })
 }
 
 /// Matches by chain and target: iptables-save reorders and respells the rest.

@@ -8,6 +8,7 @@ mod report;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodStatus};
 use kube::Api;
@@ -23,6 +24,9 @@ use crate::sys::cgroups;
 
 pub use container::message_file;
 pub use report::differs;
+
+/// How long a new Pod waits for its network policies.
+const POLICIES: Duration = Duration::from_secs(10);
 
 /// What an action came to.
 #[derive(Debug)]
@@ -163,8 +167,27 @@ impl Job {
             tracing::warn!(%error, pod = self.name(), "the Pod's own limits are not set");
         }
         let config = sandbox_config(&self.pod, attempt, &self.context.config, &self.context.resolv_conf);
-        let result = self.context.runtime.run_sandbox(config).await;
-        Outcome::Sandbox(result.map(drop).map_err(|error| error.to_string()))
+        let made = self.context.runtime.run_sandbox(config).await.map_err(|error| error.to_string());
+        Outcome::Sandbox(match made {
+            Ok(id) => self.admit(&id).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    /// No container starts before the network policies hold that the Pod's address brings into force.
+    async fn admit(&self, sandbox: &str) -> Result<(), String> {
+        let (policies, runtime) = (&self.context.policies, &self.context.runtime);
+        if !policies.any().await {
+            return Ok(());
+        }
+        let status = runtime.sandbox_status(sandbox).await.map_err(|error| error.to_string())?;
+        let Some(ip) = status.network.and_then(|network| network.ip.parse().ok()) else { return Ok(()) };
+        let admitted = policies.admit(&self.pod, ip, POLICIES).await;
+        if admitted.is_err() {
+            // It is made anew, and asked about again.
+            let _ = runtime.stop_sandbox(sandbox).await;
+        }
+        admitted.map_err(|error| error.to_string())
     }
 
     /// Stops a sandbox.
