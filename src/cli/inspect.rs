@@ -76,7 +76,8 @@ async fn of_service(client: &Client, namespace: &str, name: &str) -> anyhow::Res
         bail!("there is no Service {name} in namespace {namespace}; `kubectl get services -A` lists all");
     };
     let service = Service::from_api(&object);
-    let (all, of_service) = (ListParams::default(), ListParams::default().labels(&format!("{SERVICE_NAME}={name}")));
+    let (all, of_service) =
+        (ListParams::default(), ListParams::default().labels(&format!("{SERVICE_NAME}={name}")));
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace).list(&of_service).await?;
     let nodes = Api::<core::Node>::all(client.clone()).list(&all).await?;
     let mut view = View::default();
@@ -100,9 +101,8 @@ async fn of_service(client: &Client, namespace: &str, name: &str) -> anyhow::Res
     }));
     view.put_service(service.clone());
     let isolated = policy::plan(&observed).ingress;
-    let endpoints = endpoints(&view, &service.key, |ip| {
-        isolated.get(&ip).into_iter().flatten().cloned().collect()
-    });
+    let endpoints =
+        endpoints(&view, &service.key, |ip| isolated.get(&ip).into_iter().flatten().cloned().collect());
     let packets = inspect(&view, &service.key, pod_network(&view));
     let notes = notes(&service, &view, &endpoints);
     Ok(Report { service: service.key.to_string(), notes, endpoints, packets })
@@ -153,7 +153,10 @@ fn notes(service: &Service, view: &View, endpoints: &BTreeSet<EndpointReport>) -
         notes.push("headless: its name leads to the endpoints themselves, no rule is involved".into());
     } else if endpoints.is_empty() {
         notes.push("no endpoints: no Pod matches the selector, or none has an address yet".into());
-    } else if endpoints.iter().all(|endpoint| !endpoint.state.contains("ready") || endpoint.state == "not ready") {
+    } else if endpoints
+        .iter()
+        .all(|endpoint| !endpoint.state.contains("ready") || endpoint.state == "not ready")
+    {
         notes.push("no endpoint is ready: look at the Pods' readiness probes".into());
     }
     for port in &service.ports {
@@ -211,7 +214,9 @@ mod tests {
             "addressType": "IPv4", "ports": [{ "name": "http", "port": 8080 }],
             "endpoints": [{ "addresses": ["10.42.0.5"], "nodeName": "n1" }] });
         let mut view = View::default();
-        view.put_slice(Slice::from_api(&serde_json::from_value(slice).expect("a slice")).expect("of a Service"));
+        view.put_slice(
+            Slice::from_api(&serde_json::from_value(slice).expect("a slice")).expect("of a Service"),
+        );
         for (name, ip, cidr) in [("n1", "172.18.0.2", "10.42.0.0/24"), ("n2", "172.18.0.3", "10.42.1.0/24")] {
             let node = json!({ "metadata": { "name": name }, "spec": { "podCIDR": cidr },
                 "status": { "addresses": [{ "type": "InternalIP", "address": ip }] } });

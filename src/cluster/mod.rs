@@ -35,5 +35,5 @@ pub use list::{ClusterSummary, NodeSummary, find, list};
 pub use load::{ImageSource, Loaded, load};
 pub use node_image::ImageError;
 pub use progress::{Phases, Progress};
-pub use wait::client;
 pub use spec::{ClusterName, ClusterSpec, SpecError};
+pub use wait::client;
