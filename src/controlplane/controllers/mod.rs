@@ -7,6 +7,7 @@
 mod certificates;
 mod claim;
 mod context;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod discovered;
@@ -19,6 +20,7 @@ mod harness;
 mod hash;
 mod history;
 mod indexes;
+mod job;
 mod load_balancer;
 mod metrics;
 mod namespace;
@@ -26,11 +28,14 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_control;
 mod pod_gc;
+mod rank;
 mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod stateful_set;
 mod taint_eviction;
+mod ttl_after_finished;
 mod volume;
 mod writes;
 
@@ -52,6 +57,7 @@ pub struct Controller {
 /// Every controller, by name.
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
+    Controller { name: "cronjob-controller", start: cron_job::start },
     Controller { name: "daemonset-controller", start: daemon_set::start },
     Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "disruption-controller", start: disruption::start },
@@ -59,6 +65,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
     Controller { name: "ephemeral-volume-controller", start: volume::start_ephemeral },
     Controller { name: "garbage-collector-controller", start: garbage::start },
+    Controller { name: "job-controller", start: job::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
     Controller { name: "node-ipam-controller", start: node_ipam::start },
@@ -69,7 +76,9 @@ pub const ALL: &[Controller] = &[
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-controller", start: load_balancer::start },
+    Controller { name: "statefulset-controller", start: stateful_set::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
+    Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },
 ];
 
 /// Starts every controller. They read through `informers`, which may be shared with the scheduler,

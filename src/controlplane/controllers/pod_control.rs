@@ -194,7 +194,7 @@ pub(super) fn explain(error: &kube::Error) -> String {
 }
 
 /// Whether a creation was refused because the namespace is going: trying again is of no use.
-fn is_terminating(error: &kube::Error) -> bool {
+pub(super) fn is_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.details.iter().any(|details| {
         details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
     }))

@@ -2,7 +2,6 @@
 
 mod kinds;
 mod plan;
-mod rank;
 
 use std::sync::Arc;
 
