@@ -11,7 +11,7 @@ mod services;
 mod taints;
 
 pub use labels::{Labels, selects, selects_map};
-pub use node_terms::{node_allowed, node_term};
+pub use node_terms::{node_allowed, node_selected, node_term};
 pub use nodes::{node_condition, node_is_ready};
 pub use owner::{controller_of, is_controlled_by, owner_ref};
 pub use pods::{

@@ -41,6 +41,10 @@ pub fn node_allowed(pod: &Pod, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
     let plain = selector.into_iter().flatten();
     plain.clone().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-        && required(pod)
-            .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| node_term(term, node)))
+        && required(pod).is_none_or(|selector| node_selected(selector, node))
+}
+
+/// Whether any term of a node selector means the node.
+pub fn node_selected(selector: &NodeSelector, node: &Node) -> bool {
+    selector.node_selector_terms.iter().any(|term| node_term(term, node))
 }

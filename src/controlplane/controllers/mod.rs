@@ -34,6 +34,7 @@ mod root_ca;
 mod service_account;
 mod service_pods;
 mod stateful_set;
+mod system_namespaces;
 mod taint_eviction;
 mod ttl_after_finished;
 mod volume;
@@ -77,6 +78,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-controller", start: load_balancer::start },
     Controller { name: "statefulset-controller", start: stateful_set::start },
+    Controller { name: "system-namespaces-controller", start: system_namespaces::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
     Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },
 ];

@@ -69,12 +69,17 @@ fn neighbours(pod: &PodInfo, snapshot: &Snapshot) -> Neighbours {
     let mut found = Neighbours::default();
     let (affinity, anti) = (pod.required(false), pod.required(true));
     let namespaces = &snapshot.namespaces;
-    for (node, other) in snapshot.pods() {
+    for (node, other) in snapshot.opinionated() {
         for term in other.required(true) {
             if pod_term(term, other.namespace(), pod, namespaces) {
                 found.forbidden.extend(place(node, &term.topology_key));
             }
         }
+    }
+    if affinity.is_empty() && anti.is_empty() {
+        return found;
+    }
+    for (node, other) in snapshot.pods() {
         for term in anti {
             if pod_term(term, pod.namespace(), other, namespaces) {
                 found.avoided.extend(place(node, &term.topology_key));
@@ -113,8 +118,9 @@ fn spreads(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Spread> {
     let Some(uid) = controller_of(&pod.pod.metadata).map(|owner| owner.uid.as_str()) else {
         return Vec::new();
     };
-    let sibling = |other: &PodInfo| controller_of(&other.pod.metadata).is_some_and(|owner| owner.uid == uid);
-    defaults().iter().map(|constraint| count(pod, snapshot, constraint, &|_| true, &sibling, 1)).collect()
+    // The Pod itself waits, and so is on no node yet.
+    let siblings = |node: &NodeInfo| node.siblings.get(uid).copied().unwrap_or(0);
+    defaults().iter().map(|constraint| count(snapshot, constraint, &|_| true, &siblings, 1)).collect()
 }
 
 fn with_label_keys(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Option<LabelSelector> {
@@ -152,25 +158,27 @@ fn spread(
             && selector.as_ref().is_some_and(|selector| selects(selector, other.labels()))
     };
     let itself = i64::from(selector.as_ref().is_some_and(|selector| selects(selector, pod.labels())));
-    count(pod, snapshot, constraint, &counts_node, &matches, itself)
+    let here = |node: &NodeInfo| {
+        let counted = node.pods.values().filter(|other| {
+            let leaving = other.pod.metadata.deletion_timestamp.is_some();
+            !leaving && other.pod.metadata.uid != pod.pod.metadata.uid && matches(other)
+        });
+        i64::try_from(counted.count()).unwrap_or(i64::MAX)
+    };
+    count(snapshot, constraint, &counts_node, &here, itself)
 }
 
 fn count(
-    pod: &PodInfo,
     snapshot: &Snapshot,
     constraint: &TopologySpreadConstraint,
     counts_node: &dyn Fn(&NodeInfo) -> bool,
-    matches: &dyn Fn(&PodInfo) -> bool,
+    here: &dyn Fn(&NodeInfo) -> i64,
     itself: i64,
 ) -> Spread {
     let mut counts: HashMap<String, i64> = HashMap::new();
     for node in snapshot.nodes().filter(|node| counts_node(node)) {
         let Some(value) = node.label(&constraint.topology_key) else { continue };
-        let here = node.pods.values().filter(|other| {
-            let leaving = other.pod.metadata.deletion_timestamp.is_some();
-            !leaving && other.pod.metadata.uid != pod.pod.metadata.uid && matches(other)
-        });
-        *counts.entry(value.clone()).or_default() += i64::try_from(here.count()).unwrap_or(i64::MAX);
+        *counts.entry(value.clone()).or_default() += here(node);
     }
     let domains = i32::try_from(counts.len()).unwrap_or(i32::MAX);
     let enough = domains >= constraint.min_domains.unwrap_or(1);

@@ -18,6 +18,7 @@ mod schedule;
 mod scores;
 mod snapshot;
 mod terms;
+mod volumes;
 mod why;
 
 pub use run::run;

@@ -18,7 +18,8 @@ const FLUSH: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    Active,
+    /// With the priority it stands under.
+    Active(i32),
     Backoff(Instant),
     Unschedulable(Instant),
     InFlight,
@@ -41,6 +42,8 @@ struct State {
     entries: HashMap<Key, Entry>,
     active: BTreeSet<(Reverse<i32>, u64, Key)>,
     timers: BTreeSet<(Instant, Key)>,
+    /// Those that fitted nowhere, for the next event.
+    unschedulable: BTreeSet<Key>,
     sequence: u64,
     events: u64,
 }
@@ -64,7 +67,7 @@ impl Queue {
             entry.priority = priority;
             state.reconsider(&key, now);
         } else {
-            state.put(&key, Place::Active);
+            state.put(&key, Place::Active(priority));
         }
         drop(state);
         self.0.1.notify_one();
@@ -82,12 +85,7 @@ impl Queue {
         let mut state = self.state();
         state.events += 1;
         let now = Instant::now();
-        let waiting: Vec<Key> = state
-            .entries
-            .iter()
-            .filter(|(_, entry)| matches!(entry.place, Place::Unschedulable(_)))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let waiting: Vec<Key> = state.unschedulable.iter().cloned().collect();
         for key in waiting {
             state.reconsider(&key, now);
         }
@@ -151,11 +149,12 @@ impl State {
     fn leave(&mut self, key: &Key) {
         let Some(entry) = self.entries.get(key) else { return };
         match entry.place {
-            Place::Active => {
-                self.active.retain(|(_, _, other)| other != key);
+            Place::Active(priority) => {
+                self.active.remove(&(Reverse(priority), entry.sequence, key.clone()));
             }
             Place::Backoff(at) | Place::Unschedulable(at) => {
                 self.timers.remove(&(at, key.clone()));
+                self.unschedulable.remove(key);
             }
             Place::InFlight => {}
         }
@@ -166,11 +165,15 @@ impl State {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.place = place;
         match place {
-            Place::Active => {
-                self.active.insert((Reverse(entry.priority), entry.sequence, key.clone()));
+            Place::Active(priority) => {
+                self.active.insert((Reverse(priority), entry.sequence, key.clone()));
             }
-            Place::Backoff(at) | Place::Unschedulable(at) => {
+            Place::Backoff(at) => {
                 self.timers.insert((at, key.clone()));
+            }
+            Place::Unschedulable(at) => {
+                self.timers.insert((at, key.clone()));
+                self.unschedulable.insert(key.clone());
             }
             Place::InFlight => {}
         }
@@ -183,7 +186,8 @@ impl State {
             return;
         }
         let until = entry.failed + BACKOFF.delay(entry.attempts);
-        self.put(key, if until <= now { Place::Active } else { Place::Backoff(until) });
+        let active = Place::Active(entry.priority);
+        self.put(key, if until <= now { active } else { Place::Backoff(until) });
     }
 
     fn promote(&mut self, now: Instant) {
@@ -191,7 +195,8 @@ impl State {
             if at > now {
                 return;
             }
-            self.put(&key, Place::Active);
+            let priority = self.entries.get(&key).map_or(0, |entry| entry.priority);
+            self.put(&key, Place::Active(priority));
         }
     }
 }
@@ -217,6 +222,18 @@ mod tests {
             order.push(queue.pop().await.name);
         }
         assert_eq!(order, ["b", "a", "d"]);
+    }
+
+    #[tokio::test]
+    async fn a_new_priority_is_a_new_turn() {
+        let queue = Queue::default();
+        for (name, priority) in [("a", 1), ("b", 2)] {
+            queue.add(key(name), priority);
+        }
+        queue.add(key("a"), 3);
+        assert_eq!(queue.pop().await.name, "a");
+        queue.remove(&key("b"));
+        assert!(queue.state().active.is_empty());
     }
 
     #[tokio::test]

@@ -1,8 +1,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{
+    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
@@ -10,6 +13,7 @@ use super::preempt::{Room, make_room};
 use super::queue::Queue;
 use super::schedule::schedule;
 use super::snapshot::{PodInfo, Snapshot, priority};
+use super::volumes::Storage;
 use crate::client::events::Recorder;
 use crate::client::informer::{Cache, Informers, Key};
 use crate::client::typed::{is_terminal, pod_condition};
@@ -27,16 +31,21 @@ pub fn run(client: Client, informers: &Informers, clock: Arc<dyn Clock>, tasks: 
         recorder,
         clock,
         pods: informers.cache(),
+        budgets: informers.cache(),
+        storage: Storage::new(informers),
         queue: Queue::default(),
         snapshot: Mutex::default(),
     });
     let (nodes, namespaces) = (informers.cache::<Node>(), informers.cache::<Namespace>());
     watch(&scheduler, &nodes, &namespaces);
+    watch_storage(&scheduler);
     let all = tasks.clone();
     tasks.spawn_until_stop(async move {
         nodes.synced().await;
         namespaces.synced().await;
         scheduler.pods.synced().await;
+        scheduler.budgets.synced().await;
+        scheduler.storage.synced().await;
         loop {
             let key = scheduler.queue.pop().await;
             scheduler.attempt(&key, &all);
@@ -49,6 +58,8 @@ struct Scheduler {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     pods: Cache<Pod>,
+    budgets: Cache<PodDisruptionBudget>,
+    storage: Storage,
     queue: Queue,
     snapshot: Mutex<Snapshot>,
 }
@@ -104,6 +115,30 @@ fn watch(scheduler: &Arc<Scheduler>, nodes: &Cache<Node>, namespaces: &Cache<Nam
     scheduler.pods.on_change(move |change| me.pod_changed(change.old, change.new));
 }
 
+/// A claim that is bound, a volume or a class that appears may be what a Pod waits for.
+fn watch_storage(scheduler: &Arc<Scheduler>) {
+    let me = Arc::clone(scheduler);
+    scheduler.storage.claims.on_change(move |change| {
+        let face = |claim: &Arc<PersistentVolumeClaim>| {
+            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+            (volume, claim.metadata.deletion_timestamp.is_some())
+        };
+        if change.new.map(face) != change.old.map(face) {
+            me.queue.cluster_changed();
+        }
+    });
+    let me = Arc::clone(scheduler);
+    scheduler.storage.volumes.on_change(move |change| {
+        let face =
+            |volume: &Arc<PersistentVolume>| volume.spec.as_ref().and_then(|spec| spec.node_affinity.clone());
+        if change.new.map(face) != change.old.map(face) {
+            me.queue.cluster_changed();
+        }
+    });
+    let me = Arc::clone(scheduler);
+    scheduler.storage.classes.on_change(move |_| me.queue.cluster_changed());
+}
+
 impl Scheduler {
     fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,6 +160,7 @@ impl Scheduler {
                 }
             }
             None if living.is_some_and(|pod| waits(pod)) => {
+                self.hold_room(&key, pod);
                 // A status written for a waiting Pod, often by this scheduler, changes nothing.
                 let same = old.is_some_and(|old| {
                     waits(old) && old.spec == pod.spec && old.metadata.labels == pod.metadata.labels
@@ -135,10 +171,24 @@ impl Scheduler {
             }
             None => {
                 self.queue.remove(&key);
-                if self.snapshot().remove_pod(&key) {
+                let mut snapshot = self.snapshot();
+                snapshot.forget_nominated(&key);
+                let removed = snapshot.remove_pod(&key);
+                drop(snapshot);
+                if removed {
                     self.queue.cluster_changed();
                 }
             }
+        }
+    }
+
+    /// Holds the room that was made for a Pod that waits.
+    fn hold_room(&self, key: &Key, pod: &Arc<Pod>) {
+        let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+        let mut snapshot = self.snapshot();
+        match nominated.filter(|node| !node.is_empty()) {
+            Some(node) => snapshot.nominate(&PodInfo::new(Arc::clone(pod)), node),
+            None => snapshot.forget_nominated(key),
         }
     }
 
@@ -148,7 +198,8 @@ impl Scheduler {
             self.queue.remove(key);
             return;
         };
-        let info = PodInfo::new(Arc::clone(&pod));
+        let mut info = PodInfo::new(Arc::clone(&pod));
+        info.volumes = self.storage.of(&pod);
         let mut snapshot = self.snapshot();
         let me = Arc::clone(self);
         match schedule(&info, &snapshot, |count| rand::random_range(0..count.max(1))) {
@@ -158,7 +209,10 @@ impl Scheduler {
                 tasks.spawn_until_stop(async move { me.bind(&pod, &node).await });
             }
             Err(why) => {
-                let room = make_room(&info, &snapshot, &why);
+                let room = make_room(&info, &snapshot, &why, &self.budgets.list());
+                if let Some(room) = &room {
+                    snapshot.nominate(&info, &room.node);
+                }
                 drop(snapshot);
                 self.queue.failed(key, false);
                 let message = why.to_string();
@@ -237,18 +291,30 @@ impl Scheduler {
         }
     }
 
+    /// Ends the Pods that make room: each says first that it is no failure of its own.
     async fn evict(&self, pod: &Pod, room: &Room) {
         for victim in &room.victims {
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.namespace);
-            match api.delete(&victim.name, &DeleteParams::default()).await {
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.key.namespace);
+            let message = format!("{NAME}: preempting to accommodate a higher priority pod");
+            let target = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [{"type": "DisruptionTarget",
+                "status": "True", "reason": "PreemptionByScheduler", "message": message,
+                "lastTransitionTime": Time(self.clock.now())}]}});
+            let params = PatchParams::default();
+            if let Err(error) = api.patch_status(&victim.key.name, &params, &Patch::Strategic(target)).await {
+                tracing::debug!(victim = %victim.key, %error, "not preempted");
+                continue;
+            }
+            let preconditions = Preconditions { uid: Some(victim.uid.clone()), resource_version: None };
+            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            match api.delete(&victim.key.name, &params).await {
                 Ok(_) => {
-                    if let Some(there) = self.pods.get(victim) {
+                    if let Some(there) = self.pods.get(&victim.key) {
                         let uid = pod.uid().unwrap_or_default();
                         let message = format!("Preempted by pod {uid} on node {}", room.node);
                         self.recorder.normal(there.object_ref(&()), "Preempted", message);
                     }
                 }
-                Err(error) => tracing::debug!(%victim, %error, "not preempted"),
+                Err(error) => tracing::debug!(victim = %victim.key, %error, "not preempted"),
             }
         }
     }

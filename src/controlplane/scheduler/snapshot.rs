@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 
+use super::volumes::PodVolumes;
 use crate::client::informer::Key;
-use crate::client::typed::Labels;
 use crate::client::typed::resources::{Amounts, add, amounts, assumed, requested};
+use crate::client::typed::{Labels, controller_of};
 
 /// A port on the node that a Pod takes for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +35,26 @@ pub(super) struct PodInfo {
     pub requests: Amounts,
     pub assumed: Amounts,
     pub ports: Vec<HostPort>,
+    /// What its claims ask for; looked up for a Pod that waits.
+    pub volumes: PodVolumes,
 }
 
 impl PodInfo {
     pub(super) fn new(pod: Arc<Pod>) -> Self {
         let (requests, assumed, ports) = (requested(&pod), assumed(&pod), host_ports(&pod));
-        Self { pod, requests, assumed, ports }
+        Self { pod, requests, assumed, ports, volumes: PodVolumes::default() }
+    }
+
+    /// The uid of its controller, while it counts as one of that one's replicas.
+    fn sibling_of(&self) -> Option<&String> {
+        let leaving = self.pod.metadata.deletion_timestamp.is_some();
+        controller_of(&self.pod.metadata).map(|owner| &owner.uid).filter(|_| !leaving)
+    }
+
+    fn has_terms(&self) -> bool {
+        let affinity = self.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+        affinity
+            .is_some_and(|affinity| affinity.pod_affinity.is_some() || affinity.pod_anti_affinity.is_some())
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -114,6 +129,8 @@ pub(super) struct NodeInfo {
     pub requested: Amounts,
     pub assumed: Amounts,
     pub pods: BTreeMap<Key, PodInfo>,
+    /// How many replicas of each controller are here, by its uid.
+    pub siblings: HashMap<String, i64>,
 }
 
 impl NodeInfo {
@@ -129,6 +146,9 @@ impl NodeInfo {
         self.remove(&key);
         add(&mut self.requested, &info.requests, 1);
         add(&mut self.assumed, &info.assumed, 1);
+        if let Some(uid) = info.sibling_of() {
+            *self.siblings.entry(uid.clone()).or_default() += 1;
+        }
         self.pods.insert(key, info);
     }
 
@@ -136,6 +156,14 @@ impl NodeInfo {
         let info = self.pods.remove(key)?;
         add(&mut self.requested, &info.requests, -1);
         add(&mut self.assumed, &info.assumed, -1);
+        if let Some(uid) = info.sibling_of()
+            && let Some(count) = self.siblings.get_mut(uid)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.siblings.remove(uid);
+            }
+        }
         Some(info)
     }
 }
@@ -146,6 +174,10 @@ pub(super) struct Snapshot {
     nodes: BTreeMap<String, NodeInfo>,
     /// Where each Pod is counted.
     places: HashMap<Key, String>,
+    /// The Pods that have terms about other Pods, and where they are.
+    opinionated: BTreeMap<Key, String>,
+    /// Pods that wait for room on a node that was made for them.
+    nominated: BTreeMap<Key, (String, PodInfo)>,
     pub namespaces: HashMap<String, Labels>,
 }
 
@@ -158,6 +190,41 @@ impl Snapshot {
     /// Every Pod on an existing node, with its node.
     pub(super) fn pods(&self) -> impl Iterator<Item = (&NodeInfo, &PodInfo)> {
         self.nodes().flat_map(|node| node.pods.values().map(move |pod| (node, pod)))
+    }
+
+    /// The node of this name, if it exists.
+    pub(super) fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.nodes.get(name).filter(|info| info.node.is_some())
+    }
+
+    /// The Pods that have terms about other Pods, each with its node.
+    pub(super) fn opinionated(&self) -> impl Iterator<Item = (&NodeInfo, &PodInfo)> {
+        self.opinionated.iter().filter_map(|(key, node)| {
+            let info = self.node(node)?;
+            Some((info, info.pods.get(key)?))
+        })
+    }
+
+    /// Holds room for a Pod on a node, against all that are less important.
+    pub(super) fn nominate(&mut self, pod: &PodInfo, node: &str) {
+        self.nominated.insert(Key::of(&pod.pod.metadata), (node.to_owned(), pod.clone()));
+    }
+
+    /// Holds room no more.
+    pub(super) fn forget_nominated(&mut self, key: &Key) {
+        self.nominated.remove(key);
+    }
+
+    /// A node as it will be with the Pods on it for which room is held against `pod`; `None` when there are none.
+    pub(super) fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
+        let own = Key::of(&pod.pod.metadata);
+        let mut full: Option<NodeInfo> = None;
+        for (key, (name, other)) in &self.nominated {
+            if name == node.name() && *key != own && other.priority() >= pod.priority() {
+                full.get_or_insert_with(|| node.clone()).insert(key.clone(), other.clone());
+            }
+        }
+        full
     }
 
     pub(super) fn put_node(&mut self, node: Arc<Node>) {
@@ -181,11 +248,17 @@ impl Snapshot {
         let key = Key::of(&pod.metadata);
         self.remove_pod(&key);
         self.places.insert(key.clone(), node.to_owned());
-        self.nodes.entry(node.to_owned()).or_default().insert(key, PodInfo::new(pod));
+        self.nominated.remove(&key);
+        let info = PodInfo::new(pod);
+        if info.has_terms() {
+            self.opinionated.insert(key.clone(), node.to_owned());
+        }
+        self.nodes.entry(node.to_owned()).or_default().insert(key, info);
     }
 
     pub(super) fn remove_pod(&mut self, key: &Key) -> bool {
         let Some(node) = self.places.remove(key) else { return false };
+        self.opinionated.remove(key);
         if let Some(info) = self.nodes.get_mut(&node) {
             info.remove(key);
             if info.pods.is_empty() && info.node.is_none() {

@@ -10,17 +10,24 @@ pub(super) struct Refusal {
     pub reasons: Vec<String>,
     /// False when removing Pods from the node would not help.
     pub preemptible: bool,
+    /// True when it has nothing to do with this node: it is told once, without a number.
+    pub everywhere: bool,
 }
 
 impl Refusal {
     /// A reason that Pods on the node have to do with.
     pub(super) fn of_pods(reason: &str) -> Self {
-        Self { reasons: vec![reason.to_owned()], preemptible: true }
+        Self { reasons: vec![reason.to_owned()], preemptible: true, everywhere: false }
     }
 
     /// A reason in the node itself.
     pub(super) fn of_node(reason: impl Into<String>) -> Self {
-        Self { reasons: vec![reason.into()], preemptible: false }
+        Self { reasons: vec![reason.into()], preemptible: false, everywhere: false }
+    }
+
+    /// A reason in the Pod alone.
+    pub(super) fn of_all(reason: impl Into<String>) -> Self {
+        Self { everywhere: true, ..Self::of_node(reason) }
     }
 }
 
@@ -46,7 +53,11 @@ impl fmt::Display for Why {
         if total == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        let reasons = histogram(self.refusals.values().flat_map(|refusal| refusal.reasons.clone()));
+        let everywhere = self.refusals.values().find(|refusal| refusal.everywhere);
+        let reasons = match everywhere {
+            Some(refusal) => refusal.reasons.join(", "),
+            None => histogram(self.refusals.values().flat_map(|refusal| refusal.reasons.clone())),
+        };
         let preemption = histogram(self.refusals.values().map(|refusal| {
             let text = match refusal.preemptible {
                 true => "No preemption victims found for incoming pod",

@@ -172,12 +172,7 @@ fn timing(spec: &CronJobSpec) -> Result<(Schedule, TimeZone), Notice> {
 }
 
 /// Decides about a CronJob.
-pub(super) fn plan(
-    cron: &CronJob,
-    jobs: &[Arc<Job>],
-    missing: &BTreeSet<String>,
-    now: Timestamp,
-) -> Planned {
+pub(super) fn plan(cron: &CronJob, jobs: &[Arc<Job>], missing: &BTreeSet<String>, now: Timestamp) -> Planned {
     let spec = &cron.spec;
     let mut planned = Planned { status: cron.status.clone().unwrap_or_default(), ..Planned::default() };
     note_jobs(&mut planned, jobs, missing);
@@ -307,7 +302,7 @@ mod tests {
         let planned = check(zurich, never(), "2026-01-01T07:00:01Z", Some("2026-01-01T07:00:00Z"));
         let (job, _) = planned.create.unwrap();
         assert_eq!(job.annotations()[SCHEDULED_AT], "2026-01-01T08:00:00+01:00");
-        assert_eq!(job.name_any(), "c-29453700");
+        assert_eq!(job.name_any(), "c-29454180");
     }
 
     #[test]

@@ -185,6 +185,21 @@ impl Graph {
         Some((item.clone(), unknown))
     }
 
+    /// Whether an object waits, over whatever chain of dependents, for another one to go.
+    fn waits_for(&self, uid: &str, other: &str) -> bool {
+        let (mut seen, mut next) = (HashSet::new(), vec![uid]);
+        while let Some(at) = next.pop() {
+            if at == other {
+                return true;
+            }
+            if seen.insert(at) && self.items.get(at).is_some_and(Item::waits) {
+                let blocking = self.dependents(at).filter(|dependent| dependent.blocks(at));
+                next.extend(blocking.map(|dependent| dependent.uid.as_str()));
+            }
+        }
+        false
+    }
+
     /// Decides about one object, once its owners are known to be there or absent.
     pub(super) fn plan(&self, uid: &str) -> Plan {
         let Some(item) = self.items.get(uid) else { return Plan::Nothing };
@@ -192,8 +207,10 @@ impl Graph {
             return Plan::Orphan(self.dependents(uid).cloned().collect());
         }
         if item.waits() {
-            let blocking = self.dependents(uid).filter(|dependent| dependent.blocks(uid));
-            return match blocking.count() {
+            let mut blocking = self.dependents(uid).filter(|dependent| dependent.blocks(uid));
+            // Owners in a ring would wait for each other for ever: what waits for this one itself does not hold it.
+            let held = blocking.any(|dependent| !self.waits_for(&dependent.uid, uid));
+            return match usize::from(held) {
                 0 => Plan::Release,
                 _ => {
                     let fresh = self.dependents(uid).filter(|dependent| !dependent.deleting);
@@ -276,6 +293,25 @@ mod tests {
         assert_eq!(graph.plan("rs"), Plan::Release);
         assert_eq!(graph.remove("rs"), ["d"]);
         assert_eq!(graph.plan("d"), Plan::Release);
+    }
+
+    #[test]
+    fn a_ring_of_owners_is_let_go() {
+        let mut graph = Graph::default();
+        graph.put(item("a", &["c"], &[], false));
+        graph.put(item("b", &["a"], &[], false));
+        graph.put(item("c", &["b"], &[], false));
+        graph.put(item("a", &["c"], &[FOREGROUND], true));
+        assert_eq!(graph.plan("a"), Plan::DeleteDependents(vec!["b".to_owned()]));
+        assert_eq!(graph.plan("b"), Plan::Delete(PropagationPolicy::Foreground));
+        graph.put(item("b", &["a"], &[FOREGROUND], true));
+        assert_eq!(graph.plan("c"), Plan::Delete(PropagationPolicy::Foreground));
+        graph.put(item("c", &["b"], &[FOREGROUND], true));
+        assert_eq!(graph.plan("c"), Plan::Release);
+        graph.remove("c");
+        assert_eq!(graph.plan("b"), Plan::Release);
+        graph.remove("b");
+        assert_eq!(graph.plan("a"), Plan::Release);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod pod_affinity;
 mod resources_fit;
 mod taints;
 mod topology_spread;
+mod volumes;
 
 use super::cycle::Cycle;
 use super::snapshot::NodeInfo;
@@ -23,6 +24,7 @@ const ALL: &[Filter] = &[
     node_affinity::check,
     host_ports::check,
     resources_fit::check,
+    volumes::check,
     topology_spread::check,
     pod_affinity::check,
 ];

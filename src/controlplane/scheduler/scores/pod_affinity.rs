@@ -32,14 +32,21 @@ fn weigh(cycle: &Cycle<'_>) -> HashMap<Place, f64> {
             *places.entry(place).or_insert(0.0) += weight;
         }
     };
-    for (node, other) in cycle.snapshot.pods() {
-        for (anti, sign) in [(false, 1.0), (true, -1.0)] {
-            for wish in pod.preferred(anti) {
-                let term = &wish.pod_affinity_term;
-                if pod_term(term, pod.namespace(), other, namespaces) {
-                    add(node, &term.topology_key, sign * f64::from(wish.weight));
+    let signs = [(false, 1.0), (true, -1.0)];
+    if signs.iter().any(|(anti, _)| !pod.preferred(*anti).is_empty()) {
+        for (node, other) in cycle.snapshot.pods() {
+            for (anti, sign) in signs {
+                for wish in pod.preferred(anti) {
+                    let term = &wish.pod_affinity_term;
+                    if pod_term(term, pod.namespace(), other, namespaces) {
+                        add(node, &term.topology_key, sign * f64::from(wish.weight));
+                    }
                 }
             }
+        }
+    }
+    for (node, other) in cycle.snapshot.opinionated() {
+        for (anti, sign) in signs {
             for wish in other.preferred(anti) {
                 let term = &wish.pod_affinity_term;
                 if pod_term(term, other.namespace(), pod, namespaces) {

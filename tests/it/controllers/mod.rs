@@ -1,5 +1,7 @@
 //! Controllers and scheduler against the API server, in one process, with nodes that only pretend.
 
+mod workloads;
+
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
@@ -187,13 +189,28 @@ fn pretend_kubelet(client: &Client, tasks: &Tasks) {
                 let _ = api.delete(&key.name, &now).await;
             } else if bound && !running {
                 last += 1;
-                let now = jiff::Timestamp::now().to_string();
-                let status = json!({"status": {"phase": "Running", "podIP": format!("10.42.{}.{}", last / 250, last % 250),
-                    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+                let address = format!("10.42.{}.{}", last / 250, last % 250);
+                let image = pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone());
+                let status = json!({ "status": pretended(image.as_deref().unwrap_or_default(), &address) });
                 let _ = api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(status)).await;
             }
         }
     });
+}
+
+/// The status of a Pod that has been started: the images `succeeds` and `fails` end at once.
+fn pretended(image: &str, address: &str) -> Value {
+    let now = jiff::Timestamp::now().to_string();
+    let ended = |phase: &str, code: i32| {
+        json!({"phase": phase, "podIP": address, "containerStatuses": [{"name": "c", "image": image, "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code, "finishedAt": now}}}]})
+    };
+    match image {
+        "succeeds" => ended("Succeeded", 0),
+        "fails" => ended("Failed", 1),
+        _ => json!({"phase": "Running", "podIP": address,
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
