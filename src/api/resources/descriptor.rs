@@ -19,6 +19,17 @@ pub enum Storage {
     Stored,
     /// Nowhere: a request is answered by code.
     Virtual(Review),
+    /// Nowhere: the nodes are asked when somebody reads it.
+    Measured(Measure),
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// What each node uses.
+    Nodes,
+    /// What each Pod's containers use.
+    Pods,
 }
 
 /// Which of a resource's objects the server keeps in memory, to decide about requests.
@@ -33,6 +44,7 @@ pub enum Cached {
 const STORED: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS: &[&str] = &["get", "patch", "update"];
 const CREATE: &[&str] = &["create"];
+const MEASURED: &[&str] = &["get", "list"];
 
 enum Behaviour {
     Fixed(&'static dyn Strategy),
@@ -167,6 +179,14 @@ impl Resource {
     pub fn review(mut self, review: Review) -> Self {
         self.verbs = CREATE;
         self.storage = Storage::Virtual(review);
+        self
+    }
+
+    /// Only read; asked of the nodes each time.
+    #[must_use]
+    pub fn measured(mut self, measure: Measure) -> Self {
+        self.verbs = MEASURED;
+        self.storage = Storage::Measured(measure);
         self
     }
 

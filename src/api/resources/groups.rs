@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::descriptor::{Cached, Resource};
+use super::descriptor::{Cached, Measure, Resource};
 use super::subresource::{Handler, Part, Review, Stream};
 use super::{apps, batch, core, others};
 use crate::api::meta::{Gvk, Gvr};
@@ -43,6 +43,7 @@ pub(super) fn rows() -> Vec<Resource> {
         discovery,
         flowcontrol,
         resource,
+        metrics,
     ]
     .iter()
     .flat_map(|rows| rows())
@@ -321,6 +322,15 @@ fn networking() -> Vec<Resource> {
             .short(&["netpol"])
             .counted(),
         Resource::cluster(gv, "ServiceCIDR", "servicecidrs").printer(&table::network::SERVICE_CIDRS).status(),
+    ]
+}
+
+/// What `kubectl top` and autoscalers ask for.
+fn metrics() -> Vec<Resource> {
+    let gv = ("metrics.k8s.io", "v1beta1");
+    vec![
+        Resource::cluster(gv, "NodeMetrics", "nodes").measured(Measure::Nodes),
+        Resource::namespaced(gv, "PodMetrics", "pods").measured(Measure::Pods),
     ]
 }
 

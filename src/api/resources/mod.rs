@@ -14,7 +14,7 @@ mod strategy;
 mod subresource;
 mod table;
 
-pub use descriptor::{Cached, Resource, Storage};
+pub use descriptor::{Cached, Measure, Resource, Storage};
 pub use strategy::{Plain, Strategy};
 pub use subresource::{Handler, Part, Review, Stream, Subresource};
 pub use table::{Table, table};

@@ -17,6 +17,7 @@ mod convert;
 mod gate;
 pub mod index;
 mod key;
+mod measured;
 mod projection;
 pub mod proxy;
 pub mod rbac;

@@ -35,7 +35,7 @@ use super::rows::Rows;
 use super::user::UserInfo;
 use super::verbs::{self, RequestBody};
 use super::wire::{self, Format, MediaType, Offer, Params};
-use super::{client, special};
+use super::{client, measured, special};
 
 /// How long a request may take that is not a watch or a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -233,6 +233,7 @@ impl Shared {
         let body = RequestBody { headers: &parts.headers, bytes };
         match target.resource.storage {
             Storage::Virtual(review) => special::review(&context, review, &body).await,
+            Storage::Measured(measure) => measured::answer(&context, measure).await,
             Storage::Stored => verbs::run(&context, body).await,
         }
     }

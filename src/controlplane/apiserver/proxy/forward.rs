@@ -13,6 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use serde_json::Value;
+
+use super::target;
 use super::{Dial, Location, Streams};
 use crate::api::status::{ApiError, Reason};
 use crate::controlplane::apiserver::request::RequestInfo;
@@ -21,6 +24,8 @@ use crate::controlplane::apiserver::request::RequestInfo;
 const CONNECT: Duration = Duration::from_secs(10);
 /// How much of a kubelet's refusal is repeated to the client.
 const REFUSAL: usize = 2000;
+/// The longest answer that is taken from a kubelet: some KiB a Pod.
+const SUMMARY: usize = 16 << 20;
 const BUFFER: usize = 32 * 1024;
 /// WebSocket protocols that a container runtime speaks.
 const RUNTIME_PROTOCOLS: &[&str] =
@@ -141,6 +146,20 @@ impl Streams {
         let body = Limited::new(response.into_body(), REFUSAL).collect().await;
         let text = body.map(|body| body.to_bytes()).unwrap_or_default();
         Err(refusal(info, status, String::from_utf8_lossy(&text).trim_end()))
+    }
+
+    /// What a node's kubelet answers at `path`, as JSON. Fails when it does not answer with success.
+    pub async fn kubelet_json(&self, node: &Value, path: &str) -> Result<Value, ApiError> {
+        let (host, port) = target::kubelet_address(node)?;
+        let location = Location { host, port, dial: Dial::Kubelet, path: path.to_owned() };
+        let request = Request::get(path).body(Body::empty()).map_err(ApiError::internal)?;
+        let response = self.send(&location, request).await.map_err(ApiError::internal)?;
+        if !response.status().is_success() {
+            return Err(ApiError::internal(format!("the kubelet answered {}", response.status())));
+        }
+        let body = Limited::new(response.into_body(), SUMMARY).collect().await;
+        let body = body.map_err(|error| ApiError::internal(error.to_string()))?.to_bytes();
+        serde_json::from_slice(&body).map_err(ApiError::internal)
     }
 
     async fn send(

@@ -11,6 +11,7 @@
 mod forward;
 mod location;
 mod target;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::pki::{PkiError, ServerPki};
 use crate::rt::Tasks;
 
 pub use target::PodStream;
+use websocket::Socket;
 
 /// Passes streams on.
 pub struct Streams {
@@ -116,7 +118,12 @@ impl Streams {
         let (host, port) = target::kubelet_address(&node)?;
         let location = Location { host, port, dial: Dial::Kubelet, path: stream.path };
         if kind == Stream::Log {
-            return self.log(info, location).await;
+            let socket = Socket::of(&mut request)?;
+            let log = self.log(info, location).await?;
+            return Ok(match socket {
+                Some(socket) => socket.serve(log, &self.tasks),
+                None => log,
+            });
         }
         self.forward(location, request).await
     }

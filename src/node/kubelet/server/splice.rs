@@ -50,8 +50,10 @@ pub async fn forward(
         let (parts, body) = answer.into_parts();
         return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed()));
     }
-    if let Some(life) = &life
-        && !life.lasts().await
+    // A container that ends at this very moment has said what it had to say before anybody listened: then its log is
+    // the answer, and the client asks for that when it is refused here.
+    if let Some(life) = &mut life
+        && tokio::time::timeout(SETTLE, life.ended()).await.is_ok()
     {
         return Err(Refusal(StatusCode::NOT_FOUND, "the container has ended".to_owned()));
     }
@@ -84,6 +86,8 @@ pub async fn forward(
     Ok(response)
 }
 
+/// So long a container must last after somebody attached to it.
+const SETTLE: Duration = Duration::from_millis(100);
 /// A stream outlives its container by this much.
 const LINGER: Duration = Duration::from_secs(1);
 

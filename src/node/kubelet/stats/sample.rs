@@ -158,7 +158,13 @@ fn pod(stats: api::PodSandboxStats) -> Option<PodUse> {
         processes: value(linux.process.and_then(|process| process.process_count)),
         received: value(network.rx_bytes),
         sent: value(network.tx_bytes),
-        containers: linux.containers.into_iter().filter_map(container).collect(),
+        // One that has ended uses nothing; it is not told of.
+        containers: linux
+            .containers
+            .into_iter()
+            .filter_map(container)
+            .filter(|container| container.used.memory > 0 || container.used.cpu_nanos > 0)
+            .collect(),
     })
 }
 
