@@ -74,7 +74,7 @@ fn core_rows() -> Vec<Resource> {
             .cached(Cached::All)
             .created_by_update()
             .printer(&table::CREATED_AT)
-            .with(&core::LimitRange)
+            .with(&others::LimitRange)
             .short(&["limits"]),
         Resource::cluster(gv, "Namespace", "namespaces")
             .cached(Cached::All)
@@ -104,6 +104,7 @@ fn core_rows() -> Vec<Resource> {
             .short(&["pv"])
             .status(),
         Resource::namespaced(gv, "ResourceQuota", "resourcequotas")
+            .with(&others::ResourceQuota)
             .cached(Cached::All)
             .shown_when_gone()
             .created_by_update()
@@ -174,6 +175,7 @@ fn core_workload_rows() -> Vec<Resource> {
 fn apiregistration() -> Vec<Resource> {
     vec![
         Resource::cluster(("apiregistration.k8s.io", "v1"), "APIService", "apiservices")
+            .with(&others::ApiService)
             .printer(&table::access::API_SERVICES)
             .category(&["api-extensions"])
             .status(),
@@ -305,6 +307,7 @@ fn networking() -> Vec<Resource> {
     let gv = ("networking.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "IngressClass", "ingressclasses")
+            .with(&others::IngressClass)
             .printer(&table::network::INGRESS_CLASSES)
             .counted(),
         Resource::namespaced(gv, "Ingress", "ingresses")
@@ -314,6 +317,7 @@ fn networking() -> Vec<Resource> {
             .counted()
             .status(),
         Resource::cluster(gv, "IPAddress", "ipaddresses")
+            .with(&others::IpAddress)
             .printer(&table::network::IP_ADDRESSES)
             .short(&["ip"]),
         Resource::namespaced(gv, "NetworkPolicy", "networkpolicies")
@@ -321,7 +325,10 @@ fn networking() -> Vec<Resource> {
             .with(&others::NetworkPolicy)
             .short(&["netpol"])
             .counted(),
-        Resource::cluster(gv, "ServiceCIDR", "servicecidrs").printer(&table::network::SERVICE_CIDRS).status(),
+        Resource::cluster(gv, "ServiceCIDR", "servicecidrs")
+            .with(&others::ServiceCidr)
+            .printer(&table::network::SERVICE_CIDRS)
+            .status(),
     ]
 }
 
@@ -378,37 +385,51 @@ fn rbac() -> Vec<Resource> {
 fn storage() -> Vec<Resource> {
     let gv = ("storage.k8s.io", "v1");
     vec![
-        Resource::cluster(gv, "CSIDriver", "csidrivers").printer(&table::storage::CSI_DRIVERS),
-        Resource::cluster(gv, "CSINode", "csinodes").printer(&table::storage::CSI_NODES),
-        Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities"),
+        Resource::cluster(gv, "CSIDriver", "csidrivers")
+            .with(&others::CsiDriver)
+            .printer(&table::storage::CSI_DRIVERS),
+        Resource::cluster(gv, "CSINode", "csinodes")
+            .with(&others::CsiNode)
+            .printer(&table::storage::CSI_NODES),
+        Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities")
+            .with(&others::CsiStorageCapacity),
         Resource::cluster(gv, "StorageClass", "storageclasses")
             .printer(&table::storage::CLASSES)
             .with(&others::StorageClass)
             .short(&["sc"]),
         Resource::cluster(gv, "VolumeAttachment", "volumeattachments")
+            .with(&others::VolumeAttachment)
             .printer(&table::storage::ATTACHMENTS)
             .status(),
-        Resource::cluster(gv, "VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]),
+        Resource::cluster(gv, "VolumeAttributesClass", "volumeattributesclasses")
+            .with(&others::VolumeAttributesClass)
+            .short(&["vac"]),
     ]
 }
 
 fn admissionregistration() -> Vec<Resource> {
     let gv = ("admissionregistration.k8s.io", "v1");
-    let row = |kind, plural| Resource::cluster(gv, kind, plural).category(&["api-extensions"]).counted();
+    let row = |kind, plural| {
+        Resource::cluster(gv, kind, plural).category(&["api-extensions"]).counted().cached(Cached::All)
+    };
     vec![
-        row("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
-        row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
+        row("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
+            .with(&others::AdmissionPolicy { mutating: true }),
+        row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+            .with(&others::PolicyBinding { mutating: true }),
         row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
             .printer(&table::access::WEBHOOKS)
-            .with(&others::Webhooks),
+            .with(&others::Webhooks { mutating: true }),
         row("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .printer(&table::access::POLICIES)
+            .with(&others::AdmissionPolicy { mutating: false })
             .status(),
         row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
-            .printer(&table::access::POLICY_BINDINGS),
+            .printer(&table::access::POLICY_BINDINGS)
+            .with(&others::PolicyBinding { mutating: false }),
         row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
             .printer(&table::access::WEBHOOKS)
-            .with(&others::Webhooks),
+            .with(&others::Webhooks { mutating: false }),
     ]
 }
 
@@ -439,6 +460,7 @@ fn scheduling() -> Vec<Resource> {
 fn coordination() -> Vec<Resource> {
     vec![
         Resource::namespaced(("coordination.k8s.io", "v1"), "Lease", "leases")
+            .with(&others::Lease)
             .created_by_update()
             .printer(&table::cluster::LEASES),
     ]
@@ -447,6 +469,7 @@ fn coordination() -> Vec<Resource> {
 fn node() -> Vec<Resource> {
     vec![
         Resource::cluster(("node.k8s.io", "v1"), "RuntimeClass", "runtimeclasses")
+            .with(&others::RuntimeClass)
             .cached(Cached::All)
             .printer(&table::cluster::RUNTIME_CLASSES),
     ]
@@ -465,10 +488,12 @@ fn flowcontrol() -> Vec<Resource> {
     let gv = ("flowcontrol.apiserver.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "FlowSchema", "flowschemas")
+            .with(&others::FlowSchema)
             .printer(&table::policy::FLOW_SCHEMAS)
             .counted()
             .status(),
         Resource::cluster(gv, "PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .with(&others::PriorityLevel)
             .printer(&table::policy::PRIORITY_LEVELS)
             .counted()
             .status(),

@@ -266,6 +266,25 @@ pub fn ip_address(value: &str) -> Vec<String> {
     vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
 }
 
+/// An address range, as `10.0.0.0/8`.
+pub fn cidr(value: &str) -> Vec<String> {
+    let plain = |value: &str| {
+        let (ip, bits) = value.split_once('/')?;
+        let (ip, bits): (std::net::IpAddr, u8) = (ip.parse().ok()?, bits.parse().ok()?);
+        (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(())
+    };
+    if plain(value).is_some() {
+        return Vec::new();
+    }
+    vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()]
+}
+
+/// What is wrong with an address that traffic is to be sent to. A text that is none is somebody else's to refuse.
+pub fn destination(value: &str) -> Vec<String> {
+    let special = value.parse().ok().and_then(super::special_address);
+    special.map(str::to_owned).into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

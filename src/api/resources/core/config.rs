@@ -121,30 +121,6 @@ impl Strategy for Secret {
     }
 }
 
-pub struct LimitRange;
-
-impl Strategy for LimitRange {
-    /// Rule: `SetDefaults_LimitRangeItem`, for items about containers.
-    fn default(&self, range: &mut Value) {
-        range.within("spec", |spec| {
-            spec.each("limits", |item| {
-                if item.text("type") != Some("Container") {
-                    return;
-                }
-                for (from, to) in
-                    [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")]
-                {
-                    for (name, amount) in
-                        item.get(from).and_then(Value::as_object).cloned().unwrap_or_default()
-                    {
-                        item.open(to).fill(&name, amount);
-                    }
-                }
-            });
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

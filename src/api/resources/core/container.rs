@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::container_env::environment;
+use super::container_mounts::{devices, mounts};
 use super::probe;
+use super::requirements::requirements;
+use super::security::container_security;
 use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
 use crate::api::resources::fill::Fill;
-use crate::api::validate::{
-    FieldError, Path, dns1123_label, env_var_name, port_name, port_number, qualified_name,
-};
+use crate::api::validate::{Check, FieldError, dns1123_label, port_name, port_number};
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
@@ -60,221 +61,169 @@ pub fn requests_from_limits(resources: &mut Value) {
     }
 }
 
+/// Which list of a Pod a container stands in; not everything is allowed everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    App,
+    Init,
+    Ephemeral,
+}
+
 /// What names a container list has seen: Pod-wide unique names and host ports.
 #[derive(Default)]
 pub struct Seen {
     names: BTreeSet<String>,
-    port_names: BTreeSet<String>,
     host_ports: BTreeSet<(i64, String, String)>,
 }
 
-/// Everything wrong with one container. `volumes`: names of the Pod's volumes.
+/// Everything wrong with one container. `volumes`: the Pod's spec, whose volumes may be mounted.
 pub fn validate(
-    container: &Value,
-    path: &Path,
+    container: &mut Check<'_, '_>,
     volumes: &BTreeSet<&str>,
+    pod: &Value,
     seen: &mut Seen,
-) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let name = container.text("name").unwrap_or_default();
-    if name.is_empty() {
-        errors.push(FieldError::required(path.child("name"), ""));
-    } else {
-        errors.extend(
-            dns1123_label(name).into_iter().map(|why| FieldError::invalid(path.child("name"), name, why)),
-        );
+    role: Role,
+) {
+    let name = container.need("name", "");
+    if !name.is_empty() {
+        container.named("name", dns1123_label);
         if !seen.names.insert(name.to_owned()) {
-            errors.push(FieldError::duplicate(path.child("name"), name));
+            container.duplicate("name");
         }
     }
-    let image = container.text("image").unwrap_or_default();
-    if image.is_empty() {
-        errors.push(FieldError::required(path.child("image"), ""));
-    } else if image.trim() != image {
-        errors.push(FieldError::invalid(
-            path.child("image"),
-            image,
-            "must not have leading or trailing whitespace",
-        ));
+    let image = container.need("image", "");
+    if image.trim() != image {
+        container.invalid("image", "must not have leading or trailing whitespace");
     }
-    let policy = container.text("imagePullPolicy").unwrap_or_default();
-    if !PULL_POLICIES.contains(&policy) {
-        errors.push(FieldError::not_supported(path.child("imagePullPolicy"), policy, PULL_POLICIES));
+    let restarts = container.text("restartPolicy") == "Always";
+    match role {
+        Role::Ephemeral => only_ephemeral(container, pod),
+        Role::Init if !restarts => only_once(container),
+        _ => lively(container, &seconds_of_grace(pod)),
     }
-    ports(container, &path.child("ports"), seen, &mut errors);
-    environment(container, path, &mut errors);
-    mounts(container, &path.child("volumeMounts"), volumes, &mut errors);
-    resources(container.get("resources"), &path.child("resources"), &mut errors);
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get(name).filter(|probe| !probe.is_null()) {
-            errors.extend(probe::validate(probe, &path.child(name), name != "readinessProbe"));
+    match container.text("terminationMessagePolicy") {
+        "File" | "FallbackToLogsOnError" => {}
+        "" => container.required("terminationMessagePolicy", "must be 'File' or 'FallbackToLogsOnError'"),
+        _ => container.invalid("terminationMessagePolicy", "must be 'File' or 'FallbackToLogsOnError'"),
+    }
+    if container.has("restartPolicy") {
+        match role {
+            Role::Init => container.one_of("restartPolicy", &["Always", "Never", "OnFailure"]),
+            Role::App => container.one_of("restartPolicy", &["Always", "Never", "OnFailure"]),
+            Role::Ephemeral => {}
         }
     }
-    for hook in ["postStart", "preStop"] {
-        if let Some(handler) = container.get("lifecycle").and_then(|lifecycle| lifecycle.get(hook)) {
-            let at = path.child("lifecycle").child(hook);
-            errors.extend(probe::validate_handler(handler, &at, &["exec", "httpGet", "tcpSocket", "sleep"]));
-        }
+    if role != Role::Ephemeral {
+        ports(container, seen);
     }
-    errors
+    environment(container);
+    mounts(container, volumes);
+    devices(container, volumes, pod);
+    container.need_one_of("imagePullPolicy", PULL_POLICIES, "");
+    requirements(&mut container.child("resources"), Some(pod));
+    container.each("resizePolicy", |policy| {
+        policy.need_one_of("resourceName", &["cpu", "memory"], "");
+        policy.need_one_of("restartPolicy", &["NotRequired", "RestartContainer"], "");
+    });
+    container.within("securityContext", container_security);
 }
 
-fn ports(container: &Value, path: &Path, seen: &mut Seen, errors: &mut Vec<FieldError>) {
-    for (index, port) in container.array_at("/ports").iter().enumerate() {
-        let at = path.index(index);
-        if let Some(name) = port.text("name").filter(|name| !name.is_empty()) {
-            let wrong = port_name(name);
-            if wrong.is_empty() && !seen.port_names.insert(format!("{path}/{name}")) {
-                errors.push(FieldError::duplicate(at.child("name"), name));
-            }
-            errors.extend(wrong.into_iter().map(|why| FieldError::invalid(at.child("name"), name, why)));
+fn seconds_of_grace(pod: &Value) -> Option<i64> {
+    pod.int_at("/terminationGracePeriodSeconds")
+}
+
+/// Probes and hooks of a container that goes on running.
+fn lively(container: &mut Check<'_, '_>, grace: &Option<i64>) {
+    container.within("lifecycle", |lifecycle| {
+        for hook in ["postStart", "preStop"] {
+            lifecycle.within(hook, |hook| probe::hook(hook, *grace));
         }
-        let number = port.int_at("/containerPort").unwrap_or_default();
-        if number == 0 {
-            errors.push(FieldError::required(at.child("containerPort"), ""));
-        } else {
-            let wrong = port_number(number).into_iter();
-            errors.extend(wrong.map(|why| FieldError::invalid(at.child("containerPort"), number, why)));
-        }
-        let protocol = port.text("protocol").unwrap_or_default();
-        if !PROTOCOLS.contains(&protocol) {
-            errors.push(FieldError::not_supported(at.child("protocol"), protocol, PROTOCOLS));
-        }
-        let host = port.int_at("/hostPort").unwrap_or_default();
-        if host != 0 {
-            let wrong = port_number(host).into_iter();
-            errors.extend(wrong.map(|why| FieldError::invalid(at.child("hostPort"), host, why)));
-            let ip = port.text("hostIP").unwrap_or_default().to_owned();
-            if !seen.host_ports.insert((host, protocol.to_owned(), ip.clone())) {
-                errors.push(FieldError::duplicate(at.child("hostPort"), format!("{protocol}/{ip}/{host}")));
-            }
+    });
+    for name in ["livenessProbe", "startupProbe", "readinessProbe"] {
+        container.within(name, |check| probe::validate(check, name != "readinessProbe"));
+    }
+}
+
+/// An init container runs to its end, so that nothing can ask whether it is ready.
+fn only_once(container: &mut Check<'_, '_>) {
+    for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+        if container.has(field) {
+            container.forbidden(field, "may not be set for init containers without restartPolicy=Always");
         }
     }
 }
 
-fn environment(container: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    const SOURCES: &[&str] =
-        &["configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"];
-    for (index, variable) in container.array_at("/env").iter().enumerate() {
-        let at = path.child("env").index(index);
-        match variable.text("name").unwrap_or_default() {
-            "" => errors.push(FieldError::required(at.child("name"), "")),
-            name => {
-                let wrong = env_var_name(name).into_iter();
-                errors.extend(wrong.map(|why| FieldError::invalid(at.child("name"), name, why)));
-            }
-        }
-        let Some(source) = variable.get("valueFrom").filter(|source| !source.is_null()) else { continue };
-        let at = at.child("valueFrom");
-        let named: Vec<&str> = SOURCES.iter().copied().filter(|kind| source.has(kind)).collect();
-        if named.is_empty() {
-            let why =
-                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
-            errors.push(FieldError::invalid(&at, "", why));
-        } else if named.len() > 1 || variable.text("value").is_some_and(|value| !value.is_empty()) {
-            let why = if named.len() > 1 {
-                "may not have more than one field specified at a time"
-            } else {
-                "may not be specified when `value` is not empty"
-            };
-            errors.push(FieldError::invalid(&at, "", why));
-        }
-        for kind in ["configMapKeyRef", "secretKeyRef"] {
-            if source.has(kind) && source[kind].text("key").unwrap_or_default().is_empty() {
-                errors.push(FieldError::required(at.child(kind).child("key"), ""));
-            }
-        }
-        if source.has("fieldRef") && source["fieldRef"].text("fieldPath").unwrap_or_default().is_empty() {
-            errors.push(FieldError::required(at.child("fieldRef").child("fieldPath"), ""));
-        }
-    }
-    for (index, source) in container.array_at("/envFrom").iter().enumerate() {
-        let at = path.child("envFrom").index(index);
-        if source.has("configMapRef") == source.has("secretRef") {
-            let why = if source.has("secretRef") {
-                "may not have more than one field specified at a time"
-            } else {
-                "must specify one of: `configMapRef` or `secretRef`"
-            };
-            errors.push(FieldError::invalid(&at, "", why));
-        }
-    }
-}
-
-fn mounts(container: &Value, path: &Path, volumes: &BTreeSet<&str>, errors: &mut Vec<FieldError>) {
-    let mut paths = BTreeSet::new();
-    for (index, mount) in container.array_at("/volumeMounts").iter().enumerate() {
-        let at = path.index(index);
-        match mount.text("name").unwrap_or_default() {
-            "" => errors.push(FieldError::required(at.child("name"), "")),
-            name if !volumes.contains(name) => errors.push(FieldError::not_found(at.child("name"), name)),
-            _ => {}
-        }
-        match mount.text("mountPath").unwrap_or_default() {
-            "" => errors.push(FieldError::required(at.child("mountPath"), "")),
-            target if !paths.insert(target) => {
-                errors.push(FieldError::invalid(at.child("mountPath"), target, "must be unique"));
-            }
-            _ => {}
-        }
-        let sub = mount.text("subPath").unwrap_or_default();
-        if sub.starts_with('/') {
-            errors.push(FieldError::invalid(at.child("subPath"), sub, "must be a relative path"));
-        } else if sub.split('/').any(|part| part == "..") {
-            errors.push(FieldError::invalid(at.child("subPath"), sub, "must not contain '..'"));
-        }
-    }
-}
-
-/// Requests and limits: known names, not negative, and requests no greater than limits.
-pub fn resources(resources: Option<&Value>, path: &Path, errors: &mut Vec<FieldError>) {
-    let Some(resources) = resources else { return };
-    let amounts = |kind: &str| resources.get(kind).and_then(Value::as_object).into_iter().flatten();
-    for kind in ["limits", "requests"] {
-        for (name, amount) in amounts(kind) {
-            let at = path.child(kind).key(name);
-            let known = ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str())
-                || name.starts_with("hugepages-")
-                || name.contains('/');
-            if !known {
-                errors.push(FieldError::invalid(
-                    &at,
-                    name.as_str(),
-                    "must be a standard resource for containers",
-                ));
-            }
-            errors.extend(
-                qualified_name(name).into_iter().map(|why| FieldError::invalid(&at, name.as_str(), why)),
-            );
-            match Quantity::from_value(amount) {
-                Ok(amount) if amount.sign() < 0 => {
-                    let why = "must be greater than or equal to 0";
-                    errors.push(FieldError::invalid(&at, amount.to_string(), why));
-                }
-                Ok(_) => {}
-                Err(error) => errors.push(FieldError::invalid(&at, amount.clone(), error.to_string())),
-            }
-        }
-    }
-    for (name, request) in amounts("requests") {
-        let limit = resources.get("limits").and_then(|limits| limits.get(name));
-        let (Ok(request), Some(Ok(limit))) = (Quantity::from_value(request), limit.map(Quantity::from_value))
-        else {
-            continue;
+/// Rule: what an ephemeral container may not have, and whom it may look at.
+fn only_ephemeral(container: &mut Check<'_, '_>, pod: &Value) {
+    for field in [
+        "ports",
+        "resources",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+        "resizePolicy",
+        "restartPolicy",
+    ] {
+        let said = match container.get(field) {
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => !map.is_empty(),
+            other => !other.is_null(),
         };
-        if request > limit {
-            let why = format!("must be less than or equal to {name} limit of {limit}");
-            errors.push(FieldError::invalid(path.child("requests"), request.to_string(), why));
-        } else if name.contains('/') && request != limit {
-            let why = format!("must be equal to {name} limit of {limit}");
-            errors.push(FieldError::invalid(path.child("requests"), request.to_string(), why));
+        if said {
+            container.forbidden(field, "cannot be set for an Ephemeral Container");
         }
     }
+    let target = container.text("targetContainerName");
+    let known = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| pod.array_at(&format!("/{list}")))
+        .any(|other| other.text("name") == Some(target));
+    if !target.is_empty() && !known {
+        container.push(FieldError::not_found(container.at("targetContainerName"), target));
+    }
+    container.each("volumeMounts", |mount| {
+        for field in ["subPath", "subPathExpr"] {
+            if mount.has(field) {
+                mount.forbidden(field, "cannot be set for an Ephemeral Container");
+            }
+        }
+    });
+}
+
+fn ports(container: &mut Check<'_, '_>, seen: &mut Seen) {
+    let mut names = BTreeSet::new();
+    container.each("ports", |port| {
+        let name = port.text("name");
+        if !name.is_empty() {
+            let wrong = port_name(name);
+            if wrong.is_empty() && !names.insert(name) {
+                port.duplicate("name");
+            }
+            port.follow("name", wrong);
+        }
+        let number = port.int("containerPort").unwrap_or_default();
+        if number == 0 {
+            port.required("containerPort", "");
+        } else {
+            port.follow("containerPort", port_number(number));
+        }
+        let host = port.int("hostPort").unwrap_or_default();
+        if host != 0 {
+            port.follow("hostPort", port_number(host));
+        }
+        port.need_one_of("protocol", PROTOCOLS, "");
+        let (ip, protocol) = (port.text("hostIP"), port.text("protocol"));
+        if host != 0 && !seen.host_ports.insert((host, protocol.to_owned(), ip.to_owned())) {
+            port.push(FieldError::duplicate(port.at("hostPort"), format!("{protocol}/{ip}/{host}")));
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::validate::{Path, check_at};
 
     #[test]
     fn the_pull_policy_follows_the_tag() {
@@ -296,7 +245,9 @@ mod tests {
         let mut container = container;
         default_container(&mut container);
         let volumes = BTreeSet::from(["data"]);
-        let errors = validate(&container, &Path::new("spec.containers[0]"), &volumes, &mut Seen::default());
+        let errors = check_at(&container, &Path::new("spec.containers[0]"), |container| {
+            validate(container, &volumes, &Value::Null, &mut Seen::default(), Role::App);
+        });
         assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
     }
 

@@ -1,11 +1,10 @@
 use serde_json::Value;
 
+use super::scheduling;
 use crate::api::meta::ObjectExt;
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path, label_value, qualified_name};
-
-const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+use crate::api::validate::{FieldError, Path, check};
 
 pub struct Node;
 
@@ -26,22 +25,17 @@ impl Strategy for Node {
 
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let path = Path::new("spec");
-        let mut errors = Vec::new();
-        for (index, taint) in new.array_at("/spec/taints").iter().enumerate() {
-            let at = path.child("taints").index(index);
-            let text = |key: &str| taint.text(key).unwrap_or_default();
-            let wrong = qualified_name(text("key")).into_iter();
-            errors.extend(wrong.map(|why| FieldError::invalid(at.child("key"), text("key"), why)));
-            let wrong = label_value(text("value")).into_iter();
-            errors.extend(wrong.map(|why| FieldError::invalid(at.child("value"), text("value"), why)));
-            match text("effect") {
-                "" => errors.push(FieldError::required(at.child("effect"), "")),
-                effect if !EFFECTS.contains(&effect) => {
-                    errors.push(FieldError::not_supported(at.child("effect"), effect, EFFECTS));
+        let mut errors = check(new, "spec", |spec| {
+            let mut seen = std::collections::BTreeSet::new();
+            spec.each("taints", |taint| {
+                scheduling::taint(taint);
+                if !seen.insert((taint.text("key"), taint.text("effect"))) {
+                    let why = "taints must be unique by key and effect pair";
+                    let error = FieldError::duplicate(&taint.path, taint.value.clone());
+                    taint.push(FieldError { detail: why.to_owned(), ..error });
                 }
-                _ => {}
-            }
-        }
+            });
+        });
         for field in ["podCIDR", "providerID"] {
             let before = old.and_then(|old| old.str_at(&format!("/spec/{field}"))).unwrap_or_default();
             let now = new.str_at(&format!("/spec/{field}")).unwrap_or_default();

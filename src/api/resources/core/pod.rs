@@ -1,17 +1,19 @@
 use serde_json::{Value, json};
 
-use super::container::{self, Seen};
+use super::container::{self, Role, Seen};
 use super::pod_spec::{default_pod, default_spec, default_template};
 use super::pod_update;
+use super::requirements::requirements;
 use super::scheduling;
+use super::security::pod_security;
 use super::volume;
 use crate::api::meta::ObjectExt;
 use crate::api::quantity::Quantity;
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
 use crate::api::validate::{
-    FieldError, Path, annotations_errors, check_at, dns1123_label, dns1123_subdomain, ip_address,
-    labels_errors,
+    Check, FieldError, Path, Rule, annotations_errors, check_at, dns1123_label, dns1123_subdomain,
+    ip_address, labels_errors, qualified_name,
 };
 
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
@@ -50,6 +52,9 @@ impl Strategy for Pod {
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let path = Path::new("spec");
         let mut errors = validate_spec(&new["spec"], &path);
+        if old.is_none() && !new.array_at("/spec/ephemeralContainers").is_empty() {
+            errors.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
+        }
         if let Some(old) = old {
             errors.extend(pod_update::validate(&new["spec"], &old["spec"], &path));
         }
@@ -160,58 +165,56 @@ pub fn validate_template(template: &Value, path: &Path) -> Vec<FieldError> {
 
 /// Everything wrong with a Pod's spec. Rule: `ValidatePodSpec`.
 pub fn validate_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
-    let mut volumes = std::collections::BTreeSet::new();
-    let mut errors = check_at(spec, path, |spec| {
-        volumes = volume::validate(spec);
+    check_at(spec, path, |spec| {
+        let volumes = volume::validate(spec);
+        if spec.list("containers").is_empty() {
+            spec.required("containers", "");
+        }
+        let mut seen = Seen::default();
+        let lists = [
+            ("containers", Role::App),
+            ("initContainers", Role::Init),
+            ("ephemeralContainers", Role::Ephemeral),
+        ];
+        let pod = spec.value;
+        for (list, role) in lists {
+            spec.each(list, |container| container::validate(container, &volumes, pod, &mut seen, role));
+        }
+        spec.need_one_of("restartPolicy", RESTART_POLICIES, "");
+        spec.need_one_of("dnsPolicy", DNS_POLICIES, "");
+        names(spec);
+        pod_security(spec);
+        requirements(&mut spec.child("resources"), Some(pod));
         scheduling::validate(spec);
-    });
-    let mut seen = Seen::default();
-    if spec.array_at("/containers").is_empty() {
-        errors.push(FieldError::required(path.child("containers"), ""));
-    }
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        for (index, container) in spec.array_at(&format!("/{list}")).iter().enumerate() {
-            errors.extend(container::validate(
-                container,
-                &path.child(list).index(index),
-                &volumes,
-                &mut seen,
-            ));
+        dns(spec);
+        host_aliases(spec);
+        spec.each("imagePullSecrets", |secret| {
+            secret.need("name", "");
+        });
+        spec.each("readinessGates", |gate| {
+            gate.follow("conditionType", qualified_name(gate.text("conditionType")));
+        });
+        spec.in_range("activeDeadlineSeconds", 1, 2_147_483_647);
+        spec.not_negative(&["terminationGracePeriodSeconds"]);
+        if spec.has("preemptionPolicy") {
+            spec.one_of("preemptionPolicy", &["Never", "PreemptLowerPriority"]);
         }
-    }
-    let mut one_of = |field: &str, allowed: &[&str]| match spec.text(field).unwrap_or_default() {
-        "" => errors.push(FieldError::required(path.child(field), "")),
-        value if !allowed.contains(&value) => {
-            errors.push(FieldError::not_supported(path.child(field), value, allowed));
-        }
-        _ => {}
-    };
-    one_of("restartPolicy", RESTART_POLICIES);
-    one_of("dnsPolicy", DNS_POLICIES);
-    names(spec, path, &mut errors);
-    container::resources(spec.get("resources"), &path.child("resources"), &mut errors);
-    if spec.text("dnsPolicy") == Some("None") && spec.array_at("/dnsConfig/nameservers").is_empty() {
-        let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
-        errors.push(FieldError::required(path.child("dnsConfig").child("nameservers"), why));
-    }
-    for (index, alias) in spec.array_at("/hostAliases").iter().enumerate() {
-        let at = path.child("hostAliases").index(index).child("ip");
-        let ip = alias.text("ip").unwrap_or_default();
-        errors.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(&at, ip, why)));
-    }
-    if let Some(seconds) = spec.int_at("/activeDeadlineSeconds").filter(|seconds| *seconds < 1) {
-        let why = "must be between 1 and 2147483647, inclusive";
-        errors.push(FieldError::invalid(path.child("activeDeadlineSeconds"), seconds, why));
-    }
-    if let Some(seconds) = spec.int_at("/terminationGracePeriodSeconds").filter(|seconds| *seconds < 0) {
-        let why = "must be greater than or equal to 0";
-        errors.push(FieldError::invalid(path.child("terminationGracePeriodSeconds"), seconds, why));
-    }
-    errors
+        spec.within("os", |os| os.need_one_of("name", &["linux", "windows"], ""));
+        spec.each("resourceClaims", |claim| {
+            claim.need_named("name", dns1123_label);
+            if claim.has("resourceClaimName") == claim.has("resourceClaimTemplateName") {
+                let why = if claim.has("resourceClaimName") {
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+                } else {
+                    "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+                };
+                claim.wrong(why);
+            }
+        });
+    })
 }
 
-fn names(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    type Rule = fn(&str) -> Vec<String>;
+fn names(spec: &mut Check<'_, '_>) {
     let rules: [(&str, Rule); 6] = [
         ("nodeName", dns1123_subdomain),
         ("serviceAccountName", dns1123_subdomain),
@@ -221,13 +224,57 @@ fn names(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         ("subdomain", dns1123_label),
     ];
     for (field, rule) in rules {
-        let value = spec.text(field).unwrap_or_default();
-        if !value.is_empty() {
-            errors.extend(
-                rule(value).into_iter().map(|why| FieldError::invalid(path.child(field), value, why)),
-            );
+        spec.named(field, rule);
+    }
+}
+
+/// Rule: `validatePodDNSConfig`.
+fn dns(spec: &mut Check<'_, '_>) {
+    if spec.text("dnsPolicy") == "None" {
+        if !spec.has("dnsConfig") {
+            spec.required("dnsConfig", "must provide `dnsConfig` when `dnsPolicy` is None");
+        } else if spec.value.array_at("/dnsConfig/nameservers").is_empty() {
+            let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            spec.child("dnsConfig").required("nameservers", why);
         }
     }
+    spec.within("dnsConfig", |config| {
+        if config.list("nameservers").len() > 3 {
+            config.invalid("nameservers", "must not have more than 3 nameservers");
+        }
+        config.each("nameservers", |server| {
+            server.follow_here(ip_address(server.value.as_str().unwrap_or_default()));
+        });
+        if config.list("searches").len() > 32 {
+            config.invalid("searches", "must not have more than 32 search paths");
+        }
+        let length: usize = config.texts("searches").map(|search| search.len() + 1).sum();
+        if length > 2049 {
+            let why = "must not have more than 2048 characters (including spaces) in the search list";
+            config.invalid("searches", why);
+        }
+        config.each("searches", |search| {
+            let name = search.value.as_str().unwrap_or_default();
+            let name = name.strip_suffix('.').unwrap_or(name);
+            if !name.is_empty() {
+                search.follow_here(dns1123_subdomain(&name.replace('_', "-")));
+            }
+        });
+        config.each("options", |option| {
+            if option.text("name").is_empty() {
+                option.push(FieldError::required(&option.path, "must not be empty"));
+            }
+        });
+    });
+}
+
+fn host_aliases(spec: &mut Check<'_, '_>) {
+    spec.each("hostAliases", |alias| {
+        alias.follow("ip", ip_address(alias.text("ip")));
+        alias.each("hostnames", |name| {
+            name.follow_here(dns1123_subdomain(name.value.as_str().unwrap_or_default()));
+        });
+    });
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
 use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path, port_name, port_number};
+use crate::api::validate::{Check, FieldError, http_header_name, port_name, port_number};
 
 /// Rule: `SetDefaults_Probe`.
 pub fn default_probe(probe: &mut Value) {
@@ -25,57 +24,79 @@ pub fn default_handler(handler: &mut Value) {
     handler.within("grpc", |grpc| grpc.fill("service", ""));
 }
 
+const PROBES: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
+const HOOKS: &[&str] = &["exec", "httpGet", "tcpSocket", "sleep"];
+
 /// Everything wrong with a probe. `once`: it counts as passed after one success (liveness and startup).
-pub fn validate(probe: &Value, path: &Path, once: bool) -> Vec<FieldError> {
-    let mut errors = validate_handler(probe, path, &["exec", "httpGet", "tcpSocket", "grpc"]);
-    for field in
-        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-    {
-        if let Some(number) = probe.get(field).and_then(Value::as_i64).filter(|number| *number < 0) {
-            errors.push(FieldError::invalid(path.child(field), number, "must be greater than or equal to 0"));
+pub fn validate(probe: &mut Check<'_, '_>, once: bool) {
+    handler(probe, PROBES);
+    probe.not_negative(&[
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ]);
+    if once {
+        if probe.int("successThreshold").is_some_and(|number| number != 1) {
+            probe.invalid("successThreshold", "must be 1");
         }
+        if probe.int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds <= 0) {
+            probe.invalid("terminationGracePeriodSeconds", "must be greater than 0");
+        }
+    } else if probe.has("terminationGracePeriodSeconds") {
+        probe.invalid("terminationGracePeriodSeconds", "must not be set for readinessProbes");
     }
-    if once && probe.get("successThreshold").and_then(Value::as_i64).is_some_and(|number| number != 1) {
-        errors.push(FieldError::invalid(
-            path.child("successThreshold"),
-            probe["successThreshold"].clone(),
-            "must be 1",
-        ));
-    }
-    errors
+}
+
+/// Everything wrong with a hook. `grace`: the seconds that the Pod is given to end.
+pub fn hook(hook: &mut Check<'_, '_>, grace: Option<i64>) {
+    handler(hook, HOOKS);
+    hook.within("sleep", |sleep| {
+        let (seconds, most) = (sleep.int("seconds").unwrap_or(0), grace.unwrap_or(30));
+        if seconds < 0 || seconds > most {
+            let why = format!(
+                "must be non-negative and less than terminationGracePeriodSeconds ({most}). Note min of 1 second is set when gracePeriodSeconds is 0"
+            );
+            sleep.invalid("seconds", why);
+        }
+    });
 }
 
 /// A probe or hook says exactly one way in which it acts.
-pub fn validate_handler(handler: &Value, path: &Path, ways: &[&str]) -> Vec<FieldError> {
+fn handler(handler: &mut Check<'_, '_>, ways: &[&str]) {
     let said: Vec<&str> = ways.iter().copied().filter(|way| handler.has(way)).collect();
-    let mut errors = Vec::new();
     if said.is_empty() {
-        errors.push(FieldError::required(path, "must specify a handler type"));
+        handler.push(FieldError::required(&handler.path, "must specify a handler type"));
     }
     for extra in said.iter().skip(1) {
-        errors.push(FieldError::forbidden(path.child(extra), "may not specify more than 1 handler type"));
+        handler.forbidden(extra, "may not specify more than 1 handler type");
     }
-    if said.contains(&"exec") && handler.array_at("/exec/command").is_empty() {
-        errors.push(FieldError::required(path.child("exec").child("command"), ""));
-    }
-    for way in ["httpGet", "tcpSocket"] {
-        if said.contains(&way) {
-            port(
-                handler[way].get("port").unwrap_or(&Value::Null),
-                &path.child(way).child("port"),
-                &mut errors,
-            );
+    handler.within("exec", |exec| {
+        if exec.list("command").is_empty() {
+            exec.required("command", "");
         }
-    }
-    errors
+    });
+    handler.within("httpGet", |get| {
+        get.need("path", "");
+        port(get);
+        get.need_one_of("scheme", &["HTTP", "HTTPS"], "");
+        get.each("httpHeaders", |header| header.follow("name", http_header_name(header.text("name"))));
+    });
+    handler.within("tcpSocket", port);
+    handler.within("grpc", |grpc| {
+        grpc.follow("port", port_number(grpc.int("port").unwrap_or(0)));
+    });
 }
 
-fn port(port: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+fn port(action: &mut Check<'_, '_>) {
+    let port = action.get("port");
     let wrong = match port {
         Value::String(name) => port_name(name),
-        Value::Number(number) => port_number(number.as_i64().unwrap_or_default()),
-        _ => port_number(0),
+        other => port_number(other.as_i64().unwrap_or_default()),
     };
     let shown = if port.is_null() { json!(0) } else { port.clone() };
-    errors.extend(wrong.into_iter().map(|why| FieldError::invalid(path, shown.clone(), why)));
+    for why in wrong {
+        action.push(FieldError::invalid(action.at("port"), shown.clone(), why));
+    }
 }

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
-use crate::api::meta::ObjectExt;
 use crate::api::validate::{
     Check, FieldError, dns1123_label, label_selector, label_value, labels_errors, qualified_name,
 };
@@ -211,16 +208,9 @@ pub fn taint(taint: &mut Check<'_, '_>) {
     taint.need_one_of("effect", EFFECTS, "");
 }
 
-/// Whether everything in a Pod's spec about placement is as strict as before. Gated Pods may be placed more narrowly.
-pub fn narrower(now: &Value, before: &Value) -> bool {
-    let selector = |spec: &Value| spec.map_at("/nodeSelector").cloned().unwrap_or_default();
-    let (new, old) = (selector(now), selector(before));
-    old.iter().all(|(key, value)| new.get(key) == Some(value))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::validate::{Path, check_at};

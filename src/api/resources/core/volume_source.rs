@@ -1,7 +1,7 @@
 //! Where the bytes of a volume are: the sources that Pods and PersistentVolumes share.
 
-use super::volume::{descending_path, host_path};
-use crate::api::validate::{Check, FieldError, dns1123_label, dns1123_subdomain, ip_address};
+use super::volume::host_path;
+use crate::api::validate::{Check, FieldError, dns1123_label, dns1123_subdomain};
 
 /// There is one source, and only one. `others`: members of the value that are no sources.
 pub fn count_sources(volume: &mut Check<'_, '_>, others: &[&str]) {
@@ -140,16 +140,4 @@ fn csi(source: &mut Check<'_, '_>, persistent: bool) {
             }
         });
     }
-}
-
-/// A path below a volume: relative, not above it.
-pub fn sub_path(mount: &mut Check<'_, '_>, key: &str) {
-    if mount.has(key) {
-        descending_path(mount, key);
-    }
-}
-
-/// An address that a source or an alias names.
-pub fn address(check: &mut Check<'_, '_>, key: &str) {
-    check.follow(key, ip_address(check.text(key)));
 }

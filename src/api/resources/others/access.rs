@@ -1,4 +1,6 @@
-use serde_json::{Value, json};
+//! Roles and their bindings, and requests for certificates.
+
+use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
 use crate::api::resources::Strategy;
@@ -6,62 +8,6 @@ use crate::api::resources::fill::Fill;
 use crate::api::validate::{FieldError, Path};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
-
-pub struct NetworkPolicy;
-
-impl Strategy for NetworkPolicy {
-    /// Rule: `SetDefaults_NetworkPolicy`: ingress always, egress if it is spoken of.
-    fn default(&self, policy: &mut Value) {
-        let spec = policy.open("spec");
-        if spec.array_at("/policyTypes").is_empty() {
-            let egress = !spec.array_at("/egress").is_empty();
-            spec.put("policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
-        }
-        for direction in ["ingress", "egress"] {
-            spec.each(direction, |rule| rule.each("ports", |port| port.fill_text("protocol", "TCP")));
-        }
-    }
-}
-
-pub struct Ingress;
-
-impl Strategy for Ingress {
-    fn prepare_create(&self, ingress: &mut Value) {
-        ingress.put("status", json!({"loadBalancer": {}}));
-    }
-
-    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        const TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
-        let mut errors = Vec::new();
-        let path = Path::new("spec");
-        if new.array_at("/spec/rules").is_empty() && !new["spec"].has("defaultBackend") {
-            let why = "either `defaultBackend` or `rules` must be specified";
-            errors.push(FieldError::invalid(&path, new["spec"].clone(), why));
-        }
-        for (index, rule) in new.array_at("/spec/rules").iter().enumerate() {
-            let at = path.child("rules").index(index).child("http").child("paths");
-            for (index, item) in rule.array_at("/http/paths").iter().enumerate() {
-                let at = at.index(index);
-                match item.text("pathType").unwrap_or_default() {
-                    "" => {
-                        errors.push(FieldError::required(at.child("pathType"), "pathType must be specified"))
-                    }
-                    kind if !TYPES.contains(&kind) => {
-                        errors.push(FieldError::not_supported(at.child("pathType"), kind, TYPES));
-                    }
-                    kind => {
-                        let target = item.text("path").unwrap_or_default();
-                        if kind != "ImplementationSpecific" && !target.starts_with('/') {
-                            let why = "must be an absolute path";
-                            errors.push(FieldError::invalid(at.child("path"), target, why));
-                        }
-                    }
-                }
-            }
-        }
-        errors
-    }
-}
 
 /// Roles and ClusterRoles.
 pub struct Role;
@@ -143,72 +89,6 @@ impl Strategy for Binding {
             errors.push(FieldError::invalid(&role, new["roleRef"].clone(), "cannot change roleRef"));
         }
         errors
-    }
-}
-
-pub struct StorageClass;
-
-impl Strategy for StorageClass {
-    fn default(&self, class: &mut Value) {
-        class.fill_text("reclaimPolicy", "Delete");
-        class.fill_text("volumeBindingMode", "Immediate");
-    }
-
-    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        match new.text("provisioner").unwrap_or_default() {
-            "" => vec![FieldError::required("provisioner", "")],
-            _ => Vec::new(),
-        }
-    }
-}
-
-pub struct PriorityClass;
-
-impl Strategy for PriorityClass {
-    fn default(&self, class: &mut Value) {
-        class.fill_text("preemptionPolicy", "PreemptLowerPriority");
-    }
-
-    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if old.is_some_and(|old| old.int_at("/value") != new.int_at("/value")) {
-            errors.push(FieldError::forbidden("value", "may not be changed in an update."));
-        }
-        let value = new.int_at("/value").unwrap_or_default();
-        if value > 1_000_000_000 && !new.name().starts_with("system-") {
-            errors.push(FieldError::forbidden(
-                "value",
-                "maximum allowed value of a user defined priority is 1000000000",
-            ));
-        }
-        errors
-    }
-}
-
-/// Mutating and validating webhook configurations.
-pub struct Webhooks;
-
-impl Strategy for Webhooks {
-    fn default(&self, object: &mut Value) {
-        let mutating = object.text("kind") == Some("MutatingWebhookConfiguration");
-        object.each("webhooks", |hook| {
-            hook.fill_text("failurePolicy", "Fail");
-            hook.fill_text("matchPolicy", "Equivalent");
-            hook.fill("namespaceSelector", json!({}));
-            hook.fill("objectSelector", json!({}));
-            hook.fill("timeoutSeconds", 10);
-            if mutating {
-                hook.fill_text("reinvocationPolicy", "Never");
-            }
-            hook.within("clientConfig", |client| {
-                client.within("service", |service| service.fill("port", 443))
-            });
-            hook.each("rules", |rule| rule.fill_text("scope", "*"));
-        });
-    }
-
-    fn desired_state_changed(&self, new: &Value, old: &Value) -> bool {
-        new.get("webhooks") != old.get("webhooks")
     }
 }
 
