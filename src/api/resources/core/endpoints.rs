@@ -229,4 +229,14 @@ mod tests {
             ],
         );
     }
+
+    #[test]
+    fn endpoints_lead_to_no_machine_of_the_followers_own() {
+        let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"]}, {"addresses": ["10.0.0.1"]}]});
+        let told: Vec<_> = EndpointSlice.validate(&slice, None).iter().map(ToString::to_string).collect();
+        let expect = "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)";
+        assert_eq!(told, [expect]);
+        let endpoints = json!({"subsets": [{"addresses": [{"ip": "169.254.169.254"}]}]});
+        assert_eq!(Endpoints.validate(&endpoints, None).len(), 1);
+    }
 }
