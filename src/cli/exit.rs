@@ -1,3 +1,5 @@
+//! Exit codes, and which error ends with which.
+
 use std::process::ExitCode;
 
 use crate::cluster::{ClusterError, DockerError, ImageError};
@@ -9,8 +11,8 @@ Exit codes:
   1    failed
   2    wrong call: unknown option, bad name or number
   3    Docker cannot be reached, or may not be used
-  4    no such cluster, image or file
-  5    the name is in use
+  4    no such cluster, node, image or file
+  5    the name, or the port, is in use
   6    made, but not ready in time or a node died
   130  interrupted";
 
@@ -25,9 +27,9 @@ pub enum Exit {
     Usage,
     /// Docker cannot be reached, or may not be used.
     Docker,
-    /// No such cluster, image or file.
+    /// No such cluster, node, image or file.
     NotFound,
-    /// The name is in use.
+    /// The name, or the port, is in use.
     Exists,
     /// Made, but not ready in time, or a node died.
     NotReady,
@@ -59,11 +61,15 @@ impl Exit {
 
     fn of_cluster(error: &ClusterError) -> Self {
         match error {
-            ClusterError::Spec(_) => Self::Usage,
-            ClusterError::Exists(_) | ClusterError::BeingMade(_) | ClusterError::NetworkTaken(_) => {
-                Self::Exists
-            }
+            ClusterError::Spec(_) | ClusterError::ServerNode(_) => Self::Usage,
+            ClusterError::Exists(_)
+            | ClusterError::BeingMade(_)
+            | ClusterError::NetworkTaken(_)
+            | ClusterError::ContainerTaken(_)
+            | ClusterError::PortTaken(_) => Self::Exists,
             ClusterError::NoSuchCluster(_)
+            | ClusterError::NoSuchNode { .. }
+            | ClusterError::NoServer(_)
             | ClusterError::NoSuchImage(_)
             | ClusterError::NoImageInArchive(_)
             | ClusterError::Image(ImageError::Missing(_)) => Self::NotFound,

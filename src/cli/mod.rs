@@ -48,8 +48,8 @@ enum Command {
     Version(version::Args),
     /// A completion script for a shell.
     Completion(completion::Args),
-    /// What runs inside a node's container.
-    #[command(subcommand, hide = true)]
+    /// Single nodes of a cluster.
+    #[command(subcommand)]
     Node(node::Command),
 }
 
@@ -64,8 +64,10 @@ pub fn main() -> ExitCode {
         }
     };
     // An init has to exist before any thread does.
-    if let Command::Node(command) = &cli.command {
-        return node::main(command);
+    if let Command::Node(command) = &cli.command
+        && let Some(exit) = node::inside(command)
+    {
+        return exit;
     }
     output::log_to_stderr();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -99,7 +101,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Inspect(command) => inspect::run(command, &output).await,
         Command::Version(args) => version::run(&args, &output).await,
         Command::Completion(args) => completion::run(&args),
-        Command::Node(_) => Ok(()),
+        Command::Node(command) => node::run(command, &output, &stop).await,
     }
 }
 

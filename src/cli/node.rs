@@ -1,45 +1,242 @@
+//! `minik node`: single nodes of a cluster; and, hidden, what runs inside a node's container.
+
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde_json::json;
 
-use super::{Exit, output};
-use crate::config::NodeConfig;
+use super::Exit;
+use super::cluster::{changed_text, duration, name};
+use super::output::{self, Format, Output};
+use super::progress::reporter;
+use crate::cluster::{
+    ChangeOptions, ClusterError, ClusterName, ClusterSpec, Cpus, Docker, Memory, NodeSpec, change, find,
+    find_node, node_label, node_number, start_node, stop_node, taint,
+};
+use crate::config::{LbConfig, NodeConfig};
+use crate::rt::Stop;
 use crate::{roles, sys};
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Subcommand)]
 pub(super) enum Command {
+    /// Add agents to a cluster and wait until they are Ready.
+    Add(AddArgs),
+    /// Remove agents from a cluster, with everything on them.
+    #[command(visible_alias = "rm")]
+    Delete(NamesArgs),
+    /// Start nodes that were stopped.
+    Start(NamesArgs),
+    /// Stop nodes; what is on them is kept.
+    Stop(NamesArgs),
+    /// List the nodes of a cluster.
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
     /// Process 1 of a node: starts `node run`, forwards signals, reaps orphans.
+    #[command(hide = true)]
     Init,
     /// The node's role, as the environment variable MINIK_NODE describes it.
+    #[command(hide = true)]
     Run,
 }
 
-/// Runs without a runtime around it: the init may have no threads.
-pub(super) fn main(command: &Command) -> ExitCode {
+#[derive(Args)]
+pub(super) struct AddArgs {
+    /// How many.
+    #[arg(default_value_t = 1, value_name = "N")]
+    count: u32,
+    /// The cluster's name.
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    cluster: ClusterName,
+    /// Memory of each, for example 2Gi.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Memory>,
+    /// Processors of each, for example 1.5.
+    #[arg(long, value_name = "N")]
+    cpus: Option<Cpus>,
+    /// A label they register with: KEY=VALUE.
+    #[arg(long = "label", value_name = "LABEL", value_parser = node_label)]
+    labels: Vec<(String, String)>,
+    /// A taint they register with: KEY=VALUE:EFFECT.
+    #[arg(long = "taint", value_name = "TAINT", value_parser = taint)]
+    taints: Vec<String>,
+    /// How long they may take to become Ready, for example 90s or 5m.
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
+    timeout: Duration,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Args)]
+pub(super) struct NamesArgs {
+    /// The nodes, for example agent-0.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    /// The cluster's name.
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    cluster: ClusterName,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// The cluster's name.
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    cluster: ClusterName,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Runs what belongs inside a container, without a runtime around it: the init may have no threads. `None`: the command
+/// is one for the host.
+pub(super) fn inside(command: &Command) -> Option<ExitCode> {
     let result = match command {
         Command::Init => sys::init::run(&["node", "run"]).map_err(anyhow::Error::from).map(ExitCode::from),
-        Command::Run => run().map(|()| Exit::Ok.into()),
+        Command::Run => run_role().map(|()| Exit::Ok.into()),
+        _ => return None,
     };
-    result.unwrap_or_else(|error| {
+    Some(result.unwrap_or_else(|error| {
         output::print_error(&error);
         Exit::Failure.into()
+    }))
+}
+
+pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let docker = Docker::connect().await.map_err(ClusterError::from)?;
+    match command {
+        Command::Add(args) => add(&docker, args, output, stop).await,
+        Command::Delete(args) => delete(&docker, args, output, stop).await,
+        Command::Start(args) => start(&docker, args, output, stop).await,
+        Command::Stop(args) => halt(&docker, args, output).await,
+        Command::List(args) => list(&docker, &args, output).await,
+        Command::Init | Command::Run => Ok(()),
+    }
+}
+
+async fn add(docker: &Docker, args: AddArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let progress = reporter(output.quiet);
+    let options = ChangeOptions {
+        timeout: args.timeout,
+        dry_run: args.dry_run,
+        replace: false,
+        ..ChangeOptions::default()
+    };
+    let grow = |spec: &mut ClusterSpec| {
+        for number in spec.free_numbers(args.count)? {
+            spec.nodes.push(NodeSpec {
+                memory: args.memory,
+                cpus: args.cpus,
+                labels: args.labels.iter().cloned().collect(),
+                taints: args.taints.clone(),
+                ..NodeSpec::numbered(number)
+            });
+        }
+        spec.nodes.sort_by_key(|node| node.number);
+        Ok(())
+    };
+    let changed = change(docker, &args.cluster, &options, progress.as_ref(), stop, grow).await?;
+    output.result(args.output, &changed, || changed_text(&changed, args.dry_run))
+}
+
+async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let progress = reporter(output.quiet);
+    let options = ChangeOptions { replace: false, ..ChangeOptions::default() };
+    let shrink = |spec: &mut ClusterSpec| {
+        for node in &args.nodes {
+            let long = format!("minik-{}-{node}", args.cluster);
+            let number = node_number(&args.cluster, node).or_else(|| node_number(&args.cluster, &long));
+            let cluster = args.cluster.to_string();
+            match number {
+                None => return Err(ClusterError::NoSuchNode { cluster, node: node.clone() }),
+                Some(0) => return Err(ClusterError::ServerNode(node.clone())),
+                // One that is gone already is what was asked for.
+                Some(number) => spec.nodes.retain(|there| there.number != number),
+            }
+        }
+        Ok(())
+    };
+    let changed = change(docker, &args.cluster, &options, progress.as_ref(), stop, shrink).await?;
+    output.result(args.output, &changed, || match changed.steps.as_slice() {
+        [] => "Nothing to delete.\n".to_owned(),
+        _ => changed_text(&changed, false),
     })
 }
 
-fn run() -> anyhow::Result<()> {
+async fn start(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let mut started = Vec::new();
+    for node in &args.nodes {
+        let container = find_node(docker, &args.cluster, node).await?;
+        if !container.running {
+            let progress = reporter(output.quiet);
+            start_node(docker, &args.cluster, &container, progress.as_ref(), stop).await?;
+            started.push(container.name);
+        }
+    }
+    say(&args, output, "started", &started)
+}
+
+async fn halt(docker: &Docker, args: NamesArgs, output: &Output) -> anyhow::Result<()> {
+    let mut stopped = Vec::new();
+    for node in &args.nodes {
+        if stop_node(docker, &args.cluster, node).await? {
+            stopped.push(find_node(docker, &args.cluster, node).await?.name);
+        }
+    }
+    say(&args, output, "stopped", &stopped)
+}
+
+fn say(args: &NamesArgs, output: &Output, what: &str, nodes: &[String]) -> anyhow::Result<()> {
+    output.result(args.output, &json!({"cluster": args.cluster.as_str(), what: nodes}), || match nodes {
+        [] => format!("Already {what}.\n"),
+        nodes => nodes.iter().map(|node| format!("{node} is {what}.\n")).collect(),
+    })
+}
+
+async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+    let summary = find(docker, args.cluster.as_str()).await?;
+    // A list is the result itself: asking for quiet does not take it away.
+    let output = Output { quiet: output.quiet && args.output != Format::Text };
+    output.result(args.output, &summary.nodes, || {
+        let rows: Vec<Vec<String>> = summary
+            .nodes
+            .iter()
+            .map(|node| vec![node.name.clone(), node.role.clone(), node.state.clone(), node.image.clone()])
+            .collect();
+        output::table(&["NAME", "ROLE", "STATE", "IMAGE"], &rows)
+    })
+}
+
+fn run_role() -> anyhow::Result<()> {
     log();
+    // The TLS library is compiled without a default; a second call would only find it set.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(role());
+    runtime.shutdown_background();
+    result
+}
+
+/// The role that the environment describes.
+async fn role() -> anyhow::Result<()> {
+    if let Ok(text) = std::env::var(LbConfig::ENV) {
+        let config: LbConfig =
+            serde_json::from_str(&text).with_context(|| format!("{} is malformed", LbConfig::ENV))?;
+        return roles::run_lb(config).await;
+    }
     let text = std::env::var(NodeConfig::ENV).with_context(|| {
         format!("{} is not set: this command runs inside a node's container", NodeConfig::ENV)
     })?;
     let config: NodeConfig =
         serde_json::from_str(&text).with_context(|| format!("{} is malformed", NodeConfig::ENV))?;
-    // The TLS library is compiled without a default; a second call would only find it set.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(roles::run(config));
-    runtime.shutdown_background();
-    result
+    roles::run(config).await
 }
 
 /// A node's log is its container's: plain lines on standard error, at `info` unless `RUST_LOG` says otherwise.

@@ -1,7 +1,10 @@
 //! Clients of the API server, built from certificates, tokens or the router itself.
 
+mod connect;
 pub mod events;
 pub mod informer;
 pub mod queue;
 pub mod tls;
 pub mod typed;
+
+pub use connect::{ConnectError, Identified, connect};

@@ -1,3 +1,5 @@
+//! This very program as an image layer: its identity, and the part of it that a node needs.
+
 use std::io::Read;
 use std::path::PathBuf;
 

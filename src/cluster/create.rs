@@ -1,19 +1,21 @@
-use std::fs::{File, OpenOptions, TryLockError};
-use std::net::{Ipv4Addr, TcpListener};
+//! Makes a cluster from nothing, and takes back what it made when a phase fails.
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use jiff::Timestamp;
 
+use super::diff::diff;
 use super::docker::{Docker, DockerError};
-use super::plan::{ClusterPlan, NodePlan, Observed, bounding_set, capabilities, plan};
+use super::execute::{Undo, execute};
+use super::lock::lock;
+use super::observe::{Draw, draw, observe};
+use super::plan::{Desired, LB, desired, role_name};
 use super::progress::{Phases, Progress};
-use super::proxy_env::ProxyEnv;
+use super::record::ClusterRecord;
 use super::spec::ClusterSpec;
-use super::subnet::{Subnet, host_routes};
-use super::wait::{self, Readiness};
-use super::{Access, ClusterError, delete, identity, labels, node_image};
+use super::wait::{self, Waited, in_phase, until};
+use super::{Access, ClusterError, identity, labels, node_image};
 use crate::config::Role;
 use crate::config::kubeconfig;
 use crate::pki::AuthorityFiles;
@@ -25,24 +27,45 @@ const ATTEMPTS: usize = 5;
 /// What `create` does beside the specification.
 pub struct CreateOptions {
     pub spec: ClusterSpec,
+    /// Bound for the time from the first container to the last Ready node.
+    pub timeout: Duration,
+    /// Remove everything again when a phase fails.
+    pub rollback: bool,
     /// Kubeconfig files to put the cluster into, by kubectl's order; `None`: leave them alone.
     pub kubeconfig: Option<Vec<PathBuf>>,
     /// Whether the new context becomes the current one.
     pub switch: bool,
     /// Wait until the nodes are Ready.
     pub wait: bool,
+    /// When anybody may remove the cluster.
+    pub expires: Option<Timestamp>,
+}
+
+impl CreateOptions {
+    /// The usual: two minutes, rolled back when it fails, no kubeconfig touched.
+    pub fn new(spec: ClusterSpec) -> Self {
+        Self {
+            spec,
+            timeout: Duration::from_secs(120),
+            rollback: true,
+            kubeconfig: None,
+            switch: true,
+            wait: true,
+            expires: None,
+        }
+    }
 }
 
 /// A cluster that was made.
 pub struct Created {
-    pub plan: ClusterPlan,
+    pub plan: Desired,
     pub access: Access,
     pub kubeconfig: Option<PathBuf>,
     pub phases: Vec<(String, Duration)>,
 }
 
 /// Makes a cluster. Whatever fails, and when `stop` is cancelled, everything made is removed again, unless the
-/// specification says otherwise.
+/// options say otherwise.
 pub async fn create(
     docker: &Docker,
     options: &CreateOptions,
@@ -50,20 +73,19 @@ pub async fn create(
     stop: &Stop,
 ) -> Result<Created, ClusterError> {
     let spec = &options.spec;
-    let _lock = lock(spec)?;
+    spec.validate()?;
+    let _lock = lock(&spec.name)?;
     refuse_existing(docker, spec).await?;
     let phases = Phases::new(progress);
-    let image = until(stop, async {
-        let ensure = node_image::ensure(docker, spec.image.as_deref(), &phases);
-        phases.run("node image", async { Ok(ensure.await?) }).await
-    });
-    let image = image.await.map_err(in_phase("node image"))?;
-    let made = make(docker, options, &image, &phases, stop).await;
+    let image = phases.run("node image", node_image::ensure(docker, spec.image.as_deref(), &phases, stop));
+    let image = image.await.map_err(|error| in_phase("node image")(error.into()))?;
+    let undo = Undo::default();
+    let made = make(docker, options, (&image, &undo), &phases, stop).await;
     match made {
         Ok((plan, access, kubeconfig)) => Ok(Created { plan, access, kubeconfig, phases: phases.times() }),
         Err(error) => {
-            if spec.rollback && !matches!(error.root(), ClusterError::Exists(_)) {
-                roll_back(docker, options, &phases).await;
+            if options.rollback {
+                roll_back(docker, options, &undo, &phases).await;
             }
             Err(error)
         }
@@ -74,17 +96,17 @@ pub async fn create(
 async fn make(
     docker: &Docker,
     options: &CreateOptions,
-    image: &str,
+    (image, undo): (&str, &Undo),
     phases: &Phases<'_>,
     stop: &Stop,
-) -> Result<(ClusterPlan, Access, Option<PathBuf>), ClusterError> {
-    let spec = &options.spec;
-    let (plan, access, since) = phases
-        .run("nodes", start_nodes(docker, spec, image, phases, stop))
-        .await
-        .map_err(in_phase("nodes"))?;
+) -> Result<(Desired, Access, Option<PathBuf>), ClusterError> {
+    let started = start_nodes(docker, options, (image, undo), phases, stop);
+    let (plan, access, since) = phases.run("nodes", started).await.map_err(in_phase("nodes"))?;
     if options.wait {
-        wait_ready(docker, spec, (&plan, since), &access, phases, stop).await?;
+        let nodes = plan.nodes().map(|node| node.name.clone()).collect();
+        let waited =
+            Waited { cluster: &options.spec.name, nodes, since, timeout: options.timeout, fresh: false };
+        wait::ready(docker, &waited, &access, phases, stop).await?;
     }
     let path = match &options.kubeconfig {
         None => None,
@@ -96,219 +118,116 @@ async fn make(
     Ok((plan, access, path))
 }
 
-/// Keeps a second `create` of the same name away while this one runs: each would take the other's containers for
-/// its own when it fails. Where no lock file can be made Docker's own check of names has to do.
-fn lock(spec: &ClusterSpec) -> Result<Option<File>, ClusterError> {
-    let dir = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let path = dir.join(format!("minik-{}.lock", spec.name));
-    let Ok(file) = OpenOptions::new().create(true).truncate(false).write(true).open(path) else {
-        return Ok(None);
-    };
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(ClusterError::BeingMade(spec.name.to_string())),
-        _ => Ok(Some(file)),
-    }
-}
-
 /// A name that is in use is refused before anything is made.
 async fn refuse_existing(docker: &Docker, spec: &ClusterSpec) -> Result<(), ClusterError> {
-    let network = labels::network(&spec.name);
     let server = labels::node(&spec.name, 0);
-    let (containers, owner, server_taken) = futures::try_join!(
-        docker.containers(Some(spec.name.as_str())),
-        docker.network_owner(&network),
-        docker.container_exists(&server),
-    )?;
-    match owner {
-        Some(None) => Err(ClusterError::NetworkTaken(network)),
-        Some(Some(_)) => Err(ClusterError::Exists(spec.name.to_string())),
-        None if !containers.is_empty() || server_taken => Err(ClusterError::Exists(spec.name.to_string())),
-        None => Ok(()),
+    let (observed, server) = futures::join!(observe(docker, &spec.name), docker.container_owner(&server));
+    let observed = observed?;
+    match observed.network || !observed.containers.is_empty() || server?.is_some() {
+        true => Err(ClusterError::Exists(spec.name.to_string())),
+        false => Ok(()),
     }
 }
 
 /// Network and containers, all started; starts over with other addresses when they were taken in between.
 async fn start_nodes(
     docker: &Docker,
-    spec: &ClusterSpec,
-    image: &str,
+    options: &CreateOptions,
+    (image, undo): (&str, &Undo),
     phases: &Phases<'_>,
     stop: &Stop,
-) -> Result<(ClusterPlan, Access, Timestamp), ClusterError> {
-    let identity = AuthorityFiles::generate(spec.name.as_str())?;
-    let ca_hash = identity.authority.spki_hash()?;
+) -> Result<(Desired, Access, Timestamp), ClusterError> {
+    let spec = &options.spec;
+    let authority = AuthorityFiles::generate(spec.name.as_str())?;
+    let ca_hash = authority.authority.spki_hash()?;
     let token = join_token();
-    let mut all_capabilities = false;
+    let mut capability_refused = false;
     let mut attempt = 0;
     loop {
-        if stop.is_cancelled() {
-            return Err(ClusterError::Interrupted);
-        }
-        let seen = observe(docker, image, attempt, &token, &ca_hash, all_capabilities).await?;
-        let plan = plan(spec, &seen);
-        let access = Access::new(spec.name.as_str(), &plan.api_url, &identity);
-        let archive = identity::server_archive(&identity)
-            .map_err(|source| ClusterError::File { path: "identity".into(), source })?;
+        let with = Draw { image, token: &token, ca_hash: &ca_hash, attempt, capability_refused };
+        let drawn = until(stop, draw(docker, spec, &with)).await?;
+        let record = ClusterRecord::new(spec.clone(), drawn);
+        let mut plan = desired(&record);
+        equip(&mut plan, options, &record, &authority)?;
+        // Volumes of an earlier cluster of this name are not this one's.
+        let observed = observe(docker, &spec.name).await?;
         let since = SystemClock.now();
-        let error = match start_attempt(docker, &plan, archive).await {
-            Ok(()) => return Ok((plan, access, since)),
+        let error = match execute(docker, &diff(&plan, &observed), undo).await {
+            Ok(()) => {
+                let access = Access::new(spec.name.as_str(), &plan.api_url, &authority);
+                return Ok((plan, access, since));
+            }
             Err(error) => error,
         };
         attempt += 1;
         let again = error.is_address_conflict()
-            || error.is_port_conflict()
-            || (error.is_capability_refused() && !all_capabilities);
-        all_capabilities |= error.is_capability_refused();
+            || (error.is_port_conflict() && spec.api_port.is_none() && spec.ports.is_empty())
+            || (error.is_capability_refused() && !capability_refused);
+        capability_refused |= error.is_capability_refused();
         if !again || attempt >= ATTEMPTS {
-            return Err(match error {
-                DockerError::Conflict(why) if why.contains("already in use by container") => {
-                    ClusterError::Exists(spec.name.to_string())
-                }
-                other => other.into(),
-            });
+            return Err(explain(error, spec));
         }
         phases.detail(&format!("{error}: trying again"));
-        delete::remove_all(docker, spec.name.as_str()).await?;
+        undo.roll_back(docker, spec.name.as_str()).await?;
     }
 }
 
-/// Everything the plan depends on, looked at and drawn.
-async fn observe(
-    docker: &Docker,
-    image: &str,
-    attempt: usize,
-    token: &str,
-    ca_hash: &str,
-    capability_refused: bool,
-) -> Result<Observed, ClusterError> {
-    let (mut taken, mtu) = docker.networks_in_use().await?;
-    let (api_bind, api_host) = docker.publish_at();
-    let proc = |path: &str| std::fs::read_to_string(path).ok().filter(|_| docker.is_local());
-    taken.extend(proc("/proc/net/route").iter().flat_map(|text| host_routes(text)));
-    let subnet = Subnet::choose(&taken, attempt).ok_or(ClusterError::NoFreeSubnet)?;
-    let mut capabilities = capabilities(proc("/proc/self/status").and_then(|text| bounding_set(&text)));
-    if capability_refused {
-        // Our own bounding set does not speak for an engine elsewhere: the one often missing is left out.
-        capabilities.retain(|name| name != "SYS_RESOURCE");
-    }
-    Ok(Observed {
-        image: image.to_owned(),
-        subnet,
-        mtu,
-        api_bind,
-        api_host,
-        api_port: free_port()?,
-        token: token.to_owned(),
-        ca_hash: ca_hash.to_owned(),
-        proxy: ProxyEnv::read(|name| std::env::var(name).ok()),
-        capabilities,
-    })
-}
-
-/// A port nobody listens on at this moment. It is chosen here and not by Docker, which would choose another one each
-/// time the container starts.
-fn free_port() -> Result<u16, ClusterError> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(ClusterError::NoFreePort)
-}
-
-async fn start_attempt(
-    docker: &Docker,
-    plan: &ClusterPlan,
-    archive: bytes::Bytes,
-) -> Result<(), DockerError> {
-    docker.create_network(&plan.network).await?;
-    // All are waited for, also after one failed: nothing may come into being behind the back of a roll-back.
-    let results = join_all(plan.nodes.iter().map(|node| start_node(docker, node, archive.clone()))).await;
-    results.into_iter().collect()
-}
-
-async fn start_node(docker: &Docker, node: &NodePlan, archive: bytes::Bytes) -> Result<(), DockerError> {
-    docker.create_node(node).await?;
-    if node.role == Role::Server {
-        docker.put_archive(&node.name, "/", archive).await?;
-    }
-    docker.start_container(&node.name).await
-}
-
-/// Waits for the API server, then for the nodes; a container that dies ends the wait at once.
-async fn wait_ready(
-    docker: &Docker,
-    spec: &ClusterSpec,
-    (plan, since): (&ClusterPlan, Timestamp),
-    access: &Access,
-    phases: &Phases<'_>,
-    stop: &Stop,
+/// Puts into the containers' plans what they need before they start: the record and the authority for the server, an
+/// identity for those that read Services.
+fn equip(
+    plan: &mut Desired,
+    options: &CreateOptions,
+    record: &ClusterRecord,
+    authority: &AuthorityFiles,
 ) -> Result<(), ClusterError> {
-    let start = Instant::now();
-    let client = wait::client(access)?;
-    let cluster = spec.name.as_str();
-    let death = wait::any_death(docker, cluster, since);
-    let mut death = std::pin::pin!(death);
-
-    let api = phases.run("control plane", async {
-        tokio::select! {
-            result = wait::api_ready(&client) => result,
-            error = &mut death => Err(error),
-            () = stop.cancelled() => Err(ClusterError::Interrupted),
-            () = tokio::time::sleep(spec.timeout) => {
-                let server = plan.nodes.first().map(|node| node.name.clone()).unwrap_or_default();
-                let why = "the API server does not answer".to_owned();
-                Err(wait::not_ready(docker, start, vec![(server, why)]).await)
-            }
+    for container in &mut plan.containers {
+        if let Some(expires) = options.expires {
+            container.labels.insert(labels::EXPIRES.to_owned(), expires.as_second().to_string());
         }
-    });
-    api.await.map_err(in_phase("control plane"))?;
-
-    let mut readiness = Readiness::of(plan.nodes.iter().map(|node| node.name.clone()));
-    let ready = phases.run("nodes ready", async {
-        let left = spec.timeout.saturating_sub(start.elapsed());
-        let bounded = tokio::select! {
-            result = wait::nodes_ready(&client, &mut readiness, |text| phases.detail(text)) => Some(result),
-            error = &mut death => Some(Err(error)),
-            () = stop.cancelled() => Some(Err(ClusterError::Interrupted)),
-            () = tokio::time::sleep(left) => None,
-        };
-        match bounded {
-            Some(result) => result,
-            None => {
-                let waiting = readiness.waiting().map(|(n, why)| (n.to_owned(), why.to_owned())).collect();
-                Err(wait::not_ready(docker, start, waiting).await)
-            }
+        if container.role == role_name(Role::Server) {
+            let (path, text) = record.file();
+            container.files = identity::server_files(authority);
+            container.files.push((path, text, 0o600));
+        } else if container.role == LB {
+            container.files = identity::lb_files(&authority.authority)?;
         }
-    });
-    ready.await.map_err(in_phase("nodes ready"))
+    }
+    Ok(())
 }
 
-async fn roll_back(docker: &Docker, options: &CreateOptions, phases: &Phases<'_>) {
+/// What Docker said about a port or a name, as a person can act on it.
+pub(super) fn explain(error: DockerError, spec: &ClusterSpec) -> ClusterError {
+    let text = error.to_string();
+    let asked = spec.api_port.into_iter().chain(spec.ports.iter().map(|mapping| mapping.host_port));
+    if error.is_port_conflict()
+        && let Some(port) = asked.into_iter().find(|port| text.contains(&format!(":{port}")))
+    {
+        return ClusterError::PortTaken(port);
+    }
+    match &error {
+        DockerError::Conflict(why) if why.contains("already in use by container") => {
+            match why.split('"').nth(1).map(|name| name.trim_start_matches('/')) {
+                Some(name) => ClusterError::ContainerTaken(name.to_owned()),
+                None => error.into(),
+            }
+        }
+        _ => error.into(),
+    }
+}
+
+async fn roll_back(docker: &Docker, options: &CreateOptions, undo: &Undo, phases: &Phases<'_>) {
+    let start = Instant::now();
     let name = options.spec.name.as_str();
     let removed = phases.run("rolling back", async {
         if let Some(files) = &options.kubeconfig {
             kubeconfig::remove(files, &labels::context(name))?;
         }
-        delete::remove_all(docker, name).await
+        undo.roll_back(docker, name).await
     });
     if let Err(error) = removed.await {
         phases.warn(&format!("could not remove everything again: {error}"));
     }
-}
-
-/// Runs work that may simply be dropped, until it is done or `stop` is cancelled.
-async fn until<T>(
-    stop: &Stop,
-    work: impl Future<Output = Result<T, ClusterError>>,
-) -> Result<T, ClusterError> {
-    stop.run_until_cancelled(work).await.unwrap_or(Err(ClusterError::Interrupted))
-}
-
-fn in_phase(phase: &'static str) -> impl Fn(ClusterError) -> ClusterError {
-    move |cause| match cause {
-        // These speak for themselves.
-        ClusterError::Interrupted | ClusterError::Exists(_) => cause,
-        cause => ClusterError::Phase { phase: phase.to_owned(), cause: Box::new(cause) },
-    }
+    tracing::debug!(took = ?start.elapsed(), "rolled back");
 }
 
 /// A bootstrap token, `<6>.<16>` of lower-case letters and digits, as kubeadm writes them.
@@ -333,5 +252,23 @@ mod tests {
         assert_eq!((id.len(), secret.len()), (6, 16));
         assert!(token.chars().all(|c| c == '.' || c.is_ascii_lowercase() || c.is_ascii_digit()));
         assert_ne!(join_token(), token);
+    }
+
+    #[test]
+    fn docker_s_refusals_are_told_apart() {
+        let mut spec = ClusterSpec::new("a".parse().expect("good name"), 1).expect("good");
+        spec.ports = vec!["8080:80".parse().expect("good")];
+        let port = DockerError::Refused {
+            status: 500,
+            message: "driver failed: Bind for 127.0.0.1:8080 failed: port is already allocated".to_owned(),
+        };
+        assert!(matches!(explain(port, &spec), ClusterError::PortTaken(8080)));
+        let name = DockerError::Conflict(
+            "Conflict. The container name \"/minik-a-agent-0\" is already in use by container \"12\"."
+                .to_owned(),
+        );
+        assert!(
+            matches!(explain(name, &spec), ClusterError::ContainerTaken(name) if name == "minik-a-agent-0")
+        );
     }
 }

@@ -1,3 +1,5 @@
+//! Removes a cluster, whole or half made.
+
 use std::path::PathBuf;
 
 use futures::future::join_all;

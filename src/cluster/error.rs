@@ -1,3 +1,5 @@
+//! What can go wrong with a cluster, and what a person can do about it.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,22 +16,39 @@ pub enum ClusterError {
     Spec(#[from] SpecError),
     #[error("cluster {0:?} already exists")]
     Exists(String),
-    #[error("cluster {0:?} is being made by another command")]
+    #[error("cluster {0:?} is being made or changed by another command")]
     BeingMade(String),
     #[error("the Docker network {0:?} already exists and belongs to no cluster")]
     NetworkTaken(String),
     #[error("cluster {0:?} does not exist")]
     NoSuchCluster(String),
+    #[error("the server of cluster {0:?} is gone: what is left cannot be completed")]
+    NoServer(String),
+    #[error("cluster {0:?} was made by a version of minik that did not store its specification")]
+    NoRecord(String),
+    #[error("the specification stored with cluster {cluster:?} is unreadable: {why}")]
+    BadRecord { cluster: String, why: String },
+    #[error("cluster {cluster:?} has no node {node:?}")]
+    NoSuchNode { cluster: String, node: String },
+    #[error("node {0:?} runs the control plane: it goes with its cluster")]
+    ServerNode(String),
+    #[error("a container named {0:?} exists and does not belong to the cluster")]
+    ContainerTaken(String),
+    #[error("host port {0} is taken by another program")]
+    PortTaken(u16),
     #[error("cluster {0:?} has no running node")]
     NotRunning(String),
     #[error("every private address range is taken by a network of Docker or a route of this machine")]
     NoFreeSubnet,
+    /// The engine cannot hold a node.
+    #[error("{why}")]
+    Unfit { why: String, hint: String },
     #[error("cannot find a free port on this machine: {0}")]
     NoFreePort(std::io::Error),
     #[error(transparent)]
     Docker(#[from] DockerError),
     #[error(transparent)]
-    Image(#[from] ImageError),
+    Image(ImageError),
     #[error(transparent)]
     Pki(#[from] PkiError),
     #[error(transparent)]
@@ -61,6 +80,15 @@ fn seconds(time: Duration) -> String {
     format!("{:.0} s", time.as_secs_f64())
 }
 
+impl From<ImageError> for ClusterError {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::Interrupted => Self::Interrupted,
+            other => Self::Image(other),
+        }
+    }
+}
+
 impl ClusterError {
     /// The error itself, without the phase around it.
     pub fn root(&self) -> &Self {
@@ -85,9 +113,20 @@ impl ClusterError {
             Self::Exists(name) => format!("choose another name, or remove it: minik cluster delete {name}"),
             Self::NetworkTaken(name) => format!("remove it: docker network rm {name}"),
             Self::NoSuchCluster(_) => "see what there is: minik cluster list".to_owned(),
-            Self::NotRunning(name) => {
-                format!("start its containers: docker start $(docker ps -aqf label=dev.minik.cluster={name})")
+            Self::NotRunning(name) => format!("start it: minik cluster start {name}"),
+            Self::NoServer(name) | Self::NoRecord(name) | Self::BadRecord { cluster: name, .. } => {
+                format!("remove it and make it anew: minik cluster delete {name}")
             }
+            Self::NoSuchNode { cluster, .. } => {
+                format!("see what there is: minik node list --cluster {cluster}")
+            }
+            Self::ContainerTaken(name) => {
+                format!("look at it: docker inspect {name}; remove it: docker rm -f {name}")
+            }
+            Self::PortTaken(port) => {
+                format!("see who has it: ss -ltnp 'sport = :{port}'; or choose another port")
+            }
+            Self::Unfit { hint, .. } => hint.clone(),
             Self::NoFreeSubnet => "remove networks nobody uses: docker network prune".to_owned(),
             Self::NoSuchImage(name) => {
                 format!("see what there is: docker images; build or pull {name} first")

@@ -1,15 +1,14 @@
-use std::io::Read;
-use std::path::Path;
+//! Who may speak to a cluster: its authority and administrator, written when it is made and read back later.
 
-use bytes::Bytes;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use super::ClusterError;
 use super::docker::{Docker, DockerError};
 use super::labels;
-use super::node_image::archive;
-use crate::config::NodeConfig;
 use crate::config::kubeconfig::Entry;
-use crate::pki::AuthorityFiles;
+use crate::config::{LbConfig, NodeConfig};
+use crate::pki::{Authority, AuthorityFiles};
 
 /// How the host's clients reach a cluster: where, whom to trust, and who they are. PEM texts.
 #[derive(Clone)]
@@ -44,15 +43,42 @@ impl Access {
     }
 }
 
-/// The authority and the administrator, as an archive to be unpacked at `/` of the server's container.
-pub(super) fn server_archive(files: &AuthorityFiles) -> std::io::Result<Bytes> {
-    let dir = Path::new(NodeConfig::PKI_DIR).strip_prefix("/").unwrap_or(Path::new(NodeConfig::PKI_DIR));
-    let entries: Vec<_> = files
-        .files()
-        .into_iter()
-        .map(|(name, text, private)| (dir.join(name), text, if private { 0o600 } else { 0o644 }))
-        .collect();
-    archive(entries.iter().map(|(path, text, mode)| (path.as_path(), text.as_bytes(), *mode)))
+/// The authority and the administrator: path in the server's container, content and mode.
+pub(super) fn server_files(files: &AuthorityFiles) -> Vec<(PathBuf, String, u32)> {
+    let dir = relative(NodeConfig::PKI_DIR);
+    let entry = |(name, text, private): (&str, &str, bool)| {
+        (dir.join(name), text.to_owned(), if private { 0o600 } else { 0o644 })
+    };
+    files.files().into_iter().map(entry).collect()
+}
+
+/// What a load balancer's container reads Services with: an identity of its own, that may do nothing else.
+pub(super) fn lb_files(authority: &Authority) -> Result<Vec<(PathBuf, String, u32)>, ClusterError> {
+    let identity = authority.sign_client(LbConfig::USER, &[])?;
+    let dir = relative(LbConfig::IDENTITY_DIR);
+    Ok(vec![
+        (dir.join("ca.crt"), authority.certificate_pem().to_owned(), 0o644),
+        (dir.join("lb.crt"), identity.certificate_pem, 0o644),
+        (dir.join("lb.key"), identity.key_pem, 0o600),
+    ])
+}
+
+fn relative(dir: &str) -> &Path {
+    let dir = Path::new(dir);
+    dir.strip_prefix("/").unwrap_or(dir)
+}
+
+/// Reads a cluster's authority back from its server's volume; the server need not run.
+pub(super) async fn authority_of(docker: &Docker, server: &str) -> Result<Authority, ClusterError> {
+    let tar = docker.get_archive(server, NodeConfig::PKI_DIR).await?;
+    let file = |name: &str| pki_file(&tar, name, server);
+    Ok(Authority::from_pem(&file("ca.crt")?, &file("ca.key")?)?)
+}
+
+fn pki_file(tar: &[u8], name: &str, server: &str) -> Result<String, DockerError> {
+    member(tar, name).ok_or_else(|| {
+        DockerError::NotFound(format!("{}/{name} is missing in {server}", NodeConfig::PKI_DIR))
+    })
 }
 
 /// Reads a cluster's access back from its server's volume; the server need not run.
@@ -66,11 +92,7 @@ pub async fn access_of(docker: &Docker, cluster: &str) -> Result<Access, Cluster
         .find_map(|container| Some((container, container.labels.get(labels::API)?)))
         .ok_or_else(|| ClusterError::NoSuchCluster(cluster.to_owned()))?;
     let tar = docker.get_archive(&server.0.id, NodeConfig::PKI_DIR).await?;
-    let file = |name: &str| {
-        member(&tar, name).ok_or_else(|| {
-            DockerError::NotFound(format!("{}/{name} is missing in {}", NodeConfig::PKI_DIR, server.0.name))
-        })
-    };
+    let file = |name: &str| pki_file(&tar, name, &server.0.name);
     Ok(Access {
         cluster: cluster.to_owned(),
         server: server.1.clone(),
@@ -81,7 +103,7 @@ pub async fn access_of(docker: &Docker, cluster: &str) -> Result<Access, Cluster
 }
 
 /// The text of the member of an archive with this file name.
-fn member(tar: &[u8], name: &str) -> Option<String> {
+pub(super) fn member(tar: &[u8], name: &str) -> Option<String> {
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries().ok()? {
         let mut entry = entry.ok()?;
@@ -96,22 +118,14 @@ fn member(tar: &[u8], name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::node_image::archive;
     use super::*;
 
     #[test]
     fn the_server_gets_authority_and_administrator() {
         let files = AuthorityFiles::generate("t").expect("made");
-        let tar = server_archive(&files).expect("in memory");
-        let mut archive = tar::Archive::new(tar.as_ref());
-        let list: Vec<_> = archive
-            .entries()
-            .expect("entries")
-            .map(|entry| {
-                let entry = entry.expect("readable");
-                let path = entry.path().expect("path").display().to_string();
-                (path, entry.header().mode().expect("mode"))
-            })
-            .collect();
+        let made = server_files(&files);
+        let list: Vec<_> = made.iter().map(|(path, _, mode)| (path.display().to_string(), *mode)).collect();
         assert_eq!(
             list,
             [
@@ -121,6 +135,7 @@ mod tests {
                 ("var/lib/minik/pki/admin.key".to_owned(), 0o600),
             ]
         );
-        assert_eq!(member(&tar, "admin.key"), Some(files.admin.key_pem.clone()));
+        let tar = archive(made.iter().map(|(path, text, mode)| (path.as_path(), text.as_bytes(), *mode)));
+        assert_eq!(member(&tar.expect("in memory"), "admin.key"), Some(files.admin.key_pem.clone()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ports::PortMapping;
 use super::spec::ClusterName;
 
 /// On everything that belongs to a cluster: its name.
@@ -14,10 +15,20 @@ pub const NODE: &str = "dev.minik.node";
 pub const VERSION: &str = "dev.minik.version";
 /// On the server's container: the URL of the API as the host reaches it.
 pub const API: &str = "dev.minik.api";
-/// On containers: how many nodes the cluster was made with.
-pub const NODES: &str = "dev.minik.nodes";
+/// On containers: a hash of everything the container was made from.
+pub const REVISION: &str = "dev.minik.revision";
+/// On load balancers: the host port they carry.
+pub const PORT: &str = "dev.minik.port";
+/// On clusters of `minik run`: when they may be removed, in seconds since 1970.
+pub const EXPIRES: &str = "dev.minik.expires";
 /// On images: `base` or `node`.
 pub const IMAGE: &str = "dev.minik.image";
+
+/// Ends the name of a container that gives way to a new one, for as long as that is not known to run.
+pub const BEFORE: &str = "-before";
+
+/// On containers in which an image is made: the process that makes it.
+pub const RUN: &str = "dev.minik.run";
 
 /// The version of this binary.
 pub const THIS_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -48,4 +59,9 @@ pub fn node(cluster: &ClusterName, index: u32) -> String {
         0 => format!("minik-{cluster}-server-0"),
         n => format!("minik-{cluster}-agent-{}", n - 1),
     }
+}
+
+/// The container that carries a host port.
+pub fn load_balancer(cluster: &ClusterName, mapping: &PortMapping) -> String {
+    format!("minik-{cluster}-lb-{}-{}", mapping.host_port, mapping.protocol.as_str())
 }

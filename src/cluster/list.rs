@@ -1,7 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet};
+//! Clusters and their nodes as lists show them.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::diff::is_load_balancer;
 use super::docker::{Container, Docker};
 use super::{ClusterError, labels};
 
@@ -17,6 +20,9 @@ pub struct ClusterSummary {
     /// Seconds since 1970.
     pub created: i64,
     pub nodes: Vec<NodeSummary>,
+    /// Host ports that lead into the cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,6 +32,8 @@ pub struct NodeSummary {
     pub role: String,
     pub running: bool,
     pub image: String,
+    /// What Docker says of the container: `running`, `paused`, `exited`, ...
+    pub state: String,
 }
 
 impl ClusterSummary {
@@ -41,56 +49,89 @@ pub async fn list(docker: &Docker) -> Result<Vec<ClusterSummary>, ClusterError> 
         docker.cluster_networks(None),
         docker.cluster_volumes(None),
     )?;
-    let remains = networks.into_iter().chain(volumes).map(|(_, cluster)| cluster).collect();
-    Ok(summarise(containers, remains))
+    Ok(summarise(containers, networks, volumes))
 }
 
-/// One cluster that has nodes.
+/// One cluster that has nodes. Fails when there is none of that name.
 pub async fn find(docker: &Docker, name: &str) -> Result<ClusterSummary, ClusterError> {
-    let containers = docker.containers(Some(name)).await?;
-    summarise(containers, BTreeSet::new())
-        .into_iter()
-        .next()
-        .ok_or_else(|| ClusterError::NoSuchCluster(name.to_owned()))
-}
-
-fn summarise(containers: Vec<Container>, remains: BTreeSet<String>) -> Vec<ClusterSummary> {
-    let mut clusters: BTreeMap<String, Vec<Container>> =
-        remains.into_iter().map(|name| (name, Vec::new())).collect();
-    for container in containers {
-        clusters.entry(container.cluster().to_owned()).or_default().push(container);
+    let (containers, volumes) =
+        futures::try_join!(docker.containers(Some(name)), docker.cluster_volumes(Some(name)))?;
+    match containers.is_empty() {
+        true => Err(ClusterError::NoSuchCluster(name.to_owned())),
+        false => summarise(containers, Vec::new(), volumes)
+            .into_iter()
+            .next()
+            .ok_or_else(|| ClusterError::NoSuchCluster(name.to_owned())),
     }
-    clusters.into_iter().map(|(name, containers)| summary(name, containers)).collect()
 }
 
-fn summary(name: String, containers: Vec<Container>) -> ClusterSummary {
-    let label = |key: &str| containers.iter().find_map(|c| c.labels.get(key).cloned());
-    let expected = label(labels::NODES).and_then(|n| n.parse::<usize>().ok()).unwrap_or(containers.len());
-    let running = containers.iter().filter(|c| c.running).count();
-    let status = match (containers.len(), running) {
+/// What there is of one cluster.
+#[derive(Default)]
+struct Parts {
+    containers: Vec<Container>,
+    volumes: Vec<String>,
+}
+
+/// Networks and volumes come as name or id, and the cluster they belong to.
+fn summarise(
+    containers: Vec<Container>,
+    networks: Vec<(String, String)>,
+    volumes: Vec<(String, String)>,
+) -> Vec<ClusterSummary> {
+    let mut clusters: BTreeMap<String, Parts> = BTreeMap::new();
+    for (_, cluster) in networks {
+        clusters.entry(cluster).or_default();
+    }
+    for (name, cluster) in volumes {
+        clusters.entry(cluster).or_default().volumes.push(name);
+    }
+    for container in containers {
+        clusters.entry(container.cluster().to_owned()).or_default().containers.push(container);
+    }
+    clusters.into_iter().map(|(name, parts)| summary(name, &parts)).collect()
+}
+
+/// Whether every node is there: a node's volumes outlive its container.
+fn complete(parts: &Parts) -> bool {
+    let there = |name: &str| parts.containers.iter().any(|container| container.name == name);
+    let server =
+        parts.containers.iter().any(|c| c.labels.get(labels::ROLE).is_some_and(|role| role == "server"));
+    server && parts.volumes.iter().filter_map(|volume| volume.strip_suffix("-state")).all(there)
+}
+
+fn summary(name: String, parts: &Parts) -> ClusterSummary {
+    let label = |key: &str| parts.containers.iter().find_map(|c| c.labels.get(key).cloned());
+    let (lbs, nodes): (Vec<&Container>, Vec<&Container>) =
+        parts.containers.iter().partition(|container| is_load_balancer(container));
+    let running = nodes.iter().filter(|c| c.running).count();
+    let status = match (nodes.len(), running) {
         (0, _) => "Remains",
         (_, 0) => "Stopped",
-        (_, running) if running == expected => "Running",
+        (all, running) if running == all && complete(parts) => "Running",
         _ => "Degraded",
     };
-    let mut nodes: Vec<NodeSummary> = containers
+    let mut summaries: Vec<NodeSummary> = nodes
         .iter()
         .map(|container| NodeSummary {
             name: container.name.clone(),
             role: container.labels.get(labels::ROLE).cloned().unwrap_or_default(),
             running: container.running,
             image: container.image.clone(),
+            state: container.state.clone(),
         })
         .collect();
-    // The server first, then by name.
-    nodes.sort_by_key(|node| (node.role != "server", node.name.clone()));
+    // The server first, then by name; a number of two digits after those of one.
+    summaries.sort_by_key(|node| (node.role != "server", node.name.len(), node.name.clone()));
+    let mut ports: Vec<String> = lbs.iter().filter_map(|c| c.labels.get(labels::PORT).cloned()).collect();
+    ports.sort();
     ClusterSummary {
         server: label(labels::API),
         version: label(labels::VERSION),
-        created: containers.iter().map(|c| c.created).min().unwrap_or_default(),
+        created: nodes.iter().map(|c| c.created).min().unwrap_or_default(),
         name,
         status,
-        nodes,
+        nodes: summaries,
+        ports,
     }
 }
 
@@ -99,14 +140,14 @@ mod tests {
     use super::*;
 
     fn container(cluster: &str, node: &str, role: &str, running: bool) -> Container {
-        let labels =
-            [(labels::CLUSTER, cluster), (labels::ROLE, role), (labels::NODES, "2"), (labels::VERSION, "1")];
+        let labels = [(labels::CLUSTER, cluster), (labels::ROLE, role), (labels::VERSION, "1")];
         Container {
             id: node.to_owned(),
             name: node.to_owned(),
             image: "i".to_owned(),
             running,
             created: 7,
+            state: if running { "running" } else { "exited" }.to_owned(),
             labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         }
     }
@@ -114,7 +155,8 @@ mod tests {
     #[test]
     fn the_status_says_what_runs() {
         let check = |containers: Vec<Container>, expect: &str| {
-            let list = summarise(containers, BTreeSet::from(["a".to_owned()]));
+            let volumes = vec![("x-state".to_owned(), "a".to_owned())];
+            let list = summarise(containers, vec![], volumes);
             assert_eq!((list.len(), list[0].status), (1, expect));
         };
         check(vec![], "Remains");
@@ -122,13 +164,15 @@ mod tests {
         check(vec![container("a", "x", "agent", true)], "Degraded");
         check(vec![container("a", "x", "agent", true), container("a", "y", "server", true)], "Running");
         check(vec![container("a", "x", "agent", true), container("a", "y", "server", false)], "Degraded");
+        check(vec![container("a", "y", "server", true)], "Degraded");
     }
 
     #[test]
     fn clusters_come_by_name_and_servers_first() {
         let list = summarise(
             vec![container("b", "agent", "agent", true), container("b", "server", "server", true)],
-            BTreeSet::from(["a".to_owned()]),
+            vec![("id".to_owned(), "a".to_owned())],
+            vec![],
         );
         let names: Vec<_> = list.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);

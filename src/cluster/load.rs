@@ -1,3 +1,5 @@
+//! Copies images to the nodes of a cluster.
+
 use std::path::PathBuf;
 
 use bytes::Bytes;

@@ -1,39 +1,58 @@
-//! A cluster on Docker: specification -> plan (pure) -> steps.
+//! A cluster on Docker: what should exist and what does exist, compared; the difference is what is done.
 //!
 //! ```text
-//! ClusterSpec --plan()--> ClusterPlan --steps--> network, containers, identity --wait--> every node Ready
-//!                                         |                                     |
-//!                                         +-- anything failed, or Ctrl-C: everything made is removed again
+//! ClusterSpec + what is drawn = ClusterRecord (on the server's volume) --desired()--> Desired --+
+//!                                                       Docker --observe()--> Observed ----------+--diff()--> Steps
+//!
+//! Steps --execute()--> network, containers --wait--> every node Ready
+//!           |                                  |
+//!           +-- anything failed, or Ctrl-C: what this command made is removed again, and nothing else
 //! ```
 //!
-//! No state is kept outside Docker: labels say what belongs to a cluster ([`labels`]). `docker/` alone names the client
-//! library.
+//! No state is kept outside Docker: labels say what belongs to a cluster ([`labels`]), the record on the server's volume
+//! says what it should be. `docker/` alone names the client library.
 
 mod binary;
+mod change;
 mod create;
 mod delete;
+pub mod diff;
 pub mod docker;
 mod error;
+mod execute;
 mod identity;
+mod inspect;
 pub mod labels;
+mod lifecycle;
 mod list;
 mod load;
+mod lock;
 mod node_image;
+mod observe;
 pub mod plan;
+mod ports;
 mod progress;
 mod proxy_env;
+mod record;
+mod size;
 mod spec;
 mod subnet;
 mod wait;
 
+pub use change::{ChangeOptions, Changed, change};
 pub use create::{CreateOptions, Created, create};
 pub use delete::delete;
 pub use docker::{Docker, DockerError};
 pub use error::ClusterError;
 pub use identity::{Access, access_of};
+pub use inspect::{Inspected, inspect};
+pub use lifecycle::{find_node, node_number, start, start_node, stop, stop_node};
 pub use list::{ClusterSummary, NodeSummary, find, list};
 pub use load::{ImageSource, Loaded, load};
 pub use node_image::ImageError;
+pub use ports::{PortMapping, Protocol, Target, node_numbers};
 pub use progress::{Phases, Progress};
-pub use spec::{ClusterName, ClusterSpec, SpecError};
+pub use record::{ClusterRecord, Drawn};
+pub use size::{Cpus, Memory};
+pub use spec::{ClusterName, ClusterSpec, HostMount, NodeSpec, SpecError, node_label, taint};
 pub use wait::client;

@@ -1,3 +1,5 @@
+//! The image that nodes are made from: found, pulled, or made from Debian and this very program.
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -6,7 +8,8 @@ use super::binary;
 use super::docker::{BuildRequest, Docker, DockerError};
 use super::labels::{self, Labels, THIS_VERSION};
 use super::progress::Phases;
-use crate::rt::{Clock, SystemClock};
+use super::proxy_env::ProxyEnv;
+use crate::rt::{Clock, Stop, SystemClock};
 use crate::sys::{Pipe, find_program};
 
 /// What the layer under minik is built from.
@@ -28,6 +31,8 @@ const YOUNG: i64 = 600;
 /// Why there is no node image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
+    #[error("interrupted")]
+    Interrupted,
     #[error("image {0} does not exist")]
     Missing(String),
     #[error("cannot read this program, {path}: {source}")]
@@ -44,7 +49,41 @@ pub enum ImageError {
 
 /// Makes sure that the image the nodes are made from exists, and answers its name. An image that was asked for by name
 /// is only looked up, and pulled if it is not there.
-pub async fn ensure(docker: &Docker, asked: Option<&str>, phases: &Phases<'_>) -> Result<String, ImageError> {
+///
+/// When `stop` is cancelled the work is dropped, and what it left in Docker is removed. Fails when there is no such image
+/// and none can be made.
+pub async fn ensure(
+    docker: &Docker,
+    asked: Option<&str>,
+    phases: &Phases<'_>,
+    stop: &Stop,
+) -> Result<String, ImageError> {
+    match stop.run_until_cancelled(find_or_make(docker, asked, phases)).await {
+        Some(result) => result,
+        None => {
+            remove_unfinished(docker, true, 0).await;
+            Err(ImageError::Interrupted)
+        }
+    }
+}
+
+/// Removes containers in which a node image was being made, if they are at least so many seconds old: this process's own,
+/// or those of commands that were killed.
+pub(super) async fn remove_unfinished(docker: &Docker, own: bool, age: i64) {
+    let now = SystemClock.now().as_second();
+    for (id, created) in docker.unfinished_images(own).await.unwrap_or_default() {
+        if now - created >= age {
+            // What cannot be removed now is removed by the next command that makes an image.
+            let _ = docker.remove_container(&id).await;
+        }
+    }
+}
+
+async fn find_or_make(
+    docker: &Docker,
+    asked: Option<&str>,
+    phases: &Phases<'_>,
+) -> Result<String, ImageError> {
     if let Some(name) = asked {
         if !docker.image_exists(name).await? {
             let pulled = docker.pull(name, |line| phases.detail(line)).await;
@@ -56,6 +95,7 @@ pub async fn ensure(docker: &Docker, asked: Option<&str>, phases: &Phases<'_>) -
     if docker.image_exists(&node).await? {
         return Ok(node);
     }
+    remove_unfinished(docker, false, YOUNG).await;
     let base = ensure_base(docker, phases).await?;
     phases.detail("adding minik to the node image");
     let layer = binary_layer(&binary::loaded_part(binary::read().await?))
@@ -78,7 +118,7 @@ async fn ensure_base(docker: &Docker, phases: &Phases<'_>) -> Result<String, Ima
     let request = BuildRequest {
         tag: tag.clone(),
         context: context(),
-        args: vec![("BASE".to_owned(), debian)],
+        args: build_args(debian, &ProxyEnv::read(|name| std::env::var(name).ok())),
         labels: image_labels("base"),
     };
     docker.build(request, |line| phases.detail(line)).await.map_err(ImageError::Build)?;
@@ -110,6 +150,12 @@ async fn ensure_debian(docker: &Docker, phases: &Phases<'_>) -> Result<String, I
         .map_err(|error| bootstrap(DockerError::Client(error.to_string())))?;
     docker.import_root(OWN_BASE, pipe).await.map_err(bootstrap)?;
     Ok(OWN_BASE.to_owned())
+}
+
+/// Behind a proxy the build needs it as well; these arguments are predefined, and leave no trace in the image.
+fn build_args(debian: String, proxy: &ProxyEnv) -> Vec<(String, String)> {
+    let proxy = proxy.for_build().into_iter();
+    [("BASE".to_owned(), debian)].into_iter().chain(proxy).collect()
 }
 
 fn base_tag() -> String {
@@ -185,6 +231,14 @@ mod tests {
         assert_eq!(short_hash(&[b"a", b"b"]), short_hash(&[b"ab"]));
         assert_ne!(short_hash(&[b"a"]), short_hash(&[b"b"]));
         assert_eq!(base_tag().len(), "minik/node-base:".len() + 12);
+    }
+
+    #[test]
+    fn the_build_goes_through_the_proxy() {
+        let proxy = ProxyEnv::read(|name| (name == "https_proxy").then(|| "http://p:1".to_owned()));
+        let args = build_args("debian".to_owned(), &proxy);
+        assert!(args.contains(&("HTTPS_PROXY".to_owned(), "http://p:1".to_owned())), "{args:?}");
+        assert_eq!(build_args("debian".to_owned(), &ProxyEnv::default()).len(), 1);
     }
 
     #[test]

@@ -1,12 +1,19 @@
+//! From a specification and what was drawn for it to everything that should exist. Pure.
+
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use serde::Serialize;
 
 use super::labels::{self, Labels};
-use super::proxy_env::ProxyEnv;
-use super::spec::ClusterSpec;
+use super::node_image::short_hash;
+use super::ports::{PortMapping, Protocol, Target};
+use super::record::{ClusterRecord, Drawn};
+use super::size::{Cpus, Memory};
+use super::spec::{ClusterSpec, HostMount, NodeSpec};
 use super::subnet::Subnet;
-use crate::config::{NodeConfig, Role};
+use crate::config::{LbConfig, NodeConfig, NodeSettings, Role};
 
 /// Port of the API server inside the cluster's network.
 pub const API_PORT: u16 = 6443;
@@ -15,6 +22,8 @@ const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 0, 0), 16);
 const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16);
 const DNS_IP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 const DOMAIN: &str = "cluster.local";
+/// What the host is called inside the cluster.
+const HOST_NAME: &str = "host.minik.internal";
 
 /// What a node's container may do beyond Docker's defaults, by name and kernel number: mounts and namespaces for Pods,
 /// their network, looking into their processes, and what privileged Pods may be given.
@@ -46,31 +55,20 @@ const CAPABILITIES: &[(&str, u32)] = &[
     ("SYS_RESOURCE", 24),
 ];
 
-/// What the plan depends on besides the specification: everything observed or drawn by lot.
+/// Everything that should exist.
 #[derive(Clone, Debug)]
-pub struct Observed {
-    pub image: String,
-    pub subnet: Subnet,
-    /// MTU of Docker's own bridge, where it says one.
-    pub mtu: Option<String>,
-    /// Address and port of the host under which the API is published.
-    pub api_bind: Ipv4Addr,
-    pub api_host: String,
-    pub api_port: u16,
-    pub token: String,
-    pub ca_hash: String,
-    pub proxy: ProxyEnv,
-    /// Capabilities of [`capabilities`] that this machine has.
-    pub capabilities: Vec<String>,
-}
-
-/// Everything that will be made.
-#[derive(Clone, Debug)]
-pub struct ClusterPlan {
+pub struct Desired {
     pub network: NetworkPlan,
-    pub nodes: Vec<NodePlan>,
+    /// Nodes by number, then load balancers by host port.
+    pub containers: Vec<ContainerPlan>,
     /// URL of the API as the host reaches it.
     pub api_url: String,
+}
+
+impl Desired {
+    pub fn nodes(&self) -> impl Iterator<Item = &ContainerPlan> {
+        self.containers.iter().filter(|container| container.role != LB)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -81,33 +79,58 @@ pub struct NetworkPlan {
     pub labels: Labels,
 }
 
-#[derive(Clone, Debug)]
-pub struct NodePlan {
+/// A container of a cluster: a node, or a load balancer for host ports.
+#[derive(Clone, Debug, Serialize)]
+pub struct ContainerPlan {
     pub name: String,
-    pub role: Role,
-    pub ip: Ipv4Addr,
+    /// `server`, `agent` or [`LB`].
+    pub role: &'static str,
+    /// Docker chooses where there is none.
+    pub ip: Option<Ipv4Addr>,
     pub image: String,
     pub network: String,
     pub env: Vec<String>,
     pub labels: Labels,
     pub volumes: Vec<VolumePlan>,
+    pub mounts: Vec<HostMount>,
     pub capabilities: Vec<String>,
-    /// Published port: host address and port, port in the container.
-    pub publish: Option<(Ipv4Addr, u16, u16)>,
+    pub publish: Vec<Publish>,
+    pub memory: Option<Memory>,
+    pub cpus: Option<Cpus>,
+    pub selinux: bool,
+    pub host_users: bool,
+    /// What is put into it before it first starts: path, content, mode. No part of what is compared.
+    #[serde(skip)]
+    pub files: Vec<(PathBuf, String, u32)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A published port: address and port of the host, port in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Publish {
+    pub host_ip: Ipv4Addr,
+    pub host_port: u16,
+    pub port: u16,
+    pub protocol: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VolumePlan {
     pub name: String,
     pub target: &'static str,
     pub labels: Labels,
+    /// Whether what the image has at that place is copied into a new volume.
+    pub populate: bool,
 }
 
+/// The role of a container that carries host ports into the cluster, as its label says it.
+pub const LB: &str = "lb";
+
 /// What must outlive a restart: minik's state, the runtime's (overlay cannot stand on overlay), and Pods' volumes.
-const VOLUMES: &[(&str, &str)] = &[
-    ("state", NodeConfig::STATE_DIR),
-    ("containerd", "/var/lib/containerd"),
-    ("kubelet", "/var/lib/kubelet"),
+/// Only the runtime's state begins with something of the image: the sandbox image.
+const VOLUMES: &[(&str, &str, bool)] = &[
+    ("state", NodeConfig::STATE_DIR, false),
+    ("containerd", "/var/lib/containerd", true),
+    ("kubelet", "/var/lib/kubelet", false),
 ];
 
 /// The capabilities to ask for, given the bounding set of this machine (a bit per capability, as `CapBnd` in
@@ -127,78 +150,89 @@ pub fn bounding_set(proc_status: &str) -> Option<u64> {
     u64::from_str_radix(hex.trim(), 16).ok()
 }
 
-/// Turns a specification into everything that has to be made. Pure.
-pub fn plan(spec: &ClusterSpec, seen: &Observed) -> ClusterPlan {
+/// Turns a cluster's record into everything that should exist. Pure.
+pub fn desired(record: &ClusterRecord) -> Desired {
+    let ClusterRecord { spec, drawn, .. } = record;
     let network = labels::network(&spec.name);
-    let nodes = (0..spec.nodes).map(|index| node(spec, seen, &network, index)).collect();
-    ClusterPlan {
+    let nodes = spec.nodes.iter().map(|of| node(spec, drawn, &network, of));
+    let lbs = spec.ports.iter().map(|mapping| load_balancer(spec, drawn, &network, mapping));
+    Desired {
         network: NetworkPlan {
-            name: network,
-            subnet: seen.subnet,
-            mtu: seen.mtu.clone(),
+            name: network.clone(),
+            subnet: drawn.subnet,
+            mtu: drawn.mtu.clone(),
             labels: labels::of(&spec.name),
         },
-        nodes,
-        api_url: api_url(seen),
+        containers: nodes.chain(lbs).map(with_revision).collect(),
+        api_url: drawn.api_url(),
     }
 }
 
-fn api_url(seen: &Observed) -> String {
-    format!("https://{}:{}", seen.api_host, seen.api_port)
+/// Says in a label what the container was made from, so that one made from something else is told apart.
+fn with_revision(mut plan: ContainerPlan) -> ContainerPlan {
+    let json = serde_json::to_vec(&plan).expect("a plan is plain data");
+    plan.labels.insert(labels::REVISION.into(), short_hash(&[&json]));
+    plan
 }
 
-fn node(spec: &ClusterSpec, seen: &Observed, network: &str, index: u32) -> NodePlan {
-    let role = if index == 0 { Role::Server } else { Role::Agent };
-    let config = node_config(spec, seen, role, index);
+fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> ContainerPlan {
+    let role = of.role();
+    let config = node_config(spec, drawn, of);
     let name = config.node.clone();
     let mut labels = labels::of(&spec.name);
     labels.insert(labels::NODE.into(), name.clone());
-    labels.insert(labels::NODES.into(), spec.nodes.to_string());
     labels.insert(labels::ROLE.into(), role_name(role).into());
     if role == Role::Server {
-        labels.insert(labels::API.into(), api_url(seen));
+        labels.insert(labels::API.into(), drawn.api_url());
     }
     let json = serde_json::to_string(&config).expect("a node configuration is plain data");
     let mut env = vec![format!("{}={json}", NodeConfig::ENV)];
-    let names = (0..spec.nodes).map(|index| labels::node(&spec.name, index));
-    env.extend(seen.proxy.for_node(&[seen.subnet.net(), POD_CIDR, SERVICE_CIDR], DOMAIN, names));
-    let volumes = VOLUMES
-        .iter()
-        .map(|(part, target)| VolumePlan {
-            name: format!("{name}-{part}"),
-            target,
-            labels: labels::of(&spec.name),
-        })
-        .collect();
-    NodePlan {
-        role,
-        ip: config.node_ip,
-        image: seen.image.clone(),
+    // Nodes are reached by address; were all their names listed, another node would change those there are.
+    let names = [labels::node(&spec.name, 0), HOST_NAME.to_owned()].into_iter();
+    env.extend(drawn.proxy.for_node(&drawn.inside(POD_CIDR, SERVICE_CIDR), DOMAIN, names));
+    env.extend(of.env.iter().cloned());
+    let volumes = VOLUMES.iter().map(|(part, target, populate)| VolumePlan {
+        name: format!("{name}-{part}"),
+        target,
+        labels: labels::of(&spec.name),
+        populate: *populate,
+    });
+    let api = Publish { host_ip: drawn.api_bind, host_port: drawn.api_port, port: API_PORT, protocol: "tcp" };
+    ContainerPlan {
+        role: role_name(role),
+        ip: Some(config.node_ip),
+        image: drawn.image.clone(),
         network: network.to_owned(),
         env,
         labels,
-        volumes,
-        capabilities: seen.capabilities.clone(),
-        publish: (role == Role::Server).then_some((seen.api_bind, seen.api_port, API_PORT)),
+        volumes: volumes.collect(),
+        mounts: of.mounts.clone(),
+        capabilities: drawn.capabilities.clone(),
+        publish: if role == Role::Server { vec![api] } else { Vec::new() },
+        memory: of.memory,
+        cpus: of.cpus,
+        selinux: drawn.selinux,
+        host_users: drawn.host_users,
+        files: Vec::new(),
         name,
     }
 }
 
-fn node_config(spec: &ClusterSpec, seen: &Observed, role: Role, index: u32) -> NodeConfig {
-    let (lb_first, lb_last) = seen.subnet.load_balancers();
+fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
+    let (lb_first, lb_last) = drawn.subnet.load_balancers();
     let mut api_sans = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    if !api_sans.contains(&seen.api_host) {
-        api_sans.push(seen.api_host.clone());
+    if !api_sans.contains(&drawn.api_host) {
+        api_sans.push(drawn.api_host.clone());
     }
     NodeConfig {
         cluster: spec.name.to_string(),
-        node: labels::node(&spec.name, index),
-        role,
-        node_ip: seen.subnet.node(index),
-        server_ip: seen.subnet.node(0),
+        node: labels::node(&spec.name, of.number),
+        role: of.role(),
+        node_ip: drawn.subnet.node(of.number),
+        server_ip: drawn.subnet.node(0),
         server_port: API_PORT,
-        token: seen.token.clone(),
-        ca_hash: seen.ca_hash.clone(),
+        token: drawn.token.clone(),
+        ca_hash: drawn.ca_hash.clone(),
         pod_cidr: POD_CIDR,
         service_cidr: SERVICE_CIDR,
         dns_ip: DNS_IP,
@@ -206,6 +240,58 @@ fn node_config(spec: &ClusterSpec, seen: &Observed, role: Role, index: u32) -> N
         lb_first,
         lb_last,
         api_sans,
+        settings: NodeSettings {
+            labels: of.labels.clone(),
+            taints: of.taints.clone(),
+            host_ip: Some(drawn.subnet.gateway()),
+        },
+    }
+}
+
+/// One container for each host port: taking one away, or adding one, touches no connection through another.
+fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &PortMapping) -> ContainerPlan {
+    let name = labels::load_balancer(&spec.name, mapping);
+    let address = |number: &u32| drawn.subnet.node(*number);
+    let agents = || spec.nodes.iter().map(|node| node.number).filter(|number| *number > 0);
+    let nodes = match &mapping.target {
+        Target::LoadBalancer => Vec::new(),
+        Target::Nodes(numbers) => numbers.iter().map(address).collect(),
+        Target::AllAgents => agents().map(|number| address(&number)).collect(),
+    };
+    let config = LbConfig {
+        cluster: spec.name.to_string(),
+        port: mapping.port,
+        udp: mapping.protocol == Protocol::Udp,
+        nodes,
+        server: format!("https://{}:{API_PORT}", drawn.subnet.node(0)),
+    };
+    let json = serde_json::to_string(&config).expect("plain data");
+    let mut labels = labels::of(&spec.name);
+    labels.insert(labels::ROLE.into(), LB.into());
+    labels.insert(labels::PORT.into(), mapping.to_string());
+    ContainerPlan {
+        name,
+        role: LB,
+        ip: None,
+        image: drawn.image.clone(),
+        network: network.to_owned(),
+        env: vec![format!("{}={json}", LbConfig::ENV)],
+        labels,
+        volumes: Vec::new(),
+        mounts: Vec::new(),
+        // Ports below 1024 are listened on inside.
+        capabilities: vec!["NET_BIND_SERVICE".to_owned()],
+        publish: vec![Publish {
+            host_ip: mapping.host_ip,
+            host_port: mapping.host_port,
+            port: mapping.port,
+            protocol: mapping.protocol.as_str(),
+        }],
+        memory: None,
+        cpus: None,
+        selinux: drawn.selinux,
+        host_users: drawn.host_users,
+        files: Vec::new(),
     }
 }
 
@@ -219,64 +305,91 @@ pub fn role_name(role: Role) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::test_drawn;
     use super::*;
 
-    fn seen() -> Observed {
-        Observed {
-            image: "minik/node:test".into(),
-            subnet: Subnet::choose(&[], 0).expect("a block"),
-            mtu: None,
-            api_bind: Ipv4Addr::LOCALHOST,
-            api_host: "127.0.0.1".into(),
-            api_port: 40123,
-            token: "abcdef.0123456789abcdef".into(),
-            ca_hash: "sha256:00".into(),
-            proxy: ProxyEnv::default(),
-            capabilities: capabilities(None),
-        }
-    }
-
-    fn spec(nodes: u32) -> ClusterSpec {
-        ClusterSpec::new("t".parse().expect("good name"), nodes).expect("good specification")
+    fn plan(nodes: u32) -> Desired {
+        let spec = ClusterSpec::new("t".parse().expect("good name"), nodes).expect("good specification");
+        desired(&ClusterRecord::new(spec, test_drawn()))
     }
 
     #[test]
     fn three_nodes_are_one_server_and_two_agents() {
-        let plan = plan(&spec(3), &seen());
-        let brief: Vec<_> = plan.nodes.iter().map(|n| (n.name.as_str(), n.role, n.ip.to_string())).collect();
+        let plan = plan(3);
+        let brief: Vec<_> = plan
+            .containers
+            .iter()
+            .map(|n| (n.name.as_str(), n.role, n.ip.expect("fixed").to_string()))
+            .collect();
         assert_eq!(
             brief,
             [
-                ("minik-t-server-0", Role::Server, "172.31.254.2".to_owned()),
-                ("minik-t-agent-0", Role::Agent, "172.31.254.3".to_owned()),
-                ("minik-t-agent-1", Role::Agent, "172.31.254.4".to_owned()),
+                ("minik-t-server-0", "server", "172.31.254.2".to_owned()),
+                ("minik-t-agent-0", "agent", "172.31.254.3".to_owned()),
+                ("minik-t-agent-1", "agent", "172.31.254.4".to_owned()),
             ]
         );
         assert_eq!(plan.api_url, "https://127.0.0.1:40123");
-        assert_eq!(plan.nodes[0].publish, Some((Ipv4Addr::LOCALHOST, 40123, 6443)));
-        assert_eq!(plan.nodes[1].publish, None);
-        assert_eq!(plan.nodes[0].labels[labels::API], plan.api_url);
-        assert!(!plan.nodes[1].labels.contains_key(labels::API));
+        let api = Publish { host_ip: Ipv4Addr::LOCALHOST, host_port: 40123, port: 6443, protocol: "tcp" };
+        assert_eq!(plan.containers[0].publish, [api]);
+        assert_eq!(plan.containers[1].publish, []);
+        assert_eq!(plan.containers[0].labels[labels::API], plan.api_url);
+        assert!(!plan.containers[1].labels.contains_key(labels::API));
     }
 
     #[test]
     fn every_node_knows_the_same_server() {
-        for node in plan(&spec(2), &seen()).nodes {
+        for node in plan(2).containers {
             let json = node.env[0].strip_prefix("MINIK_NODE=").expect("configuration first");
             let config: NodeConfig = serde_json::from_str(json).expect("readable");
             assert_eq!(config.server_ip.to_string(), "172.31.254.2");
-            assert_eq!((config.node, config.node_ip), (node.name, node.ip));
+            assert_eq!((config.node, Some(config.node_ip)), (node.name, node.ip));
         }
     }
 
     #[test]
     fn everything_is_labelled_with_its_cluster() {
-        let plan = plan(&spec(2), &seen());
+        let plan = plan(2);
         assert_eq!(plan.network.labels[labels::CLUSTER], "t");
-        for node in &plan.nodes {
+        for node in &plan.containers {
             assert_eq!(node.labels[labels::CLUSTER], "t");
             assert!(node.volumes.iter().all(|v| v.labels[labels::CLUSTER] == "t"));
         }
+    }
+
+    #[test]
+    fn a_revision_follows_what_the_container_is_made_from() {
+        let revisions = |record: &ClusterRecord| -> Vec<String> {
+            desired(record).containers.iter().map(|c| c.labels[labels::REVISION].clone()).collect()
+        };
+        let spec = ClusterSpec::new("t".parse().expect("good name"), 2).expect("good");
+        let record = ClusterRecord::new(spec, test_drawn());
+        let before = revisions(&record);
+        assert_eq!(revisions(&record), before);
+        let mut more = record.clone();
+        more.spec.nodes.push(NodeSpec::numbered(2));
+        assert_eq!(revisions(&more)[..2], before, "another node changes nothing in those there are");
+        let mut larger = record.clone();
+        larger.spec.nodes[1].memory = Some("1Gi".parse().expect("good"));
+        let after = revisions(&larger);
+        assert!(after[0] == before[0] && after[1] != before[1]);
+    }
+
+    #[test]
+    fn each_host_port_has_a_container_of_its_own() {
+        let mut spec = ClusterSpec::new("t".parse().expect("good name"), 3).expect("good");
+        spec.ports = vec!["8080:80".parse().expect("good"), "53:5353/udp@agent:*".parse().expect("good")];
+        let plan = desired(&ClusterRecord::new(spec, test_drawn()));
+        let names: Vec<_> = plan.containers[3..].iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["minik-t-lb-8080-tcp", "minik-t-lb-53-udp"]);
+        assert_eq!(plan.nodes().count(), 3);
+        let json = plan.containers[4].env[0].strip_prefix("MINIK_LB=").expect("configuration");
+        let config: LbConfig = serde_json::from_str(json).expect("readable");
+        assert!(config.udp && config.port == 5353);
+        assert_eq!(
+            config.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["172.31.254.3", "172.31.254.4"]
+        );
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! Tells how far a command has come.
+
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,10 @@
+//! The proxy settings that nodes and image builds inherit.
+
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 /// The proxy settings of the environment `minik` was called in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyEnv {
     http: Option<String>,
     https: Option<String>,
@@ -14,6 +17,18 @@ impl ProxyEnv {
         let either =
             |name: &str| get(name).or_else(|| get(&name.to_lowercase())).filter(|value| !value.is_empty());
         Self { http: either("HTTP_PROXY"), https: either("HTTPS_PROXY"), exceptions: either("NO_PROXY") }
+    }
+
+    /// Arguments of an image build, in both cases; empty when no proxy is set.
+    pub fn for_build(&self) -> Vec<(String, String)> {
+        [("HTTP_PROXY", &self.http), ("HTTPS_PROXY", &self.https), ("NO_PROXY", &self.exceptions)]
+            .into_iter()
+            .filter(|_| self.http.is_some() || self.https.is_some())
+            .filter_map(|(name, value)| value.as_ref().map(|value| (name, value)))
+            .flat_map(|(name, value)| {
+                [(name.to_owned(), value.clone()), (name.to_lowercase(), value.clone())]
+            })
+            .collect()
     }
 
     /// The variables a node gets, in both cases as programs disagree about it. What is inside the cluster is never

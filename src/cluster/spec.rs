@@ -1,6 +1,16 @@
+//! What a cluster should be: its name, its nodes, its host ports. Checked when it is made, and stored once.
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
-use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ports::PortMapping;
+use super::size::{Cpus, Memory};
+use crate::api::validate::{label_value, qualified_name};
+use crate::config::Role;
 
 /// Why a specification was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -13,10 +23,21 @@ pub enum SpecError {
     NameLength { name: String, length: usize },
     #[error("a cluster has 1 to {max} nodes, not {0}", max = ClusterSpec::MAX_NODES)]
     Nodes(u32),
+    #[error("{0}")]
+    Port(String),
+    #[error("{0}")]
+    Size(String),
+    #[error("{0}")]
+    Mount(String),
+    #[error("host port {port}/{protocol} is asked for twice")]
+    PortTwice { port: u16, protocol: &'static str },
+    #[error("{0}")]
+    Node(String),
 }
 
 /// A cluster's name: a DNS label, short enough that node names made of it are DNS labels too.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ClusterName(String);
 
 impl ClusterName {
@@ -45,6 +66,20 @@ impl FromStr for ClusterName {
     }
 }
 
+impl TryFrom<String> for ClusterName {
+    type Error = SpecError;
+
+    fn try_from(name: String) -> Result<Self, SpecError> {
+        name.parse()
+    }
+}
+
+impl From<ClusterName> for String {
+    fn from(name: ClusterName) -> Self {
+        name.0
+    }
+}
+
 impl fmt::Display for ClusterName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -52,28 +87,176 @@ impl fmt::Display for ClusterName {
 }
 
 /// What was asked for, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
     pub name: ClusterName,
-    /// All nodes; the first is the server.
-    pub nodes: u32,
+    /// By number, ascending; number 0 is the server.
+    pub nodes: Vec<NodeSpec>,
     /// A node image to use as it is, instead of the one this binary makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Bound for the time from the first container to the last Ready node.
-    pub timeout: Duration,
-    /// Remove everything again when a phase fails.
-    pub rollback: bool,
+    /// The host's address and port of the API; chosen when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_address: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_port: Option<u16>,
+    /// Host ports that lead into the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMapping>,
+}
+
+/// One node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// 0 is the server, `n` the agent `n - 1`; address and name follow from it, so it never changes.
+    pub number: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Kubernetes labels the node registers with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `KEY=VALUE:EFFECT`, as kubectl writes taints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<String>,
+    /// `KEY=VALUE`, for the node's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Folders of the host in the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<HostMount>,
+}
+
+/// `SOURCE:TARGET[:ro]`: a folder of the host in a node's container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostMount {
+    pub source: String,
+    pub target: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+impl FromStr for HostMount {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let wrong = |why: &str| SpecError::Mount(format!("invalid volume {text:?}: {why}"));
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, mode) = match parts.as_slice() {
+            [source, target] => (source, target, "rw"),
+            [source, target, mode] => (source, target, *mode),
+            _ => return Err(wrong("SOURCE:TARGET[:ro] is expected")),
+        };
+        if !source.starts_with('/') {
+            return Err(wrong("SOURCE must be an absolute path of the host"));
+        }
+        if !target.starts_with('/') || *target == "/" {
+            return Err(wrong("TARGET must be an absolute path in the node"));
+        }
+        match mode {
+            "ro" | "rw" => {}
+            _ => return Err(wrong("after the second colon only ro or rw is possible")),
+        }
+        let (source, target) = ((*source).to_owned(), (*target).to_owned());
+        Ok(Self { source, target, read_only: mode == "ro" })
+    }
+}
+
+/// `KEY=VALUE` as a label of a node. Fails when Kubernetes would refuse it.
+pub fn node_label(text: &str) -> Result<(String, String), SpecError> {
+    let wrong = |why: &str| SpecError::Node(format!("invalid label {text:?}: {why}"));
+    let (key, value) = text.split_once('=').ok_or_else(|| wrong("KEY=VALUE is expected"))?;
+    if let Some(why) = qualified_name(key).into_iter().chain(label_value(value)).next() {
+        return Err(wrong(&why));
+    }
+    if key.starts_with("node-role.kubernetes.io/") {
+        return Err(wrong("a node may not say its role itself; label it with kubectl"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `KEY[=VALUE]:EFFECT` as a taint of a node. Fails when Kubernetes would refuse it.
+pub fn taint(text: &str) -> Result<String, SpecError> {
+    let wrong = |why: &str| SpecError::Node(format!("invalid taint {text:?}: {why}"));
+    let (rest, effect) = text.rsplit_once(':').ok_or_else(|| wrong("KEY=VALUE:EFFECT is expected"))?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err(wrong("the effect is NoSchedule, PreferNoSchedule or NoExecute"));
+    }
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    if let Some(why) = qualified_name(key).into_iter().chain(label_value(value)).next() {
+        return Err(wrong(&why));
+    }
+    Ok(text.to_owned())
+}
+
+impl NodeSpec {
+    pub fn numbered(number: u32) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    pub fn role(&self) -> Role {
+        if self.number == 0 { Role::Server } else { Role::Agent }
+    }
 }
 
 impl ClusterSpec {
     /// Nodes have fixed addresses in the first 126 of the cluster's network.
     pub const MAX_NODES: u32 = 100;
 
+    /// A cluster of so many nodes with nothing particular. Fails when the number is out of bounds.
     pub fn new(name: ClusterName, nodes: u32) -> Result<Self, SpecError> {
         if nodes == 0 || nodes > Self::MAX_NODES {
             return Err(SpecError::Nodes(nodes));
         }
-        Ok(Self { name, nodes, image: None, timeout: Duration::from_secs(120), rollback: true })
+        Ok(Self {
+            name,
+            nodes: (0..nodes).map(NodeSpec::numbered).collect(),
+            image: None,
+            api_address: None,
+            api_port: None,
+            ports: Vec::new(),
+        })
+    }
+
+    /// Checks what no single value can say. Fails with the first contradiction.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let numbers: BTreeSet<u32> = self.nodes.iter().map(|node| node.number).collect();
+        let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        if numbers.len() != self.nodes.len() || !numbers.contains(&0) || count > Self::MAX_NODES {
+            return Err(SpecError::Nodes(count));
+        }
+        if numbers.last().is_some_and(|last| *last >= Self::MAX_NODES) {
+            return Err(SpecError::Nodes(numbers.last().copied().unwrap_or_default()));
+        }
+        let mut taken = BTreeSet::new();
+        for mapping in &self.ports {
+            if let Some(node) = mapping.nodes().iter().find(|node| !numbers.contains(node)) {
+                return Err(SpecError::Port(format!(
+                    "port {mapping} leads to node number {node}, which is not there"
+                )));
+            }
+            if !taken.insert((mapping.host_ip, mapping.host_port, mapping.protocol)) {
+                let protocol = mapping.protocol.as_str();
+                return Err(SpecError::PortTwice { port: mapping.host_port, protocol });
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of `count` further agents: the lowest that are free. Fails when there are not so many.
+    pub fn free_numbers(&self, count: u32) -> Result<Vec<u32>, SpecError> {
+        let taken: BTreeSet<u32> = self.nodes.iter().map(|node| node.number).collect();
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let free: Vec<u32> = (1..Self::MAX_NODES).filter(|n| !taken.contains(n)).take(wanted).collect();
+        if free.len() < wanted {
+            let total = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX).saturating_add(count);
+            return Err(SpecError::Nodes(total));
+        }
+        Ok(free)
     }
 }
 
@@ -98,5 +281,45 @@ mod tests {
         assert_eq!(ClusterSpec::new(name.clone(), 0).err(), Some(SpecError::Nodes(0)));
         assert_eq!(ClusterSpec::new(name.clone(), 101).err(), Some(SpecError::Nodes(101)));
         assert!(ClusterSpec::new(name, 1).is_ok());
+    }
+
+    #[test]
+    fn new_nodes_get_the_lowest_free_numbers() {
+        let mut spec = ClusterSpec::new("a".parse().expect("good name"), 4).expect("good");
+        spec.nodes.remove(2);
+        assert_eq!(spec.free_numbers(2), Ok(vec![2, 4]));
+        assert_eq!(spec.free_numbers(98), Err(SpecError::Nodes(101)));
+    }
+
+    #[test]
+    fn contradictions_are_found() {
+        let good = ClusterSpec::new("a".parse().expect("good name"), 2).expect("good");
+        assert_eq!(good.validate(), Ok(()));
+        let mut twice = good.clone();
+        twice.nodes[1].number = 0;
+        assert!(twice.validate().is_err());
+        let mut ports = good.clone();
+        ports.ports = vec!["8080:80".parse().expect("good"), "8080:81".parse().expect("good")];
+        assert_eq!(ports.validate(), Err(SpecError::PortTwice { port: 8080, protocol: "tcp" }));
+        ports.ports[1].protocol = super::super::ports::Protocol::Udp;
+        assert_eq!(ports.validate(), Ok(()));
+    }
+
+    #[test]
+    fn volumes_are_absolute_on_both_sides() {
+        let mount: HostMount = "/src:/dst:ro".parse().expect("good");
+        assert_eq!((mount.source.as_str(), mount.target.as_str(), mount.read_only), ("/src", "/dst", true));
+        for bad in ["/a", "a:/b", "/a:b", "/a:/", "/a:/b:rx", "/a:/b:ro:z"] {
+            assert!(bad.parse::<HostMount>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_stored_form_comes_back() {
+        let mut spec = ClusterSpec::new("a".parse().expect("good name"), 2).expect("good");
+        spec.nodes[1].memory = Some("2Gi".parse().expect("good"));
+        spec.ports = vec!["127.0.0.1:8080:80/udp@agent:0".parse().expect("good")];
+        let text = serde_json::to_string(&spec).expect("plain data");
+        assert_eq!(serde_json::from_str::<ClusterSpec>(&text).expect("readable"), spec, "{text}");
     }
 }

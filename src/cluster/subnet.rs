@@ -1,13 +1,17 @@
+//! Chooses a cluster's addresses.
+
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 /// A cluster's addresses: one /23, of which Docker hands out only the second quarter itself.
 ///
 /// ```text
 /// .0.1 gateway | .0.2 .. .0.127 nodes (fixed) | .0.128/25 Docker's own | .1.1 .. .1.254 LoadBalancer Services
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Subnet(Ipv4Net);
 
 impl Subnet {

@@ -1,6 +1,8 @@
 //! Configuration that travels: what a node is told when its container is made.
 
 pub mod kubeconfig;
+mod lb;
 mod node;
 
-pub use node::{NodeConfig, Role};
+pub use lb::LbConfig;
+pub use node::{NodeConfig, NodeSettings, Role};

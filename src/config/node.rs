@@ -1,3 +1,6 @@
+//! What a node is told when its container is made.
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -16,7 +19,7 @@ pub enum Role {
 /// Everything a node knows before it has spoken to anybody. It travels as JSON in the environment variable
 /// [`NodeConfig::ENV`] of the container, so it survives restarts without a file of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeConfig {
     pub cluster: String,
     /// Node name, container name and host name at once.
@@ -42,6 +45,31 @@ pub struct NodeConfig {
     pub lb_last: Ipv4Addr,
     /// Names and addresses, beside the node's own, under which clients reach the API server.
     pub api_sans: Vec<String>,
+    /// What a person asked of this node alone.
+    #[serde(default, skip_serializing_if = "NodeSettings::is_empty")]
+    pub settings: NodeSettings,
+}
+
+/// What a person asked of one node. Everything may be absent: a node made by another version of minik reads what it
+/// knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSettings {
+    /// Labels the node registers with.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `KEY=VALUE:EFFECT`: taints the node registers with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<String>,
+    /// What `host.minik.internal` means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<Ipv4Addr>,
+}
+
+impl NodeSettings {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl NodeConfig {
@@ -51,4 +79,20 @@ impl NodeConfig {
     pub const STATE_DIR: &'static str = "/var/lib/minik";
     /// The cluster authority and the administrator's identity: put here before the server node first starts.
     pub const PKI_DIR: &'static str = "/var/lib/minik/pki";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node image of an earlier version runs under a later command line: what it does not know is no reason to fail.
+    #[test]
+    fn fields_of_another_version_are_passed_over() {
+        let text = r#"{"cluster":"c","node":"n","role":"agent","nodeIp":"10.0.0.2","serverIp":"10.0.0.1","serverPort":6443,
+            "token":"t","caHash":"h","podCidr":"10.42.0.0/16","serviceCidr":"10.43.0.0/16","dnsIp":"10.43.0.10",
+            "clusterDomain":"cluster.local","lbFirst":"10.0.1.1","lbLast":"10.0.1.2","apiSans":[],"ofTomorrow":{"a":1}}"#;
+        let config: NodeConfig = serde_json::from_str(text).expect("readable");
+        assert_eq!(config.settings, NodeSettings::default());
+        assert!(!serde_json::to_string(&config).expect("plain data").contains("settings"));
+    }
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod agent;
+mod lb;
 pub mod network;
 mod server;
 
@@ -17,6 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{NodeConfig, Role};
 use crate::rt::Tasks;
 use crate::sys::{cgroups, identity, mounts};
+
+pub use lb::run as run_lb;
 
 /// Docker kills thirty seconds after the stop signal (the cluster's containers say so): Pods get most of that, then
 /// the role's own tasks get the rest.

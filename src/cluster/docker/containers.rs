@@ -1,3 +1,5 @@
+//! Containers: made, started, stopped, read and removed.
+
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
@@ -6,8 +8,8 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptions, DownloadFromContainerOptions, EventsOptions, InspectContainerOptions,
-    ListContainersOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
-    UploadToContainerOptions,
+    ListContainersOptions, LogsOptions, RemoveContainerOptions, RenameContainerOptions,
+    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -16,7 +18,7 @@ use jiff::Timestamp;
 use super::networks::{gone_is_fine, label_filter};
 use super::{Docker, DockerError};
 use crate::cluster::labels;
-use crate::cluster::plan::NodePlan;
+use crate::cluster::plan::{ContainerPlan, LB, Publish};
 
 /// A node's container as Docker lists it.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Container {
     /// Seconds since 1970.
     pub created: i64,
     pub labels: BTreeMap<String, String>,
+    /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
+    pub state: String,
 }
 
 /// A container's main process ended.
@@ -38,10 +42,20 @@ pub struct Death {
 }
 
 impl Docker {
-    pub async fn create_node(&self, plan: &NodePlan) -> Result<(), DockerError> {
+    /// Makes a container, and its volumes; it is not started.
+    pub async fn create_container(&self, plan: &ContainerPlan) -> Result<(), DockerError> {
         let options = CreateContainerOptions { name: Some(plan.name.clone()), ..Default::default() };
         self.api.create_container(Some(options), create_body(plan)).await?;
         Ok(())
+    }
+
+    pub async fn rename_container(&self, id: &str, name: &str) -> Result<(), DockerError> {
+        Ok(self.api.rename_container(id, RenameContainerOptions { name: name.to_owned() }).await?)
+    }
+
+    /// Tells a container to end, and waits until it has: at most its own stop timeout, then it is killed.
+    pub async fn stop_container(&self, name: &str) -> Result<(), DockerError> {
+        gone_is_fine(self.api.stop_container(name, None::<StopContainerOptions>).await)
     }
 
     pub async fn start_container(&self, name: &str) -> Result<(), DockerError> {
@@ -92,19 +106,23 @@ impl Docker {
                     .map(|name| name.trim_start_matches('/').to_owned())
                     .unwrap_or_default(),
                 image: summary.image.unwrap_or_default(),
-                running: summary.state.is_some_and(|state| state.to_string() == "running"),
+                running: summary.state.as_ref().is_some_and(|state| state.to_string() == "running"),
+                state: summary.state.map(|state| state.to_string()).unwrap_or_default(),
                 created: summary.created.unwrap_or_default(),
                 labels: summary.labels.unwrap_or_default().into_iter().collect(),
             })
             .collect())
     }
 
-    /// Whether a container of this name exists, be it minik's or not.
-    pub async fn container_exists(&self, name: &str) -> Result<bool, DockerError> {
+    /// Whether a container of this name exists, and whether it is a cluster's: `None`, or the cluster in its label.
+    pub async fn container_owner(&self, name: &str) -> Result<Option<Option<String>>, DockerError> {
         match self.api.inspect_container(name, None::<InspectContainerOptions>).await {
-            Ok(_) => Ok(true),
+            Ok(found) => {
+                let labels = found.config.and_then(|config| config.labels);
+                Ok(Some(labels.and_then(|mut labels| labels.remove(labels::CLUSTER))))
+            }
             Err(error) => match DockerError::from(error) {
-                DockerError::NotFound(_) => Ok(false),
+                DockerError::NotFound(_) => Ok(None),
                 other => Err(other),
             },
         }
@@ -156,70 +174,94 @@ impl Docker {
     }
 }
 
-fn create_body(plan: &NodePlan) -> ContainerCreateBody {
-    let endpoint = EndpointSettings {
-        ipam_config: Some(EndpointIpamConfig {
-            ipv4_address: Some(plan.ip.to_string()),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+fn create_body(plan: &ContainerPlan) -> ContainerCreateBody {
+    let ipam =
+        plan.ip.map(|ip| EndpointIpamConfig { ipv4_address: Some(ip.to_string()), ..Default::default() });
+    let endpoint = EndpointSettings { ipam_config: ipam, ..Default::default() };
     ContainerCreateBody {
         hostname: Some(plan.name.clone()),
         image: Some(plan.image.clone()),
         env: Some(plan.env.clone()),
         labels: Some(plan.labels.clone().into_iter().collect()),
-        exposed_ports: plan.publish.map(|(_, _, port)| vec![format!("{port}/tcp")]),
+        exposed_ports: Some(plan.publish.iter().map(port_key).collect()),
         host_config: Some(host_config(plan)),
         networking_config: Some(NetworkingConfig {
             endpoints_config: Some(HashMap::from([(plan.network.clone(), endpoint)])),
         }),
-        // The node drains its Pods first.
-        stop_timeout: Some(30),
+        // A node drains its Pods first.
+        stop_timeout: Some(if plan.role == LB { 2 } else { 30 }),
         ..Default::default()
     }
 }
 
-fn host_config(plan: &NodePlan) -> HostConfig {
-    let strings = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect());
-    let mounts = plan
-        .volumes
-        .iter()
-        .map(|volume| Mount {
-            typ: Some(MountType::VOLUME),
-            source: Some(volume.name.clone()),
-            target: Some(volume.target.to_owned()),
-            volume_options: Some(MountVolumeOptions {
-                labels: Some(volume.labels.clone().into_iter().collect()),
-                ..Default::default()
-            }),
+/// A port of a container as Docker writes it.
+fn port_key(publish: &Publish) -> String {
+    format!("{}/{}", publish.port, publish.protocol)
+}
+
+fn mounts(plan: &ContainerPlan) -> Vec<Mount> {
+    let volumes = plan.volumes.iter().map(|volume| Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.name.clone()),
+        target: Some(volume.target.to_owned()),
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(volume.labels.clone().into_iter().collect()),
+            no_copy: Some(!volume.populate),
             ..Default::default()
-        })
-        .collect();
-    let publish = plan.publish.map(|(ip, host_port, port)| {
-        let binding = PortBinding { host_ip: Some(ip.to_string()), host_port: Some(host_port.to_string()) };
-        HashMap::from([(format!("{port}/tcp"), Some(vec![binding]))])
+        }),
+        ..Default::default()
     });
-    HostConfig {
+    let folders = plan.mounts.iter().map(|mount| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.source.clone()),
+        target: Some(mount.target.clone()),
+        read_only: Some(mount.read_only),
+        ..Default::default()
+    });
+    volumes.chain(folders).collect()
+}
+
+fn host_config(plan: &ContainerPlan) -> HostConfig {
+    let strings = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect());
+    let bindings = plan.publish.iter().map(|publish| {
+        let (ip, port) = (publish.host_ip.to_string(), publish.host_port.to_string());
+        (port_key(publish), Some(vec![PortBinding { host_ip: Some(ip), host_port: Some(port) }]))
+    });
+    let common = HostConfig {
         network_mode: Some(plan.network.clone()),
-        port_bindings: publish,
-        mounts: Some(mounts),
-        // Programs are started from both: runtimes re-execute themselves from /run.
-        tmpfs: Some(["/run", "/tmp"].map(|dir| (dir.to_owned(), "exec,mode=1777".to_owned())).into()),
+        port_bindings: Some(bindings.collect()),
+        mounts: Some(mounts(plan)),
         cap_drop: strings(&["ALL"]),
         cap_add: Some(plan.capabilities.clone()),
-        security_opt: strings(&["seccomp=unconfined", "apparmor=unconfined"]),
+        userns_mode: plan.host_users.then(|| "host".to_owned()),
+        memory: plan.memory.and_then(|memory| i64::try_from(memory.0).ok()),
+        // No swap beyond it: a node of this size has this much memory.
+        memory_swap: plan.memory.and_then(|memory| i64::try_from(memory.0).ok()),
+        nano_cpus: plan.cpus.map(|cpus| i64::from(cpus.0) * 1_000_000),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+            maximum_retry_count: None,
+        }),
+        ..Default::default()
+    };
+    if plan.role == LB {
+        return HostConfig { security_opt: plan.selinux.then(|| vec!["label=disable".to_owned()]), ..common };
+    }
+    let mut security = vec!["seccomp=unconfined".to_owned(), "apparmor=unconfined".to_owned()];
+    if plan.selinux {
+        security.push("label=disable".to_owned());
+    }
+    HostConfig {
+        // Programs are started from both: runtimes re-execute themselves from /run.
+        tmpfs: Some(["/run", "/tmp"].map(|dir| (dir.to_owned(), "exec,mode=1777".to_owned())).into()),
+        security_opt: Some(security),
         // What `--security-opt systempaths=unconfined` means on the wire: /proc and /sys as the kernel shows them.
         masked_paths: Some(Vec::new()),
         readonly_paths: Some(Vec::new()),
         device_cgroup_rules: strings(&["a *:* rwm"]),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
-            maximum_retry_count: None,
-        }),
         sysctls: Some(HashMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())])),
-        ..Default::default()
+        ..common
     }
 }
 

@@ -1,3 +1,5 @@
+//! Finds the engine as `docker` does.
+
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 

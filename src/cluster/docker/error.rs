@@ -1,3 +1,5 @@
+//! What Docker answered, by what can be done about it.
+
 use bollard::errors::Error;
 
 /// What Docker answered, by what a person can do about it.

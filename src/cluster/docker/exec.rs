@@ -1,3 +1,5 @@
+//! Commands in containers.
+
 use std::pin::Pin;
 
 use bollard::container::LogOutput;

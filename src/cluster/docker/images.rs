@@ -1,9 +1,12 @@
+//! Images: looked up, pulled, built, layered and exported.
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters::{
-    BuildImageOptions, CommitContainerOptions, CreateContainerOptions, CreateImageOptions, ListImagesOptions,
-    RemoveImageOptions,
+    BuildImageOptions, CommitContainerOptions, CreateContainerOptions, CreateImageOptions,
+    ListContainersOptions, ListImagesOptions, RemoveImageOptions,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -31,7 +34,25 @@ pub struct OwnImage {
     pub created: i64,
 }
 
+/// The label's value on a container in which an image is being made.
+const UNFINISHED: &str = "unfinished";
+/// Tells the containers of this process from those of another one that does the same.
+static RUN: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
+
 impl Docker {
+    /// Containers in which images are, or were, being made, by this process or by any: id and the time each was made, in
+    /// seconds since 1970.
+    pub async fn unfinished_images(&self, own: bool) -> Result<Vec<(String, i64)>, DockerError> {
+        let label = match own {
+            true => format!("{}={}", labels::RUN, *RUN),
+            false => format!("{}={UNFINISHED}", labels::IMAGE),
+        };
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+        let list = self.api.list_containers(Some(options)).await?;
+        Ok(list.into_iter().filter_map(|c| Some((c.id?, c.created.unwrap_or_default()))).collect())
+    }
+
     pub async fn image_exists(&self, name: &str) -> Result<bool, DockerError> {
         match self.api.inspect_image(name).await.map_err(DockerError::from) {
             Ok(_) => Ok(true),
@@ -117,7 +138,10 @@ impl Docker {
         let body = ContainerCreateBody {
             image: Some(base.to_owned()),
             entrypoint: Some(entrypoint.iter().map(ToString::to_string).collect()),
-            labels: Some(HashMap::from([(labels::IMAGE.to_owned(), "unfinished".to_owned())])),
+            labels: Some(HashMap::from([
+                (labels::IMAGE.to_owned(), UNFINISHED.to_owned()),
+                (labels::RUN.to_owned(), RUN.clone()),
+            ])),
             ..Default::default()
         };
         let container = self.api.create_container(None::<CreateContainerOptions>, body).await?.id;

@@ -4,6 +4,7 @@
 
 mod containers;
 mod endpoint;
+mod engine;
 mod error;
 mod exec;
 mod images;
@@ -12,6 +13,7 @@ mod networks;
 use std::net::Ipv4Addr;
 
 pub use containers::{Container, Death};
+pub use engine::EngineInfo;
 pub use error::DockerError;
 pub use exec::ExecOutput;
 pub use images::BuildRequest;

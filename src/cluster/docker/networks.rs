@@ -1,3 +1,5 @@
+//! Networks and volumes.
+
 use std::collections::HashMap;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};

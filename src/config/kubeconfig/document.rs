@@ -86,6 +86,32 @@ impl Document {
         }
     }
 
+    /// Replaces an entry that is there, without touching which context is current. Answers whether it was there.
+    pub(super) fn renew(&mut self, entry: &Entry) -> bool {
+        let Some(context) = self.context(&entry.name).cloned() else { return false };
+        let current = self.0.get("current-context").cloned();
+        self.put(entry, false);
+        // The context carries what people added to it, a namespace for example.
+        self.replace("contexts", &entry.name, context);
+        if let Some(current) = current {
+            self.0.insert("current-context".to_owned(), current);
+        }
+        true
+    }
+
+    /// Makes a context that is there the current one, and remembers the one before. Answers whether it was there.
+    pub(super) fn switch(&mut self, name: &str) -> bool {
+        let Some(mut context) = self.context(name).cloned() else { return false };
+        let before = self.current().filter(|current| current != name);
+        if let (Some(before), None) = (before, self.remembered(name)) {
+            context["context"]["extensions"] =
+                json!([{"name": EXTENSION, "extension": {"previous-context": before}}]);
+            self.replace("contexts", name, context);
+        }
+        self.0.insert("current-context".to_owned(), json!(name));
+        true
+    }
+
     /// Takes an entry out; answers whether it was there.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let before = self.remembered(name);
@@ -246,6 +272,28 @@ current-context: work
         let mut empty = parse("");
         empty.put(&entry("minik-a"), false);
         assert_eq!(empty.current().as_deref(), Some("minik-a"));
+    }
+
+    #[test]
+    fn renewing_changes_the_entry_alone() {
+        let mut document = parse(OTHERS);
+        assert!(!document.renew(&entry("minik-a")));
+        document.put(&entry("minik-a"), false);
+        let fresh = Entry { certificate: "new".to_owned(), ..entry("minik-a") };
+        assert!(document.renew(&fresh));
+        let text = document.to_yaml(Path::new("test")).expect("writable");
+        assert!(text.contains(&STANDARD.encode("new")), "{text}");
+        assert_eq!(document.current().as_deref(), Some("work"));
+    }
+
+    #[test]
+    fn switching_remembers_the_context_before() {
+        let mut document = parse(OTHERS);
+        document.put(&entry("minik-a"), false);
+        assert!(document.switch("minik-a") && !document.switch("minik-b"));
+        assert_eq!(document.current().as_deref(), Some("minik-a"));
+        document.remove("minik-a");
+        assert_eq!(document, parse(OTHERS));
     }
 
     #[test]

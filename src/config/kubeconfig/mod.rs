@@ -47,6 +47,25 @@ pub fn merge(files: &[PathBuf], entry: &Entry, switch: bool) -> Result<PathBuf, 
     Ok(path.clone())
 }
 
+/// Replaces an entry where it is, and leaves the current context alone. Answers whether it was anywhere.
+pub fn renew(files: &[PathBuf], entry: &Entry) -> Result<bool, KubeconfigError> {
+    let mut any = false;
+    for path in files {
+        any |= file::change(path, false, |document| document.renew(entry))?;
+    }
+    Ok(any)
+}
+
+/// Makes an entry's context the current one, in the first file that has it. Answers that file.
+pub fn switch(files: &[PathBuf], name: &str) -> Result<Option<PathBuf>, KubeconfigError> {
+    for path in files {
+        if file::change(path, false, |document| document.switch(name))? {
+            return Ok(Some(path.clone()));
+        }
+    }
+    Ok(None)
+}
+
 /// Takes an entry out of every file it is in; a current context that was it goes back to the one before, if that still
 /// exists. Answers whether there was anything.
 pub fn remove(files: &[PathBuf], name: &str) -> Result<bool, KubeconfigError> {

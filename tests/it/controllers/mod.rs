@@ -53,6 +53,7 @@ fn config() -> NodeConfig {
         lb_first: "10.9.128.1".parse().expect("an address"),
         lb_last: "10.9.128.2".parse().expect("an address"),
         api_sans: Vec::new(),
+        settings: Default::default(),
     }
 }
 

@@ -129,6 +129,7 @@ fn config() -> NodeConfig {
         lb_first: ip("192.168.77.128"),
         lb_last: ip("192.168.77.250"),
         api_sans: Vec::new(),
+        settings: Default::default(),
     }
 }
 

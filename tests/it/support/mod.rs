@@ -64,6 +64,7 @@ fn node_config(port: u16, ca_hash: String) -> NodeConfig {
         lb_first: [172, 18, 255, 1].into(),
         lb_last: [172, 18, 255, 250].into(),
         api_sans: vec!["localhost".to_owned()],
+        settings: Default::default(),
     }
 }
 

@@ -35,6 +35,7 @@ pub fn config() -> NodeConfig {
         lb_first: [172, 20, 1, 1].into(),
         lb_last: [172, 20, 1, 9].into(),
         api_sans: Vec::new(),
+        settings: Default::default(),
     }
 }
 

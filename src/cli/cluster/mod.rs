@@ -1,59 +1,40 @@
-use std::time::{Duration, Instant};
+//! `minik cluster`: clusters made, listed, changed and removed.
+
+mod change;
+mod create;
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
 
 use super::output::{self, Format, Output};
-use super::progress::{human, reporter};
-use crate::cluster::{
-    ClusterName, ClusterSpec, ClusterSummary, CreateOptions, Created, Docker, Phases, SpecError, create,
-    delete, labels, list,
-};
+use super::progress::reporter;
+use crate::cluster::{ClusterError, ClusterName, ClusterSummary, Docker, Phases, SpecError, delete, list};
 use crate::config::kubeconfig;
 use crate::rt::{Clock, Stop, SystemClock};
+pub(super) use change::changed_text;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make a cluster and wait until every node is Ready.
-    Create(CreateArgs),
+    Create(Box<create::CreateArgs>),
     /// Remove a cluster and everything that belongs to it.
     Delete(DeleteArgs),
     /// List clusters.
     #[command(visible_alias = "ls")]
     List(ListArgs),
-}
-
-#[derive(Args)]
-pub(super) struct CreateArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
-    name: ClusterName,
-    /// How many nodes; the first runs the control plane.
-    #[arg(short, long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
-    nodes: i64,
-    /// Make the nodes from this image instead of the one minik builds.
-    #[arg(long, value_name = "IMAGE")]
-    image: Option<String>,
-    /// How long the cluster may take to become ready, for example 90s or 5m.
-    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
-    timeout: Duration,
-    /// Leave the remains when something fails, to look into them.
-    #[arg(long)]
-    no_rollback: bool,
-    /// Return when the containers run, without waiting until the nodes are Ready.
-    #[arg(long)]
-    no_wait: bool,
-    /// Leave the kubeconfig alone.
-    #[arg(long)]
-    no_kubeconfig: bool,
-    /// Add the context to the kubeconfig, but do not make it the current one.
-    #[arg(long)]
-    no_switch: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    /// Start a cluster that was stopped; does nothing to one that runs.
+    Start(change::StartArgs),
+    /// Stop a cluster; everything in it is kept.
+    Stop(change::StopArgs),
+    /// Stop a cluster and start it again.
+    Restart(change::StartArgs),
+    /// Show a cluster's specification and what there is of it.
+    Inspect(change::InspectArgs),
+    /// Change a cluster while it runs: host ports and sizes of nodes.
+    Edit(change::EditArgs),
 }
 
 #[derive(Args)]
@@ -82,7 +63,7 @@ pub(super) fn name(text: &str) -> Result<ClusterName, SpecError> {
 }
 
 /// `90`, `90s`, `5m`, `1h`: seconds without a unit; never zero.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -98,69 +79,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     match command {
-        Command::Create(args) => run_create(args, output, stop).await,
+        Command::Create(args) => create::run(*args, output, stop).await,
         Command::Delete(args) => run_delete(args, output).await,
         Command::List(args) => run_list(&args, output).await,
+        Command::Start(args) => change::run_start(args, output, stop).await,
+        Command::Stop(args) => change::run_stop(args, output).await,
+        Command::Restart(args) => change::run_restart(args, output, stop).await,
+        Command::Inspect(args) => change::run_inspect(&args, output).await,
+        Command::Edit(args) => change::run_edit(args, output, stop).await,
     }
-}
-
-async fn run_create(args: CreateArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let nodes = u32::try_from(args.nodes.max(0)).unwrap_or(u32::MAX);
-    let mut spec = ClusterSpec::new(args.name, nodes).map_err(crate::cluster::ClusterError::from)?;
-    spec.image = args.image;
-    spec.timeout = args.timeout;
-    spec.rollback = !args.no_rollback;
-    let files = match args.no_kubeconfig {
-        true => None,
-        false => Some(kubeconfig::files(env).map_err(crate::cluster::ClusterError::from)?),
-    };
-    let options = CreateOptions { spec, kubeconfig: files, switch: !args.no_switch, wait: !args.no_wait };
-    let docker = Docker::connect().await.map_err(crate::cluster::ClusterError::from)?;
-    let progress = reporter(output.quiet);
-    let created = create(&docker, &options, progress.as_ref(), stop).await?;
-    output.result(args.output, &created_data(&options.spec, &created, start.elapsed()), || {
-        created_text(&options, &created, start.elapsed())
-    })
-}
-
-fn created_data(spec: &ClusterSpec, created: &Created, took: Duration) -> serde_json::Value {
-    let milliseconds = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let nodes: Vec<_> = created
-        .plan
-        .nodes
-        .iter()
-        .map(|node| json!({"name": node.name, "role": crate::cluster::plan::role_name(node.role), "ip": node.ip}))
-        .collect();
-    let phases: Vec<_> = created
-        .phases
-        .iter()
-        .map(|(name, time)| json!({"name": name, "milliseconds": milliseconds(time)}))
-        .collect();
-    json!({
-        "name": spec.name.as_str(),
-        "server": created.plan.api_url,
-        "context": labels::context(spec.name.as_str()),
-        "kubeconfig": created.kubeconfig,
-        "network": {"name": created.plan.network.name, "subnet": created.plan.network.subnet.net()},
-        "nodes": nodes,
-        "phases": phases,
-        "milliseconds": milliseconds(&took),
-    })
-}
-
-fn created_text(options: &CreateOptions, created: &Created, took: Duration) -> String {
-    let name = &options.spec.name;
-    let state = if options.wait { "is ready" } else { "is starting" };
-    let count = options.spec.nodes;
-    let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
-    let mut text = format!("Cluster {name:?} {state}: {nodes}, {}.\n", human(took), name = name.as_str());
-    text.push_str(&match (&created.kubeconfig, options.switch) {
-        (Some(_), true) => "Try: kubectl get nodes\n".to_owned(),
-        (Some(_), false) => format!("Try: kubectl --context {} get nodes\n", labels::context(name.as_str())),
-        (None, _) => format!("Its kubeconfig: minik kubeconfig get {name}\n"),
-    });
-    text
 }
 
 #[derive(Serialize)]
@@ -169,7 +96,7 @@ struct Deleted {
 }
 
 async fn run_delete(args: DeleteArgs, output: &Output) -> anyhow::Result<()> {
-    let docker = Docker::connect().await.map_err(crate::cluster::ClusterError::from)?;
+    let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let names: Vec<String> = if args.all {
         list(&docker).await?.into_iter().map(|cluster| cluster.name).collect()
     } else if args.names.is_empty() {
@@ -203,7 +130,7 @@ async fn run_delete(args: DeleteArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 async fn run_list(args: &ListArgs, output: &Output) -> anyhow::Result<()> {
-    let docker = Docker::connect().await.map_err(crate::cluster::ClusterError::from)?;
+    let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let clusters = list(&docker).await?;
     let now = SystemClock.now();
     // A list is the result itself: asking for quiet does not take it away.

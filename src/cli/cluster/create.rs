@@ -1,0 +1,268 @@
+//! `minik cluster create`.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{duration, env, name};
+use crate::cli::output::{Format, Output};
+use crate::cli::progress::{human, reporter};
+use crate::cluster::{
+    ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Created, Docker, Memory, NodeSpec,
+    PortMapping, SpecError, create, labels, node_label, node_numbers, taint,
+};
+use crate::config::kubeconfig;
+use crate::rt::Stop;
+
+#[derive(Args)]
+pub(in crate::cli) struct CreateArgs {
+    /// The cluster's name.
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    name: ClusterName,
+    /// How many nodes; the first runs the control plane.
+    #[arg(short, long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
+    nodes: i64,
+    /// Make the nodes from this image instead of the one minik builds.
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Memory of each node, for example 2Gi.
+    #[arg(long, value_name = "SIZE")]
+    node_memory: Option<Memory>,
+    /// Processors of each node, for example 1.5.
+    #[arg(long, value_name = "N")]
+    node_cpus: Option<Cpus>,
+    /// A host port that leads into the cluster: [IP:]HOST:PORT[/udp][@loadbalancer|server:0|agent:0,1|agent:*].
+    #[arg(short, long = "port", value_name = "MAPPING")]
+    ports: Vec<PortMapping>,
+    /// A folder of the host in the nodes: SOURCE:TARGET[:ro][@NODES].
+    #[arg(short, long = "volume", value_name = "MOUNT")]
+    volumes: Vec<String>,
+    /// An environment variable of the nodes' containers: KEY=VALUE[@NODES].
+    #[arg(short, long = "env", value_name = "VARIABLE")]
+    env: Vec<String>,
+    /// A label the nodes register with: KEY=VALUE[@NODES].
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+    /// A taint the nodes register with: KEY=VALUE:EFFECT[@NODES].
+    #[arg(long = "taint", value_name = "TAINT")]
+    taints: Vec<String>,
+    /// The API's port on the host, with the address to listen on if it is another than 127.0.0.1: [IP:]PORT.
+    #[arg(long, value_name = "PORT", value_parser = api_port)]
+    api_port: Option<(Option<Ipv4Addr>, u16)>,
+    /// How long the cluster may take to become ready, for example 90s or 5m.
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
+    timeout: Duration,
+    /// Leave the remains when something fails, to look into them.
+    #[arg(long)]
+    no_rollback: bool,
+    /// Return when the containers run, without waiting until the nodes are Ready.
+    #[arg(long)]
+    no_wait: bool,
+    /// Leave the kubeconfig alone.
+    #[arg(long)]
+    no_kubeconfig: bool,
+    /// Add the context to the kubeconfig, but do not make it the current one.
+    #[arg(long)]
+    no_switch: bool,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let spec = specification(&args).map_err(ClusterError::from)?;
+    let files = match args.no_kubeconfig {
+        true => None,
+        false => Some(kubeconfig::files(env).map_err(ClusterError::from)?),
+    };
+    let options = CreateOptions {
+        timeout: args.timeout,
+        rollback: !args.no_rollback,
+        kubeconfig: files,
+        switch: !args.no_switch,
+        wait: !args.no_wait,
+        ..CreateOptions::new(spec)
+    };
+    let docker = Docker::connect().await.map_err(ClusterError::from)?;
+    let progress = reporter(output.quiet);
+    let created = create(&docker, &options, progress.as_ref(), stop).await?;
+    output.result(args.output, &created_data(&options.spec, &created, start.elapsed()), || {
+        created_text(&options, &created, start.elapsed())
+    })
+}
+
+fn created_data(spec: &ClusterSpec, created: &Created, took: Duration) -> serde_json::Value {
+    let milliseconds = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let nodes: Vec<_> = created
+        .plan
+        .nodes()
+        .map(|node| json!({"name": node.name, "role": node.role, "ip": node.ip}))
+        .collect();
+    let phases: Vec<_> = created
+        .phases
+        .iter()
+        .map(|(name, time)| json!({"name": name, "milliseconds": milliseconds(time)}))
+        .collect();
+    json!({
+        "name": spec.name.as_str(),
+        "server": created.plan.api_url,
+        "context": labels::context(spec.name.as_str()),
+        "kubeconfig": created.kubeconfig,
+        "network": {"name": created.plan.network.name, "subnet": created.plan.network.subnet.net()},
+        "nodes": nodes,
+        "ports": spec.ports,
+        "phases": phases,
+        "milliseconds": milliseconds(&took),
+    })
+}
+
+fn created_text(options: &CreateOptions, created: &Created, took: Duration) -> String {
+    let name = &options.spec.name;
+    let state = if options.wait { "is ready" } else { "is starting" };
+    let count = options.spec.nodes.len();
+    let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+    let mut text = format!("Cluster {name:?} {state}: {nodes}, {}.\n", human(took), name = name.as_str());
+    text.push_str(&match (&created.kubeconfig, options.switch) {
+        (Some(_), true) => "Try: kubectl get nodes\n".to_owned(),
+        (Some(_), false) => format!("Try: kubectl --context {} get nodes\n", labels::context(name.as_str())),
+        (None, _) => format!("Its kubeconfig: minik kubeconfig get {name}\n"),
+    });
+    text
+}
+
+/// The specification that the arguments say. Fails with the first that is wrong.
+fn specification(args: &CreateArgs) -> Result<ClusterSpec, SpecError> {
+    let nodes = u32::try_from(args.nodes.max(0)).unwrap_or(u32::MAX);
+    let mut spec = ClusterSpec::new(args.name.clone(), nodes)?;
+    spec.image = args.image.clone();
+    spec.ports = args.ports.clone();
+    if let Some((address, port)) = args.api_port {
+        (spec.api_address, spec.api_port) = (address, Some(port));
+    }
+    for node in &mut spec.nodes {
+        node.memory = args.node_memory;
+        node.cpus = args.node_cpus;
+    }
+    filtered(&args.volumes, &mut spec, |node, text| Ok(node.mounts.push(text.parse()?)))?;
+    filtered(&args.env, &mut spec, |node, text| match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(node.env.push(text.to_owned())),
+        _ => Err(SpecError::Node(format!("invalid variable {text:?}: KEY=VALUE is expected"))),
+    })?;
+    filtered(&args.labels, &mut spec, |node, text| {
+        let (key, value) = node_label(text)?;
+        node.labels.insert(key, value);
+        Ok(())
+    })?;
+    filtered(&args.taints, &mut spec, |node, text| Ok(node.taints.push(taint(text)?)))?;
+    spec.validate()?;
+    Ok(spec)
+}
+
+/// Applies each `VALUE[@NODES]` to the nodes its filter names, or to all.
+fn filtered(
+    values: &[String],
+    spec: &mut ClusterSpec,
+    set: impl Fn(&mut NodeSpec, &str) -> Result<(), SpecError>,
+) -> Result<(), SpecError> {
+    let known: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();
+    for value in values {
+        let (text, numbers) = match value.rsplit_once('@') {
+            Some((text, filter)) if node_numbers(filter, &known).is_ok() || !filter.contains(['=', '/']) => {
+                let numbers = node_numbers(filter, &known)
+                    .map_err(|why| SpecError::Node(format!("invalid value {value:?}: {why}")))?;
+                (text, numbers)
+            }
+            _ => (value.as_str(), known.clone()),
+        };
+        if let Some(missing) = numbers.iter().find(|number| !known.contains(number)) {
+            let why = format!("{value:?} is for node number {missing}, which is not there");
+            return Err(SpecError::Node(why));
+        }
+        for node in spec.nodes.iter_mut().filter(|node| numbers.contains(&node.number)) {
+            set(node, text)?;
+        }
+    }
+    Ok(())
+}
+
+/// `[IP:]PORT`.
+fn api_port(text: &str) -> Result<(Option<Ipv4Addr>, u16), String> {
+    let wrong = || format!("invalid port {text:?}: [IP:]PORT is expected, for example 6443 or 0.0.0.0:6443");
+    let (address, port) = match text.rsplit_once(':') {
+        Some((address, port)) => (Some(address.parse().map_err(|_| wrong())?), port),
+        None => (None, text),
+    };
+    match port.parse() {
+        Ok(port) if port > 0 => Ok((address, port)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Call {
+        #[command(flatten)]
+        args: CreateArgs,
+    }
+
+    fn spec(arguments: &[&str]) -> Result<ClusterSpec, String> {
+        let words = ["create", "t", "--nodes", "3"].iter().chain(arguments);
+        let call = Call::try_parse_from(words).map_err(|error| error.to_string())?;
+        specification(&call.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn filters_choose_nodes() {
+        let spec = spec(&[
+            "--env",
+            "A=1@agent:0",
+            "--label",
+            "zone=a@server:0;agent:1",
+            "--volume",
+            "/a:/b:ro@agent:*",
+            "--taint",
+            "only=me:NoSchedule@agent:1",
+            "--env",
+            "MAIL=me@example.com/x",
+        ])
+        .expect("good");
+        let [server, first, second] = spec.nodes.as_slice() else { panic!("{spec:?}") };
+        assert_eq!(server.env, ["MAIL=me@example.com/x"]);
+        assert_eq!(first.env, ["A=1", "MAIL=me@example.com/x"]);
+        assert!(server.labels.contains_key("zone") && !first.labels.contains_key("zone"));
+        assert_eq!((server.mounts.len(), first.mounts.len(), second.mounts.len()), (0, 1, 1));
+        assert_eq!(second.taints, ["only=me:NoSchedule"]);
+    }
+
+    #[test]
+    fn wrong_values_are_said() {
+        let check = |arguments: &[&str], part: &str| {
+            let said = spec(arguments).expect_err("refused");
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        };
+        check(&["--env", "A=1@agent:7"], "not there");
+        check(&["--env", "A@agent:0"], "KEY=VALUE");
+        check(&["--label", "a b=c"], "label");
+        check(&["--taint", "a=b:Never"], "NoSchedule");
+        check(&["--volume", "a:/b"], "absolute path");
+        check(&["--port", "80:80", "--port", "80:81"], "asked for twice");
+        check(&["--port", "80:80@agent:5"], "not there");
+        check(&["--api-port", "0"], "[IP:]PORT");
+        check(&["--node-memory", "1"], "at least 128Mi");
+        check(&["--node-cpus", "x"], "at least 0.1");
+    }
+
+    #[test]
+    fn the_api_s_port_may_have_an_address() {
+        assert_eq!(api_port("6443"), Ok((None, 6443)));
+        assert_eq!(api_port("0.0.0.0:6443"), Ok((Some(Ipv4Addr::UNSPECIFIED), 6443)));
+    }
+}

@@ -1,0 +1,107 @@
+//! Stops a cluster, or single nodes, and starts them again: the same containers, addresses, objects and Pods.
+
+use futures::future::join_all;
+
+use super::change::{ChangeOptions, Changed, change};
+use super::diff::is_load_balancer;
+use super::docker::{Container, Docker};
+use super::lock::lock;
+use super::plan::role_name;
+use super::progress::{Phases, Progress};
+use super::spec::ClusterName;
+use super::wait::{self, Waited};
+use super::{ClusterError, access_of, labels};
+use crate::config::Role;
+use crate::rt::{Clock, Stop, SystemClock};
+
+/// Starts everything of a cluster that does not run, makes anew what somebody removed, and waits until the nodes are
+/// Ready. Does nothing where everything runs.
+pub async fn start(
+    docker: &Docker,
+    name: &ClusterName,
+    options: &ChangeOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<Changed, ClusterError> {
+    change(docker, name, options, progress, stop, |_| Ok(())).await
+}
+
+/// Stops a cluster's containers: what carries host ports, then the agents, then the server, which their last reports
+/// go to. Answers the names of those that ran.
+pub async fn stop(
+    docker: &Docker,
+    name: &ClusterName,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, ClusterError> {
+    let _lock = lock(name)?;
+    let containers = existing(docker, name).await?;
+    let running: Vec<Container> = containers.into_iter().filter(|c| c.running).collect();
+    let phases = Phases::new(progress);
+    let is_server =
+        |c: &&Container| c.labels.get(labels::ROLE).is_some_and(|role| role == role_name(Role::Server));
+    let (servers, others): (Vec<&Container>, Vec<&Container>) = running.iter().partition(is_server);
+    for (phase, group) in [("stopping agents", others), ("stopping the server", servers)] {
+        if !group.is_empty() {
+            phases.run(phase, stop_all(docker, &group)).await?;
+        }
+    }
+    Ok(running.into_iter().map(|container| container.name).collect())
+}
+
+async fn stop_all(docker: &Docker, containers: &[&Container]) -> Result<(), ClusterError> {
+    let stopped = join_all(containers.iter().map(|container| docker.stop_container(&container.id))).await;
+    Ok(stopped.into_iter().collect::<Result<(), _>>()?)
+}
+
+/// The containers of a cluster that has some.
+async fn existing(docker: &Docker, name: &ClusterName) -> Result<Vec<Container>, ClusterError> {
+    let containers = docker.containers(Some(name.as_str())).await?;
+    match containers.is_empty() {
+        true => Err(ClusterError::NoSuchCluster(name.to_string())),
+        false => Ok(containers),
+    }
+}
+
+/// The container of one node, by its name or the part of it behind the cluster's.
+pub async fn find_node(
+    docker: &Docker,
+    cluster: &ClusterName,
+    node: &str,
+) -> Result<Container, ClusterError> {
+    let long = format!("minik-{cluster}-{node}");
+    existing(docker, cluster)
+        .await?
+        .into_iter()
+        .filter(|container| !is_load_balancer(container))
+        .find(|container| container.name == node || container.name == long)
+        .ok_or_else(|| ClusterError::NoSuchNode { cluster: cluster.to_string(), node: node.to_owned() })
+}
+
+/// Stops one node; answers whether it ran.
+pub async fn stop_node(docker: &Docker, cluster: &ClusterName, node: &str) -> Result<bool, ClusterError> {
+    let container = find_node(docker, cluster, node).await?;
+    docker.stop_container(&container.id).await?;
+    Ok(container.running)
+}
+
+/// Starts one node and waits until it is Ready.
+pub async fn start_node(
+    docker: &Docker,
+    cluster: &ClusterName,
+    node: &Container,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<(), ClusterError> {
+    let phases = Phases::new(progress);
+    let access = access_of(docker, cluster.as_str()).await?;
+    let since = SystemClock.now();
+    docker.start_container(&node.id).await?;
+    let timeout = ChangeOptions::default().timeout;
+    let waited = Waited { cluster, nodes: vec![node.name.clone()], since, timeout, fresh: true };
+    wait::ready(docker, &waited, &access, &phases, stop).await
+}
+
+/// The number of a node's container, from its name.
+pub fn node_number(cluster: &ClusterName, container: &str) -> Option<u32> {
+    (0..super::ClusterSpec::MAX_NODES).find(|number| labels::node(cluster, *number) == container)
+}

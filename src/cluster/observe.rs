@@ -1,0 +1,136 @@
+//! Looks at what there is: a cluster's parts on Docker, and the machine a new one is made on.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use super::ClusterError;
+use super::diff::Observed;
+use super::docker::{Docker, EngineInfo};
+use super::labels;
+use super::plan::{bounding_set, capabilities};
+use super::proxy_env::ProxyEnv;
+use super::record::Drawn;
+use super::spec::{ClusterName, ClusterSpec};
+use super::subnet::{Subnet, host_routes};
+
+/// What Docker has of a cluster.
+pub(super) async fn observe(docker: &Docker, cluster: &ClusterName) -> Result<Observed, ClusterError> {
+    let network = labels::network(cluster);
+    let name = Some(cluster.as_str());
+    let (containers, owner, volumes) = futures::try_join!(
+        docker.containers(name),
+        docker.network_owner(&network),
+        docker.cluster_volumes(name)
+    )?;
+    match owner {
+        Some(None) => Err(ClusterError::NetworkTaken(network)),
+        owner => Ok(Observed {
+            network: owner.is_some(),
+            containers,
+            volumes: volumes.into_iter().map(|(name, _)| name).collect(),
+        }),
+    }
+}
+
+/// What a new cluster depends on and nobody asked for.
+pub(super) struct Draw<'a> {
+    pub(super) image: &'a str,
+    pub(super) token: &'a str,
+    pub(super) ca_hash: &'a str,
+    /// How many free subnets to pass over: others took them in between.
+    pub(super) attempt: usize,
+    /// Docker refused the capabilities asked for.
+    pub(super) capability_refused: bool,
+}
+
+/// Chooses subnet and port, and finds out what the machine allows.
+pub(super) async fn draw(
+    docker: &Docker,
+    spec: &ClusterSpec,
+    with: &Draw<'_>,
+) -> Result<Drawn, ClusterError> {
+    let ((mut taken, mtu), engine) = futures::try_join!(docker.networks_in_use(), docker.info())?;
+    refuse_unfit(&engine)?;
+    let (bind, host) = docker.publish_at();
+    let proc = |path: &str| std::fs::read_to_string(path).ok().filter(|_| docker.is_local());
+    taken.extend(proc("/proc/net/route").iter().flat_map(|text| host_routes(text)));
+    let subnet = Subnet::choose(&taken, with.attempt).ok_or(ClusterError::NoFreeSubnet)?;
+    // A rootless engine's containers have the capabilities of their user namespace, whatever ours are.
+    let bounding =
+        proc("/proc/self/status").filter(|_| !engine.rootless).and_then(|text| bounding_set(&text));
+    let mut capabilities = capabilities(bounding);
+    if with.capability_refused {
+        // Our own bounding set does not speak for an engine elsewhere: the one often missing is left out.
+        capabilities.retain(|name| name != "SYS_RESOURCE");
+    }
+    Ok(Drawn {
+        image: with.image.to_owned(),
+        subnet,
+        mtu,
+        api_bind: spec.api_address.unwrap_or(bind),
+        api_host: match spec.api_address {
+            Some(address) if !address.is_unspecified() => address.to_string(),
+            _ => host,
+        },
+        api_port: match spec.api_port {
+            Some(port) => port,
+            None => free_port()?,
+        },
+        token: with.token.to_owned(),
+        ca_hash: with.ca_hash.to_owned(),
+        proxy: ProxyEnv::read(|name| std::env::var(name).ok()),
+        capabilities,
+        selinux: engine.selinux,
+        host_users: engine.userns_remap,
+    })
+}
+
+/// An engine on which no node can run is refused before anything is made.
+fn refuse_unfit(engine: &EngineInfo) -> Result<(), ClusterError> {
+    if engine.rootless && engine.cgroup_version != "2" {
+        return Err(ClusterError::Unfit {
+            why: "rootless Docker needs cgroup version 2 to give nodes control groups of their own"
+                .to_owned(),
+            hint: "boot with systemd.unified_cgroup_hierarchy=1, or use Docker as root".to_owned(),
+        });
+    }
+    if engine.rootless && engine.cgroup_driver == "none" {
+        return Err(ClusterError::Unfit {
+            why: "rootless Docker has no control groups delegated to it".to_owned(),
+            hint: "delegate them: https://rootlesscontaine.rs/getting-started/common/cgroup2/".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A port nobody listens on at this moment. It is chosen here and not by Docker, which would choose another one each
+/// time the container starts.
+fn free_port() -> Result<u16, ClusterError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(ClusterError::NoFreePort)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_that_cannot_hold_a_node_are_refused() {
+        let check = |rootless: bool, version: &str, driver: &str, expect: Option<&str>| {
+            let engine = EngineInfo {
+                rootless,
+                cgroup_version: version.to_owned(),
+                cgroup_driver: driver.to_owned(),
+                ..EngineInfo::default()
+            };
+            let said = refuse_unfit(&engine).err().map(|error| error.to_string());
+            assert_eq!(said.is_some(), expect.is_some(), "{said:?}");
+            assert!(expect.is_none_or(|part| said.is_some_and(|text| text.contains(part))));
+        };
+        check(false, "1", "cgroupfs", None);
+        check(true, "2", "systemd", None);
+        check(true, "1", "none", Some("cgroup version 2"));
+        check(true, "2", "none", Some("delegated"));
+    }
+}
