@@ -71,7 +71,6 @@ impl Exit {
             | ClusterError::NoSuchNode { .. }
             | ClusterError::NoServer(_)
             | ClusterError::NoSuchImage(_)
-            | ClusterError::NoImageInArchive(_)
             | ClusterError::Image(ImageError::Missing(_)) => Self::NotFound,
             ClusterError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Self::NotFound

@@ -1,21 +1,34 @@
-use std::path::Path;
+//! `minik image`: images on the nodes of a cluster.
 
 use clap::{Args, Subcommand};
 
 use super::cluster::name;
-use super::output::{Format, Output};
+use super::output::{self, Format, Output};
 use super::progress::reporter;
-use crate::cluster::{ClusterError, ClusterName, Docker, ImageSource, load};
+use crate::cluster::images::{self, NodeImage};
+use crate::cluster::{ClusterError, ClusterName, Docker};
+use crate::rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Copy images from Docker, or from archives made by `docker save`, to every node.
-    Load(LoadArgs),
+    /// Bring images from Docker, or from archives, to every node.
+    Load(NamesArgs),
+    /// List the images on the nodes.
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Have every node fetch images from their registries.
+    Pull(NamesArgs),
+    /// Remove images from every node, and from the store all clusters share.
+    #[command(visible_alias = "rm")]
+    Remove(NamesArgs),
+    /// Remove the images that no container uses.
+    Prune(PruneArgs),
 }
 
 #[derive(Args)]
-pub(super) struct LoadArgs {
-    /// Images by name, or archives by path (what ends in .tar, or holds a / and is a file).
+pub(super) struct NamesArgs {
+    /// Images by name; for `load` also archives by path (what ends in .tar, or holds a / and is a file), or - for
+    /// standard input.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// The cluster's name.
@@ -26,23 +39,95 @@ pub(super) struct LoadArgs {
     output: Format,
 }
 
-/// What an argument means: an archive by its ending or because it is a file, else an image by name.
-fn source(text: &str) -> ImageSource {
-    let path = Path::new(text);
-    let archive = text.ends_with(".tar") || (text.contains('/') && path.is_file());
-    if archive { ImageSource::Archive(path.to_owned()) } else { ImageSource::Docker(text.to_owned()) }
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// The cluster's name.
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    cluster: ClusterName,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
-pub(super) async fn run(command: Command, output: &Output) -> anyhow::Result<()> {
-    let Command::Load(args) = command;
-    let sources: Vec<ImageSource> = args.images.iter().map(|text| source(text)).collect();
+#[derive(Args)]
+pub(super) struct PruneArgs {
+    /// The cluster's name.
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    cluster: ClusterName,
+    /// When there is no cluster any more: remove the store that all clusters share as well.
+    #[arg(short, long)]
+    all: bool,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
+    match command {
+        Command::Load(args) => load(&docker, &args, output, stop).await,
+        Command::List(args) => list(&docker, &args, output).await,
+        Command::Pull(args) => {
+            let pulled = images::pull(&docker, &args.cluster, &args.images).await?;
+            output.result(args.output, &pulled, || lines(&pulled, "is on every node"))
+        }
+        Command::Remove(args) => {
+            let removed = images::remove(&docker, &args.cluster, &args.images).await?;
+            output.result(args.output, &removed, || match removed.as_slice() {
+                [] => "Nothing to remove.\n".to_owned(),
+                removed => lines(removed, "is removed"),
+            })
+        }
+        Command::Prune(args) => {
+            let pruned = images::prune(&docker, &args.cluster, args.all).await?;
+            output.result(args.output, &pruned, || {
+                let count: usize = pruned.images.values().map(Vec::len).sum();
+                format!(
+                    "{count} image(s) are removed from nodes; {} are freed in the store.\n",
+                    size(pruned.freed)
+                )
+            })
+        }
+    }
+}
+
+fn lines(names: &[String], what: &str) -> String {
+    names.iter().map(|name| format!("{name} {what}.\n")).collect()
+}
+
+async fn load(docker: &Docker, args: &NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let sources: Vec<images::ImageSource> = args.images.iter().map(|text| images::source(text)).collect();
     let progress = reporter(output.quiet);
-    let loaded = load(&docker, args.cluster.as_str(), &sources, progress.as_ref()).await?;
+    let loaded = images::load(docker, args.cluster.as_str(), &sources, progress.as_ref(), stop).await?;
     output.result(args.output, &loaded, || {
         let nodes = loaded.nodes.len();
         loaded.images.iter().map(|image| format!("{image} is on {nodes} node(s).\n")).collect()
     })
+}
+
+async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+    let found = images::list_images(docker, &args.cluster).await?;
+    // A list is the result itself: asking for quiet does not take it away.
+    let output = Output { quiet: output.quiet && args.output != Format::Text };
+    output.result(args.output, &found, || {
+        let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+        output::table(&["IMAGE", "ID", "SIZE", "NODES"], &rows)
+    })
+}
+
+fn row(image: &NodeImage) -> Vec<String> {
+    let id = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+    vec![image.name.clone(), id, size(image.size), image.nodes.len().to_string()]
+}
+
+/// Bytes as people read them.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+    }
 }
 
 #[cfg(test)]
@@ -50,11 +135,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn archives_are_told_from_names() {
-        assert_eq!(source("redis:6.0"), ImageSource::Docker("redis:6.0".to_owned()));
-        assert_eq!(source("me/app"), ImageSource::Docker("me/app".to_owned()));
-        assert_eq!(source("app.tar"), ImageSource::Archive("app.tar".into()));
-        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        assert_eq!(source(here), ImageSource::Archive(here.into()));
+    fn sizes_are_short() {
+        let sizes = [5, 1_500, 378_000_000, 1_250_000_000].map(size);
+        assert_eq!(sizes, ["5 B", "1 kB", "378 MB", "1.2 GB"]);
     }
 }

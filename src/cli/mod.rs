@@ -7,6 +7,7 @@ mod image;
 mod inspect;
 mod kubeconfig;
 mod node;
+mod node_images;
 mod output;
 mod progress;
 mod version;
@@ -97,8 +98,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Cluster(command) => cluster::run(command, &output, &stop).await,
         Command::Kubeconfig(command) => kubeconfig::run(command, &output).await,
-        Command::Image(command) => image::run(command, &output).await,
         Command::Inspect(command) => inspect::run(command, &output).await,
+        Command::Image(command) => image::run(command, &output, &stop).await,
         Command::Version(args) => version::run(&args, &output).await,
         Command::Completion(args) => completion::run(&args),
         Command::Node(command) => node::run(command, &output, &stop).await,

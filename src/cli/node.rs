@@ -7,10 +7,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Exit;
 use super::cluster::{changed_text, duration, name};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
+use super::{Exit, node_images};
 use crate::cluster::{
     ChangeOptions, ClusterError, ClusterName, ClusterSpec, Cpus, Docker, Memory, NodeSpec, change, find,
     find_node, node_label, node_number, start_node, stop_node, taint,
@@ -39,6 +39,9 @@ pub(super) enum Command {
     /// The node's role, as the environment variable MINIK_NODE describes it.
     #[command(hide = true)]
     Run,
+    /// Images of the node this program runs on.
+    #[command(subcommand, hide = true)]
+    Images(node_images::Command),
 }
 
 #[derive(Args)]
@@ -101,12 +104,18 @@ pub(super) fn inside(command: &Command) -> Option<ExitCode> {
     let result = match command {
         Command::Init => sys::init::run(&["node", "run"]).map_err(anyhow::Error::from).map(ExitCode::from),
         Command::Run => run_role().map(|()| Exit::Ok.into()),
+        Command::Images(command) => inside_runtime(node_images::run(command)).map(|()| Exit::Ok.into()),
         _ => return None,
     };
     Some(result.unwrap_or_else(|error| {
         output::print_error(&error);
         Exit::Failure.into()
     }))
+}
+
+/// A short command: one thread is enough, and is there sooner.
+fn inside_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -117,7 +126,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Start(args) => start(&docker, args, output, stop).await,
         Command::Stop(args) => halt(&docker, args, output).await,
         Command::List(args) => list(&docker, &args, output).await,
-        Command::Init | Command::Run => Ok(()),
+        Command::Init | Command::Run | Command::Images(_) => Ok(()),
     }
 }
 

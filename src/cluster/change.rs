@@ -128,13 +128,14 @@ async fn carry_out(
     let Work { docker, options, record, plan, steps } = work;
     let name = &record.spec.name;
     let gone: Vec<String> = removed_nodes(steps);
-    if !gone.is_empty() {
-        forget_nodes(docker, name, &gone, phases).await?;
-    }
     equip(docker, steps, record).await?;
     let since = SystemClock.now();
     let done = async { execute(docker, steps, undo).await.map_err(|error| explain(error, &record.spec)) };
     phases.run("containers", done).await.map_err(in_phase("containers"))?;
+    if !gone.is_empty() {
+        // Not sooner: a kubelet that still ran would register its node again.
+        forget_nodes(docker, name, &gone, phases).await?;
+    }
     let touched: Vec<String> = steps.iter().filter_map(|step| started_node(step, plan)).collect();
     if options.wait && !touched.is_empty() {
         let access = access_of(docker, name.as_str()).await?;

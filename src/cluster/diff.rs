@@ -105,6 +105,7 @@ fn differs(plan: &ContainerPlan, container: &Container) -> bool {
 fn new_volumes(plan: &ContainerPlan, observed: &Observed) -> Vec<String> {
     plan.volumes
         .iter()
+        .filter(|volume| !volume.shared)
         .map(|volume| &volume.name)
         .filter(|name| !observed.volumes.contains(*name))
         .cloned()
@@ -156,7 +157,13 @@ mod tests {
         });
         Observed {
             network: true,
-            volumes: desired.containers.iter().flat_map(|c| &c.volumes).map(|v| v.name.clone()).collect(),
+            volumes: desired
+                .containers
+                .iter()
+                .flat_map(|c| &c.volumes)
+                .filter(|v| !v.shared)
+                .map(|v| v.name.clone())
+                .collect(),
             containers: containers.collect(),
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::docker::DockerError;
+use super::images::ArchiveError;
 use super::node_image::ImageError;
 use super::spec::SpecError;
 use crate::config::kubeconfig::KubeconfigError;
@@ -65,8 +66,8 @@ pub enum ClusterError {
     File { path: PathBuf, source: std::io::Error },
     #[error("no image named {0:?} in Docker")]
     NoSuchImage(String),
-    #[error("{0} is not an archive with an image in it")]
-    NoImageInArchive(PathBuf),
+    #[error("{archive}: {why}")]
+    Archive { archive: String, why: ArchiveError },
     #[error("image {image} did not arrive on {}", failures.iter().map(|(n, why)| format!("{n} ({why})")).collect::<Vec<_>>().join(", "))]
     Load { image: String, failures: Vec<(String, String)> },
     /// What went wrong, and in which phase.

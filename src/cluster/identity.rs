@@ -102,6 +102,20 @@ pub async fn access_of(docker: &Docker, cluster: &str) -> Result<Access, Cluster
     })
 }
 
+/// The texts of all members of an archive whose names end so.
+pub(super) fn members(tar: &[u8], ending: &str) -> Vec<String> {
+    let mut archive = tar::Archive::new(tar);
+    let Ok(entries) = archive.entries() else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.path().is_ok_and(|path| path.to_string_lossy().ends_with(ending)))
+        .filter_map(|mut entry| {
+            let mut text = String::new();
+            entry.read_to_string(&mut text).ok().map(|_| text)
+        })
+        .collect()
+}
+
 /// The text of the member of an archive with this file name.
 pub(super) fn member(tar: &[u8], name: &str) -> Option<String> {
     let mut archive = tar::Archive::new(tar);

@@ -27,6 +27,8 @@ pub const IMAGE: &str = "dev.minik.image";
 /// Ends the name of a container that gives way to a new one, for as long as that is not known to run.
 pub const BEFORE: &str = "-before";
 
+/// On the volume of images that all clusters share.
+pub const STORE: &str = "dev.minik.store";
 /// On containers in which an image is made: the process that makes it.
 pub const RUN: &str = "dev.minik.run";
 
@@ -41,6 +43,11 @@ pub fn of(cluster: &ClusterName) -> Labels {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into_iter()
         .collect()
+}
+
+/// The labels of the volume of images that all clusters share.
+pub fn store() -> Labels {
+    [(STORE.to_owned(), "images".to_owned())].into()
 }
 
 /// The cluster's Docker network.

@@ -13,7 +13,7 @@ use super::record::{ClusterRecord, Drawn};
 use super::size::{Cpus, Memory};
 use super::spec::{ClusterSpec, HostMount, NodeSpec};
 use super::subnet::Subnet;
-use crate::config::{LbConfig, NodeConfig, NodeSettings, Role};
+use crate::config::{LbConfig, NodeConfig, NodeSettings, Role, image_store};
 
 /// Port of the API server inside the cluster's network.
 pub const API_PORT: u16 = 6443;
@@ -120,6 +120,8 @@ pub struct VolumePlan {
     pub labels: Labels,
     /// Whether what the image has at that place is copied into a new volume.
     pub populate: bool,
+    /// The store of images: every node of every cluster has it, and none may write it.
+    pub shared: bool,
 }
 
 /// The role of a container that carries host ports into the cluster, as its label says it.
@@ -196,7 +198,15 @@ fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> Cont
         target,
         labels: labels::of(&spec.name),
         populate: *populate,
+        shared: false,
     });
+    let volumes = volumes.chain([VolumePlan {
+        name: image_store::VOLUME.to_owned(),
+        target: image_store::DIR,
+        labels: labels::store(),
+        populate: false,
+        shared: true,
+    }]);
     let api = Publish { host_ip: drawn.api_bind, host_port: drawn.api_port, port: API_PORT, protocol: "tcp" };
     ContainerPlan {
         role: role_name(role),
@@ -353,7 +363,11 @@ mod tests {
         assert_eq!(plan.network.labels[labels::CLUSTER], "t");
         for node in &plan.containers {
             assert_eq!(node.labels[labels::CLUSTER], "t");
-            assert!(node.volumes.iter().all(|v| v.labels[labels::CLUSTER] == "t"));
+            let own = |v: &&VolumePlan| !v.shared;
+            assert!(node.volumes.iter().filter(own).all(|v| v.labels[labels::CLUSTER] == "t"));
+            assert!(
+                node.volumes.iter().filter(|v| v.shared).all(|v| !v.labels.contains_key(labels::CLUSTER))
+            );
         }
     }
 

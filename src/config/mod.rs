@@ -1,5 +1,6 @@
 //! Configuration that travels: what a node is told when its container is made.
 
+pub mod image_store;
 pub mod kubeconfig;
 mod lb;
 mod node;

@@ -3,6 +3,7 @@
 pub mod cni;
 pub mod cri;
 pub mod dns;
+pub mod images;
 pub mod kubelet;
 pub mod network;
 pub mod policy;

@@ -7,6 +7,7 @@ use super::network;
 use crate::config::NodeConfig;
 use crate::edge::loadbalancer;
 use crate::node::cri::containerd::{self, ContainerdOptions};
+use crate::node::images::Images;
 use crate::node::kubelet::{self, Kubelet, KubeletOptions, identity};
 use crate::rt::Tasks;
 
@@ -21,7 +22,16 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> 
         TcpListener::bind(("0.0.0.0", KUBELET_PORT)).await.context("binding the kubelet's port")?;
     // The runtime boots while the node joins: neither needs the other.
     let runtime = async {
-        containerd::supervise(ContainerdOptions::default(), tasks).await.context("starting containerd")
+        let runtime = containerd::supervise(ContainerdOptions::default(), tasks)
+            .await
+            .context("starting containerd")?;
+        // Before the first Pod can ask for one. A store that cannot be read is no reason to be no node.
+        match Images::of_this_node().take_all().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "images taken from the store"),
+            Err(error) => tracing::warn!(%error, "the store of images cannot be used"),
+        }
+        anyhow::Ok(runtime)
     };
     let joined = async { identity::join(config, tasks).await.context("joining the cluster") };
     let ((runtime, runtime_up), identity) = tokio::try_join!(runtime, joined)?;

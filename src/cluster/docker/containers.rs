@@ -9,7 +9,7 @@ use bollard::models::{
 use bollard::query_parameters::{
     CreateContainerOptions, DownloadFromContainerOptions, EventsOptions, InspectContainerOptions,
     ListContainersOptions, LogsOptions, RemoveContainerOptions, RenameContainerOptions,
-    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
+    StartContainerOptions, StopContainerOptions, UploadToContainerOptions, WaitContainerOptions,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -19,6 +19,7 @@ use super::networks::{gone_is_fine, label_filter};
 use super::{Docker, DockerError};
 use crate::cluster::labels;
 use crate::cluster::plan::{ContainerPlan, LB, Publish};
+use crate::config::image_store;
 
 /// A node's container as Docker lists it.
 #[derive(Clone, Debug)]
@@ -47,6 +48,50 @@ impl Docker {
         let options = CreateContainerOptions { name: Some(plan.name.clone()), ..Default::default() };
         self.api.create_container(Some(options), create_body(plan)).await?;
         Ok(())
+    }
+
+    /// Makes a container that holds the store of images to write. It is not started unless `command` says what to run.
+    /// Answers its id; a command that was killed leaves it to [`Docker::unfinished_images`].
+    pub async fn store_container(
+        &self,
+        image: &str,
+        command: Option<&[&str]>,
+    ) -> Result<String, DockerError> {
+        let mount = Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(image_store::VOLUME.to_owned()),
+            target: Some(image_store::DIR.to_owned()),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(labels::store().into_iter().collect()),
+                no_copy: Some(true),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: command.map(|words| words.iter().map(ToString::to_string).collect()),
+            labels: Some(super::images::unfinished_labels()),
+            host_config: Some(HostConfig {
+                mounts: Some(vec![mount]),
+                network_mode: Some("none".to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        Ok(self.api.create_container(None::<CreateContainerOptions>, body).await?.id)
+    }
+
+    /// Starts a container and waits for its end; answers the exit code.
+    pub async fn run_to_end(&self, id: &str) -> Result<i64, DockerError> {
+        self.start_container(id).await?;
+        let mut ends = self.api.wait_container(id, None::<WaitContainerOptions>);
+        match ends.next().await {
+            Some(Ok(end)) => Ok(end.status_code),
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(DockerError::Client("Docker did not say how the container ended".to_owned())),
+        }
     }
 
     pub async fn rename_container(&self, id: &str, name: &str) -> Result<(), DockerError> {
@@ -79,7 +124,7 @@ impl Docker {
     }
 
     async fn wait_removed(&self, id: &str) -> Result<(), DockerError> {
-        let options = bollard::query_parameters::WaitContainerOptions { condition: "removed".to_owned() };
+        let options = WaitContainerOptions { condition: "removed".to_owned() };
         let mut ends = self.api.wait_container(id, Some(options));
         while let Some(end) = ends.next().await {
             if let Err(bollard::errors::Error::DockerResponseServerError { status_code, message }) = end
@@ -132,6 +177,18 @@ impl Docker {
     pub async fn put_archive(&self, container: &str, path: &str, tar: Bytes) -> Result<(), DockerError> {
         let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
         let body = bollard::body_full(tar);
+        Ok(self.api.upload_to_container(container, Some(options), body).await?)
+    }
+
+    /// The same, of an archive that streams.
+    pub async fn put_stream(
+        &self,
+        container: &str,
+        path: &str,
+        tar: impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+    ) -> Result<(), DockerError> {
+        let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
+        let body = bollard::body_try_stream(tar);
         Ok(self.api.upload_to_container(container, Some(options), body).await?)
     }
 
@@ -204,6 +261,7 @@ fn mounts(plan: &ContainerPlan) -> Vec<Mount> {
         typ: Some(MountType::VOLUME),
         source: Some(volume.name.clone()),
         target: Some(volume.target.to_owned()),
+        read_only: Some(volume.shared),
         volume_options: Some(MountVolumeOptions {
             labels: Some(volume.labels.clone().into_iter().collect()),
             no_copy: Some(!volume.populate),

@@ -39,6 +39,11 @@ const UNFINISHED: &str = "unfinished";
 /// Tells the containers of this process from those of another one that does the same.
 static RUN: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
+/// The labels of a container that is gone when this process ends.
+pub(super) fn unfinished_labels() -> HashMap<String, String> {
+    HashMap::from([(labels::IMAGE.to_owned(), UNFINISHED.to_owned()), (labels::RUN.to_owned(), RUN.clone())])
+}
+
 impl Docker {
     /// Containers in which images are, or were, being made, by this process or by any: id and the time each was made, in
     /// seconds since 1970.
@@ -51,6 +56,15 @@ impl Docker {
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
         let list = self.api.list_containers(Some(options)).await?;
         Ok(list.into_iter().filter_map(|c| Some((c.id?, c.created.unwrap_or_default()))).collect())
+    }
+
+    /// What Docker calls an image, and its architecture; `None`: there is none of that name.
+    pub async fn image_id(&self, name: &str) -> Result<Option<(String, String)>, DockerError> {
+        match self.api.inspect_image(name).await.map_err(DockerError::from) {
+            Ok(image) => Ok(Some((image.id.unwrap_or_default(), image.architecture.unwrap_or_default()))),
+            Err(DockerError::NotFound(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     pub async fn image_exists(&self, name: &str) -> Result<bool, DockerError> {
@@ -138,10 +152,7 @@ impl Docker {
         let body = ContainerCreateBody {
             image: Some(base.to_owned()),
             entrypoint: Some(entrypoint.iter().map(ToString::to_string).collect()),
-            labels: Some(HashMap::from([
-                (labels::IMAGE.to_owned(), UNFINISHED.to_owned()),
-                (labels::RUN.to_owned(), RUN.clone()),
-            ])),
+            labels: Some(unfinished_labels()),
             ..Default::default()
         };
         let container = self.api.create_container(None::<CreateContainerOptions>, body).await?.id;

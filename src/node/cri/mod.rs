@@ -1,7 +1,9 @@
 //! The container runtime's edge: containerd as a supervised child, and its CRI socket as typed calls.
 
 pub mod containerd;
+mod containerd_api;
 mod runtime;
+pub use containerd_api::{Containerd, messages};
 pub use runtime::labels;
 
 /// Messages and clients generated from the trimmed interface definition.

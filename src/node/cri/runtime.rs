@@ -84,12 +84,7 @@ const MESSAGE_LIMIT: usize = 16 << 20;
 impl Runtime {
     /// A client of the socket at `socket`.
     pub fn new(socket: &Path) -> Self {
-        let path = socket.to_owned();
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector);
+        let channel = channel(socket);
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
@@ -274,6 +269,16 @@ impl Runtime {
         let image = Some(api::ImageSpec { image: name.to_owned(), ..Default::default() });
         gone_is_fine(within(CALL, self.images.clone().remove_image(api::RemoveImageRequest { image })).await)
     }
+}
+
+/// A connection to a unix socket; made when first used, and again after the other side restarted.
+pub(super) fn channel(socket: &Path) -> Channel {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector)
 }
 
 fn by_uid(uid: Option<&str>) -> HashMap<String, String> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    NodeStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -50,6 +50,8 @@ pub fn registration(config: &NodeConfig, machine: &Machine) -> Node {
         },
         spec: Some(NodeSpec {
             provider_id: Some(format!("minik://{}/{}", config.cluster, config.node)),
+            taints: (!config.settings.taints.is_empty())
+                .then(|| config.settings.taints.iter().filter_map(|text| taint(text)).collect()),
             ..Default::default()
         }),
         status: None,
@@ -60,13 +62,28 @@ pub fn registration(config: &NodeConfig, machine: &Machine) -> Node {
 /// (NodeRestriction); who set it up says so.
 pub fn labels(config: &NodeConfig, machine: &Machine) -> BTreeMap<String, String> {
     let arch = machine.architecture.to_owned();
-    BTreeMap::from([
+    // What was asked for first: what the node is cannot be said otherwise.
+    let mut labels = config.settings.labels.clone();
+    labels.extend([
         ("kubernetes.io/hostname".to_owned(), config.node.clone()),
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),
         ("kubernetes.io/arch".to_owned(), arch.clone()),
         ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
         ("beta.kubernetes.io/arch".to_owned(), arch),
-    ])
+    ]);
+    labels
+}
+
+/// `KEY[=VALUE]:EFFECT` as people write taints; the command line has checked it.
+fn taint(text: &str) -> Option<Taint> {
+    let (rest, effect) = text.rsplit_once(':')?;
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    Some(Taint {
+        key: key.to_owned(),
+        value: (!value.is_empty()).then(|| value.to_owned()),
+        effect: effect.to_owned(),
+        time_added: None,
+    })
 }
 
 /// The node's status now. `before` gives the times of conditions that have not changed.
@@ -242,6 +259,21 @@ mod tests {
     fn value(status: &NodeStatus, kind: &str) -> String {
         let conditions = status.conditions.as_deref().unwrap_or_default();
         conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_node_registers_with_what_was_asked_of_it() {
+        let mut config = config();
+        config.settings.labels =
+            [("zone", "a"), ("kubernetes.io/os", "other")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        config.settings.taints = vec!["only=me:NoSchedule".to_owned(), "bare:NoExecute".to_owned()];
+        let node = registration(&config, &facts().machine);
+        let labels = node.metadata.labels.expect("labels");
+        assert_eq!((labels["zone"].as_str(), labels["kubernetes.io/os"].as_str()), ("a", "linux"));
+        let taints = node.spec.and_then(|spec| spec.taints).expect("taints");
+        let brief: Vec<_> =
+            taints.iter().map(|t| (t.key.as_str(), t.value.as_deref(), t.effect.as_str())).collect();
+        assert_eq!(brief, [("only", Some("me"), "NoSchedule"), ("bare", None, "NoExecute")]);
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! What is asked of the program inside a node, about its images.
+
+use futures::future::join_all;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::docker::{Docker, DockerError, ExecOutput};
+use crate::cluster::{ClusterError, find};
+
+/// The program inside a node.
+const PROGRAM: &[&str] = &["/usr/bin/minik", "node", "images"];
+
+/// A cluster's running nodes, and the image they are made from.
+pub(super) struct Nodes {
+    pub(super) names: Vec<String>,
+    pub(super) image: String,
+}
+
+/// Fails when the cluster does not exist, or none of its nodes runs.
+pub(super) async fn running(docker: &Docker, cluster: &str) -> Result<Nodes, ClusterError> {
+    let summary = find(docker, cluster).await?;
+    let image = summary.nodes.first().map(|node| node.image.clone()).unwrap_or_default();
+    let names: Vec<String> = summary.nodes.into_iter().filter(|n| n.running).map(|n| n.name).collect();
+    match names.is_empty() {
+        true => Err(ClusterError::NotRunning(cluster.to_owned())),
+        false => Ok(Nodes { names, image }),
+    }
+}
+
+/// Asks one node; answers what it printed, or why it failed.
+pub(super) async fn ask<T: DeserializeOwned>(
+    docker: &Docker,
+    node: &str,
+    words: &[&str],
+) -> Result<T, String> {
+    let command: Vec<&str> = PROGRAM.iter().chain(words).copied().collect();
+    let answer: ExecOutput =
+        docker.exec(node, &command).await.map_err(|error: DockerError| error.to_string())?;
+    if answer.exit_code != 0 {
+        let said = if answer.stderr.trim().is_empty() { &answer.stdout } else { &answer.stderr };
+        let last = said.trim().lines().last().unwrap_or("it failed and said nothing");
+        return Err(last.trim_start_matches("error: ").to_owned());
+    }
+    serde_json::from_str(&answer.stdout).map_err(|error| format!("it answered something else: {error}"))
+}
+
+/// Asks all nodes at once; answers each with its name. Fails with those that failed.
+pub(super) async fn ask_all<T: DeserializeOwned>(
+    docker: &Docker,
+    nodes: &[String],
+    what: &str,
+    words: &[&str],
+) -> Result<Vec<(String, T)>, ClusterError> {
+    let answers = join_all(nodes.iter().map(|node| ask::<T>(docker, node, words))).await;
+    let mut good = Vec::new();
+    let mut failures = Vec::new();
+    for (node, answer) in nodes.iter().zip(answers) {
+        match answer {
+            Ok(answer) => good.push((node.clone(), answer)),
+            Err(why) => failures.push((node.clone(), why)),
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(good),
+        false => Err(ClusterError::Load { image: what.to_owned(), failures }),
+    }
+}
