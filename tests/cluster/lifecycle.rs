@@ -20,6 +20,9 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::an_image_that_does_not_exist", an_image_that_does_not_exist),
     ("lifecycle::remains_without_rollback_can_be_removed", remains_without_rollback_can_be_removed),
     ("lifecycle::a_foreign_network_is_not_touched", a_foreign_network_is_not_touched),
+    ("lifecycle::a_foreign_container_is_not_touched", a_foreign_container_is_not_touched),
+    ("lifecycle::changed_stopped_and_started", changed_stopped_and_started),
+    ("lifecycle::an_image_enters_the_host_once", an_image_enters_the_host_once),
     ("lifecycle::images_that_cannot_be_loaded", images_that_cannot_be_loaded),
 ];
 
@@ -197,6 +200,96 @@ fn a_foreign_network_is_not_touched(env: &Env) {
     docker::docker(&["network", "rm", &network]);
     assert!(error.contains(&network), "{error}");
     assert_eq!(there.trim(), network);
+}
+
+/// A container that has an agent's name and is not ours stops the creation, and nothing but that.
+fn a_foreign_container_is_not_touched(env: &Env) {
+    test_images();
+    let name = env.name("taken");
+    let agent = format!("minik-{name}-agent-0");
+    docker::docker(&["create", "--name", &agent, "busybox:1.36", "true"]);
+    let error = env.minik(&["cluster", "create", &name, "--nodes", "2"]).fails_with(5);
+    let there =
+        docker::docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &format!("name={agent}")]);
+    docker::docker(&["rm", &agent]);
+    assert!(error.contains(&agent) && error.contains("hint:"), "{error}");
+    assert_eq!(there.trim(), agent);
+    env.assert_gone(&name);
+}
+
+/// Nodes and host ports come and go while the cluster runs; stopped and started again it is the same.
+fn changed_stopped_and_started(env: &Env) {
+    test_images();
+    let name = env.name("change");
+    let sizes = ["--node-memory", "1Gi", "--node-cpus", "1", "-o", "json"];
+    let made = json(&env.minik(&[&["cluster", "create", &name], &sizes[..]].concat()).ok());
+    let cluster = env.attach(&name);
+    let server = cluster.get(&["node", &format!("minik-{name}-server-0")]);
+    assert_eq!(server["status"]["capacity"]["cpu"], "1", "{server}");
+    assert_eq!(server["status"]["capacity"]["memory"], "1048576Ki", "{server}");
+
+    let with = ["--label", "tier=new", "--taint", "tier=new:PreferNoSchedule", "-o", "json"];
+    let added = json(&env.minik(&[&["node", "add", "--cluster", &name], &with[..]].concat()).ok());
+    assert_eq!(added["steps"], serde_json::json!([format!("create minik-{name}-agent-0")]));
+    let agent = cluster.get(&["node", &format!("minik-{name}-agent-0")]);
+    assert_eq!(agent["metadata"]["labels"]["tier"], "new");
+    assert_eq!(agent["spec"]["taints"][0]["effect"], "PreferNoSchedule", "{agent}");
+
+    let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    env.minik(&["cluster", "edit", &name, "--port-add", &format!("{host}:80")]).ok();
+    env.minik(&["image", "load", "minik-test/web:1", "--cluster", &name]).ok();
+    cluster.kubectl(&["create", "deployment", "web", "--image=minik-test/web:1", "--port=8080"]).ok();
+    let ports = ["--port=80", "--target-port=8080"];
+    cluster.kubectl(&[&["expose", "deployment", "web", "--type=LoadBalancer"], &ports[..]].concat()).ok();
+    let url = format!("http://127.0.0.1:{host}/");
+    let page = || crate::support::run("curl", &["--silent", "--fail", "--max-time", "2", &url], &[]).try_ok();
+    eventually(Duration::from_secs(60), "the page through the host port", page);
+
+    let stopped = json(&env.minik(&["cluster", "stop", &name, "-o", "json"]).ok());
+    assert_eq!(stopped["stopped"].as_array().map(Vec::len), Some(3), "{stopped}");
+    assert!(env.minik(&["cluster", "stop", &name]).ok().contains("already"));
+    assert!(env.minik(&["cluster", "list"]).ok().contains("Stopped"));
+    // Somebody takes a container away meanwhile: it comes back on its own volumes.
+    docker::docker(&["rm", &format!("minik-{name}-agent-0")]);
+    env.minik(&["cluster", "start", &name]).ok();
+    assert!(env.minik(&["cluster", "start", &name]).ok().contains("runs already"));
+    let nodes = cluster.get(&["nodes"]);
+    assert_eq!(nodes["items"].as_array().map(Vec::len), Some(2), "{nodes}");
+    eventually(Duration::from_secs(60), "the page is back", page);
+    let inspected = json(&env.minik(&["cluster", "inspect", &name, "-o", "json"]).ok());
+    assert_eq!((&inspected["server"], &inspected["differences"]), (&made["server"], &serde_json::json!([])));
+
+    env.minik(&["cluster", "edit", &name, "--port-delete", &host.to_string()]).ok();
+    assert!(page().is_err());
+    env.minik(&["node", "delete", "agent-0", "--cluster", &name]).ok();
+    let nodes = cluster.get(&["nodes"]);
+    assert_eq!(nodes["items"].as_array().map(Vec::len), Some(1), "{nodes}");
+    env.minik(&["node", "delete", "agent-0", "--cluster", &name]).ok();
+    env.minik(&["node", "delete", "server-0", "--cluster", &name]).fails_with(2);
+    env.minik(&["node", "stop", "agent-7", "--cluster", &name]).fails_with(4);
+    env.minik(&["cluster", "delete", &name]).ok();
+    env.assert_gone(&name);
+}
+
+/// Loaded once, an image costs nothing a second time; archives are read to their end before anything is believed.
+fn an_image_enters_the_host_once(env: &Env) {
+    let cluster = &env.cluster().name;
+    let again =
+        json(&env.minik(&["image", "load", "minik-test/web:1", "--cluster", cluster, "-o", "json"]).ok());
+    assert_eq!(again["bytes"], 0, "{again}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("box.tar").display().to_string();
+    docker::docker(&["save", "--output", &file, "busybox:1.36"]);
+    let whole = std::fs::read(&file).unwrap();
+    let loaded = json(&env.minik(&["image", "load", &file, "--cluster", cluster, "-o", "json"]).ok());
+    assert_eq!(loaded["images"], serde_json::json!(["docker.io/library/busybox:1.36"]));
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let error = env.minik(&["image", "load", &file, "--cluster", cluster]).fails_with(1);
+    assert!(error.contains("box.tar"), "{error}");
+    let list = json(&env.minik(&["image", "list", "--cluster", cluster, "-o", "json"]).ok());
+    let web =
+        list.as_array().unwrap().iter().find(|i| i["name"] == "docker.io/minik-test/web:1").expect("listed");
+    assert_eq!(web["nodes"].as_array().map(Vec::len), Some(3), "{web}");
 }
 
 fn images_that_cannot_be_loaded(env: &Env) {

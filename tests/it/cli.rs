@@ -46,6 +46,18 @@ fn wrong_calls_are_usage_errors() {
     check(&["cluster", "delete", "a", "--all"], 2, &["cannot be used with"]);
     check(&["image", "load"], 2, &["<IMAGE>"]);
     check(&["cluster", "list", "-o", "xml"], 2, &["invalid value 'xml'", "json"]);
+    check(&["cluster", "create", "--port", "80"], 2, &["invalid port \"80\"", "HOST-PORT:PORT"]);
+    check(
+        &["cluster", "create", "--port", "80:80", "--port", "80:81"],
+        2,
+        &["host port 80/tcp is asked for twice"],
+    );
+    check(&["cluster", "create", "--node-memory", "1"], 2, &["at least 128Mi"]);
+    check(&["cluster", "create", "--volume", "here:/there"], 2, &["absolute path of the host"]);
+    check(&["cluster", "create", "--label", "a=b@agent:3"], 2, &["not there"]);
+    check(&["cluster", "edit", "--port-delete", "x"], 2, &["port of the host"]);
+    check(&["node", "add", "--taint", "a"], 2, &["KEY=VALUE:EFFECT"]);
+    check(&["node", "delete"], 2, &["<NODE>"]);
 }
 
 #[test]
@@ -58,6 +70,17 @@ fn without_docker_every_command_says_so() {
         &["kubeconfig", "get"],
         &["kubeconfig", "merge"],
         &["image", "load", "busybox"],
+        &["image", "list"],
+        &["image", "remove", "busybox"],
+        &["image", "prune"],
+        &["cluster", "start"],
+        &["cluster", "stop"],
+        &["cluster", "restart"],
+        &["cluster", "inspect"],
+        &["cluster", "edit"],
+        &["node", "add"],
+        &["node", "list"],
+        &["node", "stop", "agent-0"],
     ] {
         check(args, 3, &["error: cannot reach Docker at unix:///nonexistent/docker.sock", "hint:"]);
     }
@@ -65,7 +88,7 @@ fn without_docker_every_command_says_so() {
 
 #[test]
 fn help_and_version_need_no_docker() {
-    check(&["--help"], 0, &["Exit codes:", "cluster", "kubeconfig", "image", "completion"]);
+    check(&["--help"], 0, &["Exit codes:", "cluster", "node", "kubeconfig", "image", "completion"]);
     check(&["--version"], 0, &[env!("CARGO_PKG_VERSION")]);
     check(&["version"], 0, &["minik", "Kubernetes", "not reachable"]);
     check(&["version", "-o", "json"], 0, &["\"docker\": null", "\"kubernetes\": \"v1."]);

@@ -56,6 +56,7 @@ const TOP_LEVEL: &[&str] = &[
     ".git",
     ".github",
     ".gitignore",
+    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
