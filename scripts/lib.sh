@@ -68,15 +68,16 @@ ensure_docker() {
     wait_for_docker || fail "Docker does not answer" "look at: journalctl -u docker, or /var/log/dockerd.log"
 }
 
-# ensure_debian: names an image with Debian trixie in it in $debian. One that is there, else the registry's, else one
-# made from Debian's packages; `minik cluster create` uses the same names.
+# ensure_debian [SUITE]: names an image with Debian SUITE (default trixie) in it in $debian. One that is there, else the registry's,
+# else one made from Debian's packages; `minik cluster create` uses the same names.
 ensure_debian() {
-    for debian in minik/debian:trixie debian:trixie-slim; do
+    suite=${1:-trixie}
+    for debian in "minik/debian:$suite" "debian:$suite-slim"; do
         docker image inspect "$debian" >/dev/null 2>&1 && return 0
     done
     docker pull --quiet "$debian" >/dev/null 2>&1 && return 0
     need mmdebstrap mmdebstrap
     say "No registry can be reached: making Debian from its packages"
-    debian=minik/debian:trixie
-    mmdebstrap --quiet --variant=minbase --format=tar trixie - | docker import - "$debian" >/dev/null
+    debian=minik/debian:$suite
+    mmdebstrap --quiet --variant=minbase --format=tar "$suite" - | docker import - "$debian" >/dev/null
 }
