@@ -108,8 +108,9 @@ impl Runtime {
         Ok(answer.status.unwrap_or_default().conditions)
     }
 
-    pub async fn run_sandbox(&self, config: api::PodSandboxConfig) -> Result<String> {
-        let request = api::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    /// Makes a sandbox; `handler` is a runtime's name, empty for the default one.
+    pub async fn run_sandbox(&self, config: api::PodSandboxConfig, handler: &str) -> Result<String> {
+        let request = api::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         Ok(within(SANDBOX, self.runtime.clone().run_pod_sandbox(request)).await?.pod_sandbox_id)
     }
 

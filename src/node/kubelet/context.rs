@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::Client;
 use tokio::sync::watch;
 
-use super::container::Facts;
+use super::container::{Facts, quantity_value};
 use super::objects::Objects;
 use super::services::Services;
 use crate::client::events::Recorder;
@@ -41,6 +41,13 @@ impl Context {
         self.dir.join("pods").join(uid)
     }
 
+    /// Bytes of disk the node says it has.
+    fn allocatable_disk(&self) -> u64 {
+        let node = self.node.borrow();
+        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+        allocatable.and_then(|all| all.get("ephemeral-storage")).and_then(quantity_value).unwrap_or(0)
+    }
+
     /// What the downward API tells beside the Pod's own fields.
     pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
         Facts {
@@ -49,6 +56,7 @@ impl Context {
             pod_ips,
             cpu_milli: self.cpu_milli,
             memory: self.memory,
+            disk: self.allocatable_disk(),
         }
     }
 }

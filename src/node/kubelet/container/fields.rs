@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::resources::{Limits, quantity_milli};
+use super::resources::{Limits, quantity_milli, quantity_value};
 use crate::node::kubelet::spec;
 
 /// The downward API was asked for something it does not offer.
@@ -26,6 +27,17 @@ pub struct Facts {
     /// The node's allocatable, which stands in for absent limits.
     pub cpu_milli: u64,
     pub memory: u64,
+    /// Bytes of the node's disk.
+    pub disk: u64,
+}
+
+/// Bytes of the node's disk a container may use, or asks for.
+fn storage(container: &Container, limit: bool) -> Option<u64> {
+    let resources = container.resources.as_ref()?;
+    let get = |map: &Option<BTreeMap<String, Quantity>>| map.as_ref()?.get("ephemeral-storage").cloned();
+    let limits = get(&resources.limits);
+    let found = if limit { limits } else { get(&resources.requests).or(limits) };
+    found.as_ref().and_then(quantity_value)
 }
 
 /// The value of a fieldRef, by the downward API's list of paths.
@@ -88,7 +100,8 @@ pub fn resource_field(
         "requests.cpu" => limits.cpu_request.unwrap_or(0),
         "limits.memory" => limits.memory_limit.unwrap_or(facts.memory) * 1000,
         "requests.memory" => limits.memory_request.unwrap_or(0) * 1000,
-        "limits.ephemeral-storage" | "requests.ephemeral-storage" => 0,
+        "limits.ephemeral-storage" => storage(container, true).unwrap_or(facts.disk) * 1000,
+        "requests.ephemeral-storage" => storage(container, false).unwrap_or(0) * 1000,
         other => return Err(FieldError::Resource(other.to_owned())),
     };
     let divisor =
@@ -112,6 +125,7 @@ mod tests {
             node: "n1".into(),
             pod_ips: vec!["10.42.0.3".into()],
             memory: 1 << 30,
+            disk: 2 << 30,
             ..Facts::default()
         };
         let check = |path: &str, expect: Result<&str, FieldError>| {
@@ -136,5 +150,7 @@ mod tests {
         check("limits.cpu", Some("1m"), "250");
         check("limits.memory", Some("1Mi"), "64");
         check("requests.memory", None, "67108864");
+        check("limits.ephemeral-storage", Some("1Gi"), "2");
+        check("requests.ephemeral-storage", None, "0");
     }
 }

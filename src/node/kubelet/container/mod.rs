@@ -15,7 +15,8 @@ pub use expand::expand;
 pub use fields::{Facts, FieldError, field, resource_field};
 pub use files::hosts_file;
 pub use resources::{
-    Limits, cgroup_parent, linux_resources, pod_limits, qos, quantity_milli, quantity_value, resources_hash,
+    Limits, Qos, cgroup_parent, cpu_shares, linux_resources, pod_limits, qos, quantity_milli, quantity_value,
+    resources_hash,
 };
 pub use sandbox::sandbox_config;
 pub use security::check_user;

@@ -1,10 +1,15 @@
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::node::cri::api::LinuxContainerResources;
 use crate::sys::cgroups;
+
+/// What the Pod asks for as a whole, where it says so itself.
+fn pod_level(spec: &PodSpec) -> Option<Limits> {
+    spec.resources.as_ref().map(Limits::read).filter(|limits| *limits != Limits::default())
+}
 
 /// Quality of service, which decides what is killed first when memory runs out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +41,10 @@ pub struct Limits {
 impl Limits {
     /// Requests default to limits, as the API server's defaulting has it.
     pub fn of(container: &Container) -> Self {
-        let Some(resources) = &container.resources else { return Self::default() };
+        container.resources.as_ref().map(Self::read).unwrap_or_default()
+    }
+
+    fn read(resources: &ResourceRequirements) -> Self {
         let get = |map: &Option<BTreeMap<String, Quantity>>, key: &str| map.as_ref()?.get(key).cloned();
         let milli = |map, key| get(map, key).and_then(|quantity| quantity_milli(&quantity));
         let bytes = |map, key| get(map, key).and_then(|quantity| quantity_value(&quantity));
@@ -110,7 +118,9 @@ fn all(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 /// The Pod's class: Guaranteed when every container limits CPU and memory to what it requests, BestEffort when none
 /// says anything, Burstable otherwise.
 pub fn qos(spec: &PodSpec) -> Qos {
-    let limits: Vec<Limits> = all(spec).map(Limits::of).collect();
+    // What the Pod says as a whole counts for all its containers.
+    let whole = pod_level(spec);
+    let limits: Vec<Limits> = whole.map_or_else(|| all(spec).map(Limits::of).collect(), |whole| vec![whole]);
     let some = |value: Option<u64>| value.is_some_and(|value| value > 0);
     let says =
         |l: &Limits| [l.cpu_request, l.cpu_limit, l.memory_request, l.memory_limit].into_iter().any(some);
@@ -183,6 +193,13 @@ pub fn cgroup_parent(spec: &PodSpec, uid: &str) -> String {
 
 /// Limits of the Pod's own group: shares for all it requests; memory and CPU only when every container limits them.
 pub fn pod_limits(spec: &PodSpec) -> cgroups::Limits {
+    if let Some(whole) = pod_level(spec) {
+        return cgroups::Limits {
+            cpu_shares: Some(cpu_shares(whole.cpu_request.unwrap_or(0))),
+            cpu_milli: whole.cpu_limit,
+            memory: whole.memory_limit,
+        };
+    }
     let limits: Vec<Limits> = spec.containers.iter().map(Limits::of).collect();
     let request = limits.iter().filter_map(|limits| limits.cpu_request).sum();
     let total =
@@ -238,6 +255,10 @@ mod tests {
         check(std::slice::from_ref(&full), Qos::Guaranteed, -997);
         check(&[full.clone(), serde_json::json!({})], Qos::Burstable, 750);
         check(&[serde_json::json!({"requests": {"cpu": "100m"}})], Qos::Burstable, 999);
-        assert_eq!(cgroup_parent(&pod(&[full]), "u"), "/kubepods/podu");
+        assert_eq!(cgroup_parent(&pod(std::slice::from_ref(&full)), "u"), "/kubepods/podu");
+        let mut whole = pod(&[serde_json::json!({})]);
+        whole.resources = serde_json::from_value(full).expect("resources");
+        assert_eq!(qos(&whole), Qos::Guaranteed);
+        assert_eq!(pod_limits(&whole).memory, Some(1 << 30));
     }
 }

@@ -1,6 +1,7 @@
+use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Node, Pod, PodSpec};
 
 use super::status::{is_sidecar, is_terminal};
 use crate::node::kubelet::container::{Limits, quantity_milli, quantity_value};
@@ -42,6 +43,13 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
             return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
         }
     }
+    if spec.host_users == Some(false) {
+        let text = "hostUsers: false is not supported: this node's runtime has no user namespaces";
+        return refuse("UserNamespacesUnsupported", text.to_owned());
+    }
+    if asks_for_apparmor(spec) && !Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+        return refuse("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
+    }
     let labels = node.metadata.labels.clone().unwrap_or_default();
     if !spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
         let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
@@ -63,6 +71,17 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
         "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
     );
     refuse(&format!("OutOf{name}"), text)
+}
+
+/// Whether a container wants a profile by name or the runtime's own; without a word none is needed.
+fn asks_for_apparmor(spec: &PodSpec) -> bool {
+    let asks =
+        |profile: Option<&AppArmorProfile>| profile.is_some_and(|profile| profile.type_ != "Unconfined");
+    let own = |container: &Container| {
+        asks(container.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref()))
+    };
+    asks(spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref()))
+        || spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(own)
 }
 
 fn has_ended(pod: &Pod) -> bool {
@@ -150,5 +169,6 @@ mod tests {
         check(sysctl("kernel.msgmax"), &[], Some("SysctlForbidden"));
         check(json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &[], Some("NodeAffinity"));
         check(json!({"containers": [], "nodeSelector": {"disk": "ssd"}}), &[], None);
+        check(json!({"containers": [], "hostUsers": false}), &[], Some("UserNamespacesUnsupported"));
     }
 }

@@ -11,6 +11,7 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::admission;
+use super::parents::Parents;
 use super::worker::{Message, Worker, Workers};
 use crate::node::cri::labels;
 use crate::node::kubelet::context::{Context, reference};
@@ -25,6 +26,7 @@ pub struct Manager {
     events: watch::Sender<u64>,
     /// The node stops: no further Pod is taken up.
     closing: Arc<AtomicBool>,
+    parents: Arc<Parents>,
 }
 
 /// How often the runtime is asked for everything it has, in case an event of it was missed.
@@ -38,6 +40,7 @@ impl Manager {
             workers: Arc::default(),
             events: watch::Sender::new(0),
             closing: Arc::default(),
+            parents: Arc::default(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Manager {
 
     /// Watches Pods and containers until the tasks stop.
     pub fn start(&self) {
+        Parents::prepare(self.context.cpu_milli);
         let tasks = &self.context.tasks;
         let (manager, events, relist) = (self.clone(), self.clone(), self.clone());
         tasks.spawn_until_stop(async move { manager.watch().await });
@@ -120,6 +124,7 @@ impl Manager {
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
         self.pods.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), pod.clone());
+        self.parents.follow(self.pods().iter().map(AsRef::as_ref));
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = workers.get(&uid)
             && worker.send(Message::Pod(pod.clone())).is_ok()
@@ -163,6 +168,7 @@ impl Manager {
     fn forget(&self, uid: &str) {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.pods.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.parents.follow(self.pods().iter().map(AsRef::as_ref));
         self.events.send_modify(|count| *count += 1);
     }
 

@@ -28,6 +28,7 @@ mod memory;
 mod observe;
 mod ops;
 mod outcome;
+mod parents;
 mod plan;
 mod probing;
 mod resize;

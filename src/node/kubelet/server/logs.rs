@@ -120,6 +120,7 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &k8s_openapi::api::core::v1::Cont
     let status = pod.status.as_ref();
     let main = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
     main.chain(status.into_iter().flat_map(|status| status.init_container_statuses.iter().flatten()))
+        .chain(status.into_iter().flat_map(|status| status.ephemeral_container_statuses.iter().flatten()))
 }
 
 fn waiting(pod: &Pod, container: &str) -> Option<String> {

@@ -37,7 +37,8 @@ pub fn write(dir: &Path, files: &Files, group: Option<u32>) -> io::Result<bool> 
             fs::create_dir_all(parent)?;
         }
         fs::write(&target, &file.contents)?;
-        let mode = if group.is_some() { file.mode | (file.mode & 0o700) >> 3 } else { file.mode };
+        // The group may read what it owns; nothing of it is written by containers.
+        let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
         fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
         if group.is_some() {
             chown(&target, None, group)?;

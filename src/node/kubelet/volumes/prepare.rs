@@ -182,6 +182,11 @@ pub fn mounts(
     volumes: &Volumes,
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, VolumeError> {
+    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(VolumeError::Claim(
+            "block devices (volumeDevices) are not supported by this node".into(),
+        ));
+    }
     let mut all = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes.get(&mount.name).ok_or(VolumeError::Unknown)?;

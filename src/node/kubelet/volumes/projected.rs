@@ -63,6 +63,9 @@ async fn projection(
     if let Some(items) = source.downward_api.as_ref().and_then(|downward| downward.items.as_ref()) {
         downward(contents, items, mode, out)?;
     }
+    if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+        return Err(VolumeError::Unsupported);
+    }
     if let Some(token) = &source.service_account_token {
         let text = tokens
             .get(contents.client, contents.pod, token)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodStatus};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use tokio::sync::Mutex;
 
@@ -167,11 +168,28 @@ impl Job {
             tracing::warn!(%error, pod = self.name(), "the Pod's own limits are not set");
         }
         let config = sandbox_config(&self.pod, attempt, &self.context.config, &self.context.resolv_conf);
-        let made = self.context.runtime.run_sandbox(config).await.map_err(|error| error.to_string());
+        let handler = match self.runtime_handler().await {
+            Ok(handler) => handler,
+            Err(error) => return Outcome::Sandbox(Err(error)),
+        };
+        let made = self.context.runtime.run_sandbox(config, &handler).await;
+        let made = made.map_err(|error| error.to_string());
         Outcome::Sandbox(match made {
             Ok(id) => self.admit(&id).await,
             Err(error) => Err(error),
         })
+    }
+
+    /// The runtime that the Pod's RuntimeClass stands for; empty where it names none.
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let name = spec(&self.pod).runtime_class_name.as_deref().filter(|name| !name.is_empty());
+        let Some(name) = name else { return Ok(String::new()) };
+        let classes: Api<RuntimeClass> = Api::all(self.context.client.clone());
+        match classes.get_opt(name).await {
+            Ok(Some(class)) => Ok(class.handler),
+            Ok(None) => Err(format!("RuntimeClass \"{name}\" not found")),
+            Err(error) => Err(format!("RuntimeClass \"{name}\": {error}")),
+        }
     }
 
     /// No container starts before the network policies hold that the Pod's address brings into force.
