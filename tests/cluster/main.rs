@@ -8,6 +8,7 @@
 
 mod lifecycle;
 mod path;
+mod pods;
 mod support;
 
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
@@ -18,7 +19,7 @@ type Test = (&'static str, fn(&Env));
 
 fn main() {
     let arguments = Arguments::from_args();
-    let tests: Vec<Test> = [lifecycle::TESTS, path::TESTS].concat();
+    let tests: Vec<Test> = [lifecycle::TESTS, path::TESTS, pods::TESTS].concat();
     if !arguments.list && !docker::answers() {
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");
         let verdict = if ci { "failing, as this is CI" } else { "skipping these tests" };

@@ -99,7 +99,7 @@ impl Runtime {
 
     pub async fn version(&self) -> Result<api::VersionResponse> {
         let request = api::VersionRequest { version: "v1".into() };
-        Ok(within(ASK, self.runtime.clone().version(request)).await?)
+        within(ASK, self.runtime.clone().version(request)).await
     }
 
     /// Conditions `RuntimeReady` and `NetworkReady`.

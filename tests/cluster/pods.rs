@@ -1,0 +1,177 @@
+//! Pods and their volumes on real nodes: order and hooks, sidecars, claims, limits, people who look inside, a node that
+//! stops.
+
+use std::time::Duration;
+
+use crate::Test;
+use crate::support::{Cluster, Env, docker::docker, eventually};
+
+pub const TESTS: &[Test] = &[
+    ("pods::run_in_order_and_end", run_in_order_and_end),
+    ("pods::keep_what_they_claim", keep_what_they_claim),
+    ("pods::are_looked_into", are_looked_into),
+    ("pods::end_before_their_node_does", end_before_their_node_does),
+];
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+const PODS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/pods.yaml");
+
+/// A namespace with everything of `pods.yaml` in it.
+fn made(env: &Env, part: &str) -> String {
+    let namespace = env.namespace(part);
+    env.cluster().kubectl(&["apply", "--namespace", &namespace, "--filename", PODS]).ok();
+    namespace
+}
+
+fn wait(cluster: &Cluster, namespace: &str, pod: &str, what: &str) {
+    let what = format!("--for={what}");
+    cluster.kubectl(&["wait", "--namespace", namespace, &format!("pod/{pod}"), &what, "--timeout=90s"]).ok();
+}
+
+fn field(cluster: &Cluster, namespace: &str, pod: &str, path: &str) -> String {
+    let path = format!("jsonpath={{{path}}}");
+    cluster.kubectl(&["get", "pod", pod, "--namespace", namespace, "--output", &path]).ok()
+}
+
+fn remove(cluster: &Cluster, namespace: &str) {
+    cluster.kubectl(&["delete", "namespace", namespace, "--timeout=120s"]).ok();
+}
+
+fn run_in_order_and_end(env: &Env) {
+    let (namespace, cluster) = (made(env, "order"), env.cluster());
+    wait(cluster, &namespace, "on-the-node", "condition=Ready");
+    let ip = field(cluster, &namespace, "on-the-node", ".status.podIP");
+    assert_eq!(ip, field(cluster, &namespace, "on-the-node", ".status.hostIP"));
+    wait(cluster, &namespace, "in-order", "condition=Ready");
+    let started = |index: u32| {
+        let path = format!(".status.containerStatuses[{index}].state.running.startedAt");
+        field(cluster, &namespace, "in-order", &path)
+    };
+    assert!(started(0) < started(1), "the second waits for the first's hook: {} {}", started(0), started(1));
+    wait(cluster, &namespace, "with-sidecar", "jsonpath={.status.phase}=Succeeded");
+    wait(cluster, &namespace, "too-much", "jsonpath={.status.reason}=Evicted");
+    let why = field(cluster, &namespace, "too-much", ".status.message");
+    assert!(why.contains("EmptyDir volume \"scratch\" exceeds the limit \"2Mi\""), "{why}");
+    let end =
+        ["delete", "pod", "hanging-hook", "--grace-period=2", "--timeout=30s", "--namespace", &namespace];
+    cluster.kubectl(&end).ok();
+    remove(cluster, &namespace);
+}
+
+fn keep_what_they_claim(env: &Env) {
+    let (namespace, cluster) = (made(env, "claims"), env.cluster());
+    let inside = |command: &str| {
+        let exec = ["exec", "keeper", "--namespace", &namespace, "--", "sh", "-c", command];
+        cluster.kubectl(&exec).ok()
+    };
+    wait(cluster, &namespace, "keeper", "condition=Ready");
+    assert_eq!(inside("cat /data/log && touch /own/mine"), "kept\n");
+    // Another Pod of that name finds the data; what was its own is gone.
+    cluster.kubectl(&["delete", "pod", "keeper", "--namespace", &namespace, "--timeout=60s"]).ok();
+    eventually(SECONDS(30), "the Pod's own claim goes with it", || {
+        let left = cluster.kubectl(&["get", "pvc", "--namespace", &namespace, "--output=name"]).ok();
+        if left.contains("keeper-own") { Err(left) } else { Ok(()) }
+    });
+    cluster.kubectl(&["apply", "--namespace", &namespace, "--filename", PODS]).ok();
+    wait(cluster, &namespace, "keeper", "condition=Ready");
+    assert_eq!(inside("cat /data/log && ls /own"), "kept\nkept\n");
+    let volumes = cluster.kubectl(&["get", "pv", "--output=name"]).ok();
+    remove(cluster, &namespace);
+    eventually(SECONDS(60), "volumes go with their claims", || {
+        let left = cluster.kubectl(&["get", "pv", "--output=name"]).ok();
+        if volumes.lines().any(|volume| left.contains(volume)) { Err(left) } else { Ok(()) }
+    });
+}
+
+fn are_looked_into(env: &Env) {
+    let (namespace, cluster) = (made(env, "looks"), env.cluster());
+    // The container ends while the attachment begins: it must return, again and again.
+    for n in 0..3 {
+        let name = format!("short-{n}");
+        let run = [
+            "run",
+            "--stdin",
+            "--tty",
+            "--rm",
+            &name,
+            "--image=busybox:1.36",
+            "--restart=Never",
+            "--namespace",
+            &namespace,
+            "--",
+            "sh",
+            "-c",
+            "env",
+        ];
+        cluster.kubectl_in_terminal(&run, "").ok();
+    }
+    wait(cluster, &namespace, "in-order", "condition=Ready");
+    let debug = [
+        "debug",
+        "in-order",
+        "--image=busybox:1.36",
+        "--target=first",
+        "--container=look",
+        "--namespace",
+        &namespace,
+        "--",
+        "ps",
+    ];
+    cluster.kubectl(&debug).ok();
+    eventually(SECONDS(30), "the ephemeral container saw its neighbour", || {
+        let logs = ["logs", "in-order", "--container=look", "--namespace", &namespace];
+        let seen = cluster.kubectl(&logs).try_ok()?;
+        if seen.contains("sleep 3600") { Ok(()) } else { Err(seen) }
+    });
+    let more = r#"{"spec": {"containers": [{"name": "second",
+        "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"cpu": "300m", "memory": "96Mi"}}}]}}"#;
+    let patch =
+        ["patch", "pod", "in-order", "--subresource=resize", "--patch", more, "--namespace", &namespace];
+    cluster.kubectl(&patch).ok();
+    eventually(SECONDS(30), "the limit is another one, and nothing was restarted", || {
+        let limit =
+            field(cluster, &namespace, "in-order", ".status.containerStatuses[1].resources.limits.memory");
+        let restarts = field(cluster, &namespace, "in-order", ".status.containerStatuses[1].restartCount");
+        if (limit.as_str(), restarts.as_str()) == ("96Mi", "0") { Ok(()) } else { Err(limit + &restarts) }
+    });
+    let top = cluster.kubectl(&["top", "pods", "--namespace", &namespace]).ok();
+    assert!(top.contains("in-order"), "{top}");
+    assert_eq!(cluster.kubectl(&["top", "nodes", "--no-headers"]).ok().lines().count(), 3);
+    remove(cluster, &namespace);
+}
+
+fn end_before_their_node_does(env: &Env) {
+    let (namespace, cluster) = (made(env, "stops"), env.cluster());
+    wait(cluster, &namespace, "in-order", "condition=Ready");
+    let node = field(cluster, &namespace, "in-order", ".spec.nodeName");
+    let server = cluster.kubectl(&[
+        "get",
+        "nodes",
+        "--selector=node-role.kubernetes.io/control-plane",
+        "--output=name",
+    ]);
+    // Stopping the server would take the API with it: nobody could be asked.
+    if server.ok().trim() != format!("node/{node}") {
+        docker(&["stop", &node]);
+        let reason = field(
+            cluster,
+            &namespace,
+            "in-order",
+            ".status.conditions[?(@.type==\"DisruptionTarget\")].reason",
+        );
+        assert_eq!(reason, "TerminationByKubelet");
+        let code =
+            field(cluster, &namespace, "in-order", ".status.containerStatuses[0].state.terminated.exitCode");
+        assert_eq!(code, "0", "it was told to end, not killed");
+        docker(&["start", &node]);
+        wait(cluster, &namespace, "in-order", "condition=Ready");
+        let reason = field(
+            cluster,
+            &namespace,
+            "in-order",
+            ".status.conditions[?(@.type==\"DisruptionTarget\")].reason",
+        );
+        assert_eq!(reason, "", "the disturbance is over");
+    }
+    remove(cluster, &namespace);
+}
