@@ -1,3 +1,4 @@
-//! What stands between the cluster and the host: load balancer addresses and mapped ports.
+//! What stands between the cluster and the host: load balancer addresses and the Ingress proxy.
 
+pub mod ingress;
 pub mod loadbalancer;

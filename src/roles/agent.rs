@@ -1,14 +1,17 @@
 //! The agent: runtime, network and kubelet of one node.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use tokio::net::TcpListener;
 
 use super::network;
 use crate::config::NodeConfig;
-use crate::edge::loadbalancer;
+use crate::edge::{ingress, loadbalancer};
 use crate::node::cri::containerd::{self, ContainerdOptions};
 use crate::node::images::Images;
 use crate::node::kubelet::{self, Kubelet, KubeletOptions, identity};
+use crate::node::network::{Feed, ServiceKey};
 use crate::rt::Tasks;
 
 /// The interface on the cluster's network.
@@ -46,6 +49,14 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> 
         network.netlink.clone(),
         tasks,
     );
+    ingress::run(
+        ingress::Options {
+            client: identity.client(),
+            address: network.ingress.clone(),
+            resolve: endpoints(network.feed.clone()),
+        },
+        tasks,
+    );
     let options = KubeletOptions {
         config: config.clone(),
         identity,
@@ -57,4 +68,15 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> 
         listener,
     };
     kubelet::run(options, tasks).await.context("starting the kubelet")
+}
+
+/// What Ingresses find behind a Service's port.
+fn endpoints(feed: Feed) -> ingress::Resolve {
+    Arc::new(move |backend| {
+        let key = ServiceKey::new(&backend.namespace, &backend.service);
+        feed.read().serving(&key, |port| match &backend.port {
+            ingress::PortRef::Number(number) => port.port == *number,
+            ingress::PortRef::Name(name) => port.name == *name,
+        })
+    })
 }

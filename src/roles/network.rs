@@ -12,8 +12,9 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::watch;
 
+use crate::client::typed::INGRESS_SERVICE;
 use crate::config::NodeConfig;
-use crate::node::network::{Feed, announced, feed};
+use crate::node::network::{Feed, ServiceKey, announced, announced_address, feed};
 use crate::node::policy::{self, Policies};
 use crate::node::prove::prove;
 use crate::node::{dns, proxy, routes};
@@ -55,6 +56,8 @@ pub struct Handles {
     pub proven: watch::Receiver<bool>,
     /// The LoadBalancer addresses that this node answers for; None until Services have been listed.
     pub announced: watch::Receiver<Option<BTreeSet<Ipv4Addr>>>,
+    /// The address that Ingresses are served at, while this node answers for it.
+    pub ingress: watch::Receiver<Option<Ipv4Addr>>,
     /// Network policies, which a new Pod waits for.
     pub policies: Policies,
     /// For what else has to be set on this node's interfaces.
@@ -99,8 +102,11 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
         policy::Options { client, node: config.node.clone(), dns_ip: config.dns_ip, exec: Arc::new(System) },
         tasks,
     );
+    let (namespace, name) = INGRESS_SERVICE;
+    let ingress =
+        announced_address(feed.clone(), ServiceKey::new(namespace, name), config.node.clone(), tasks);
     let proven = follow_proof(&config, applied.clone(), tasks);
-    Ok(Handles { feed, applied, proven, announced, policies, netlink })
+    Ok(Handles { feed, applied, proven, announced, ingress, policies, netlink })
 }
 
 fn settings(config: &NodeConfig) -> proxy::Settings {

@@ -1,5 +1,6 @@
 //! Questions that many clients ask about typed objects: does it match, is it ready, who owns it.
 
+mod ingress;
 mod labels;
 mod node_terms;
 mod nodes;
@@ -10,6 +11,9 @@ mod scaled;
 mod services;
 mod taints;
 
+pub use ingress::{
+    INGRESS_CLASS, INGRESS_CONTROLLER, INGRESS_SERVICE, NGINX, SecretKey, is_served, unsupported,
+};
 pub use labels::{Labels, selects, selects_map};
 pub use node_terms::{node_allowed, node_selected, node_term};
 pub use nodes::{node_condition, node_is_ready};

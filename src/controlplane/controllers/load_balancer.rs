@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
+use super::heartbeat::Heartbeats;
 use crate::client::informer::{Cache, Key};
 use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
 
@@ -33,8 +34,8 @@ impl Pool {
         (self.first..=self.last).contains(&ip)
     }
 
-    fn free(self, used: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from).find(|ip| !used.contains(ip))
+    fn free(self, used: &Used) -> Option<Ipv4Addr> {
+        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from).find(|ip| !used.contains_key(ip))
     }
 }
 
@@ -54,6 +55,40 @@ fn announcer(service: &Service) -> Option<&String> {
     service.annotations().get(ANNOUNCED_BY)
 }
 
+/// How other Services use an address.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Use {
+    /// Protocols and numbers.
+    ports: BTreeSet<(String, i32)>,
+    announcer: Option<String>,
+    /// Its traffic stays where its endpoints are: such an address is nobody else's.
+    local: bool,
+}
+
+/// The addresses of all other Services.
+type Used = BTreeMap<Ipv4Addr, Use>;
+
+fn ports(service: &Service) -> BTreeSet<(String, i32)> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.map(|port| (port.protocol.clone().unwrap_or_else(|| "TCP".into()), port.port)).collect()
+}
+
+/// Why `service` cannot have an address that others use; Services whose ports differ share one.
+fn conflict(service: &Service, ip: Ipv4Addr, used: &Used) -> Option<String> {
+    let other = used.get(&ip)?;
+    let own = ports(service);
+    if other.local || is_local(service) {
+        return Some(format!(
+            "{ip} is used by another Service, and is not shared with externalTrafficPolicy Local"
+        ));
+    }
+    if own.is_empty() || other.ports.is_empty() {
+        return Some(format!("{ip} is used by another Service"));
+    }
+    let (protocol, port) = own.intersection(&other.ports).next()?;
+    Some(format!("port {port}/{protocol} of {ip} is used by another Service"))
+}
+
 #[derive(Debug, PartialEq)]
 enum Plan {
     Nothing,
@@ -69,7 +104,7 @@ enum Plan {
 
 /// Decides for one Service. `used` are the addresses of all others; `nodes` those that may announce, by
 /// how many they announce already.
-fn plan(service: &Service, pool: Pool, used: &BTreeSet<Ipv4Addr>, nodes: &BTreeMap<String, usize>) -> Plan {
+fn plan(service: &Service, pool: Pool, used: &Used, nodes: &BTreeMap<String, usize>) -> Plan {
     let (has, by) = (address(service), announcer(service));
     if !is_ours(service) {
         let given = has.is_some_and(|ip| pool.contains(ip));
@@ -85,18 +120,25 @@ fn plan(service: &Service, pool: Pool, used: &BTreeSet<Ipv4Addr>, nodes: &BTreeM
             Ok(ip) if !pool.contains(ip) => {
                 return Plan::Refuse(format!("{ip} is not in the pool {}-{}", pool.first, pool.last));
             }
-            Ok(ip) if used.contains(&ip) => return Plan::Refuse(format!("{ip} is used by another Service")),
-            Ok(ip) => ip,
+            Ok(ip) => match conflict(service, ip, used) {
+                Some(why) => return Plan::Refuse(why),
+                None => ip,
+            },
             Err(_) => return Plan::Refuse(format!("{asked:?} is not an IPv4 address")),
         },
-        None => match has.filter(|ip| pool.contains(*ip) && !used.contains(ip)).or_else(|| pool.free(used)) {
+        None => match has
+            .filter(|ip| pool.contains(*ip) && conflict(service, *ip, used).is_none())
+            .or_else(|| pool.free(used))
+        {
             Some(ip) => ip,
             None => {
                 return Plan::Refuse(format!("no free address in the pool {}-{}", pool.first, pool.last));
             }
         },
     };
-    let stays = by.filter(|node| nodes.contains_key(*node)).cloned();
+    // One node answers for an address, however many Services share it.
+    let shared = used.get(&ip).and_then(|other| other.announcer.as_ref());
+    let stays = shared.or(by).filter(|node| nodes.contains_key(*node)).cloned();
     let node = stays.or_else(|| nodes.iter().min_by_key(|(_, load)| **load).map(|(name, _)| name.clone()));
     if has == Some(ip) && by == node.as_ref() { Plan::Nothing } else { Plan::Serve { ip, node } }
 }
@@ -107,6 +149,7 @@ struct Reconciler {
     nodes: Cache<Node>,
     slices: Cache<EndpointSlice>,
     pool: Pool,
+    heartbeats: Arc<Heartbeats>,
     /// What was given and may not be seen in the cache yet.
     given: Arc<Mutex<BTreeMap<Key, Ipv4Addr>>>,
 }
@@ -119,8 +162,10 @@ pub(super) fn start(context: &Context) {
     watch(&mut harness, &services, &nodes, &given);
     watch_local(&mut harness, &services, &slices);
     let pool = Pool { first: context.settings.lb_first, last: context.settings.lb_last };
+    let heartbeats = Heartbeats::start(context, &services, &nodes, harness.queue());
+    let context = context.clone();
     // One worker: addresses are given one after the other.
-    harness.run(1, Arc::new(Reconciler { context: context.clone(), services, nodes, slices, pool, given }));
+    harness.run(1, Arc::new(Reconciler { context, services, nodes, slices, pool, heartbeats, given }));
 }
 
 fn watch(
@@ -213,15 +258,26 @@ impl Reconcile for Reconciler {
 }
 
 impl Reconciler {
+    fn can_announce(&self, node: &Node) -> bool {
+        can_announce(node) && !self.heartbeats.is_silent(&node.name_any())
+    }
+
     /// The addresses other Services have, and the nodes that may announce this one.
-    fn others(&self, key: &Key, service: &Service) -> (BTreeSet<Ipv4Addr>, BTreeMap<String, usize>) {
+    fn others(&self, key: &Key, service: &Service) -> (Used, BTreeMap<String, usize>) {
         let all = self.services.list();
         let others = all.iter().filter(|other| Key::of(&other.metadata) != *key && is_ours(other));
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let given = given.iter().filter(|(other, _)| *other != key).map(|(_, ip)| *ip);
-        let used = others.clone().filter_map(|other| address(other)).chain(given).collect();
+        let mut used = Used::new();
+        for other in others.clone() {
+            let given = given.get(&Key::of(&other.metadata)).copied();
+            let Some(ip) = address(other).or(given) else { continue };
+            let known = used.entry(ip).or_default();
+            known.ports.extend(ports(other));
+            known.announcer = known.announcer.take().or_else(|| announcer(other).cloned());
+            known.local |= is_local(other);
+        }
         let mut nodes: BTreeMap<String, usize> =
-            self.nodes.list().iter().filter(|n| can_announce(n)).map(|n| (n.name_any(), 0)).collect();
+            self.nodes.list().iter().filter(|n| self.can_announce(n)).map(|n| (n.name_any(), 0)).collect();
         for other in others {
             if let Some(load) = announcer(other).and_then(|name| nodes.get_mut(name)) {
                 *load += 1;
@@ -285,7 +341,7 @@ mod tests {
         let pool = Pool { first: "10.0.0.10".parse().unwrap(), last: "10.0.0.11".parse().unwrap() };
         let check = |service: Value, used: &[&str], nodes: &[(&str, usize)], expect: Plan| {
             let parsed: Service = from_value(service.clone()).unwrap();
-            let used = used.iter().map(|ip| ip.parse().unwrap()).collect();
+            let used = used.iter().map(|ip| (ip.parse().unwrap(), Use::default())).collect();
             let nodes = nodes.iter().map(|(name, load)| ((*name).to_owned(), *load)).collect();
             assert_eq!(plan(&parsed, pool, &used, &nodes), expect, "{service}");
         };
@@ -328,5 +384,33 @@ mod tests {
             &two,
             Plan::Nothing,
         );
+    }
+
+    #[test]
+    fn an_address_is_shared_by_port() {
+        let pool = Pool { first: "10.0.0.10".parse().unwrap(), last: "10.0.0.11".parse().unwrap() };
+        let ip: Ipv4Addr = "10.0.0.10".parse().unwrap();
+        let nodes = BTreeMap::from([("n1".to_owned(), 0), ("n2".to_owned(), 1)]);
+        let other =
+            |local| Use { ports: [("TCP".to_owned(), 80)].into(), announcer: Some("n2".into()), local };
+        let check = |port: i32, protocol: &str, policy: &str, local: bool, expect: Plan| {
+            let service = json!({"spec": {"type": "LoadBalancer", "loadBalancerIP": "10.0.0.10",
+                "externalTrafficPolicy": policy, "ports": [{"port": port, "protocol": protocol}]}});
+            let service: Service = from_value(service).unwrap();
+            let used = Used::from([(ip, other(local))]);
+            assert_eq!(plan(&service, pool, &used, &nodes), expect, "{port}/{protocol} {policy}");
+        };
+        let serve = || Plan::Serve { ip, node: Some("n2".to_owned()) };
+        check(443, "TCP", "Cluster", false, serve());
+        check(80, "UDP", "Cluster", false, serve());
+        let taken = Plan::Refuse("port 80/TCP of 10.0.0.10 is used by another Service".to_owned());
+        check(80, "TCP", "Cluster", false, taken);
+        let kept = || {
+            let why =
+                "10.0.0.10 is used by another Service, and is not shared with externalTrafficPolicy Local";
+            Plan::Refuse(why.to_owned())
+        };
+        check(443, "TCP", "Local", false, kept());
+        check(443, "TCP", "Cluster", true, kept());
     }
 }

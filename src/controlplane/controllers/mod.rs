@@ -18,8 +18,10 @@ mod expectations;
 mod garbage;
 mod harness;
 mod hash;
+mod heartbeat;
 mod history;
 mod indexes;
+mod ingress;
 mod job;
 mod load_balancer;
 mod metrics;
@@ -66,6 +68,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
     Controller { name: "ephemeral-volume-controller", start: volume::start_ephemeral },
     Controller { name: "garbage-collector-controller", start: garbage::start },
+    Controller { name: "ingress-controller", start: ingress::start },
     Controller { name: "job-controller", start: job::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_lifecycle::start },

@@ -3,7 +3,7 @@
 //! A controller gives out the addresses and names the node (annotation `minik.dev/announced-by`); the agent of that node
 //! has them on its interface and tells the network so, all others do not. The service proxy does the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,6 +14,15 @@ use crate::rt::{Backoff, Tasks};
 use crate::sys::netlink::{Error, Netlink, announce};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
+
+/// An address that has moved is announced so often: a neighbour that misses one, or whose switch still learns, hears the
+/// next.
+const ANNOUNCEMENTS: u32 = 5;
+/// Between two announcements.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(2) };
+
+/// Addresses that were taken and are still announced, with how often they have been. One whose announcement failed stays.
+type Untold = BTreeMap<Ipv4Addr, u32>;
 
 /// What an agent's address keeper works with.
 #[derive(Clone, Debug)]
@@ -54,10 +63,11 @@ pub fn run(options: Options, netlink: Netlink, tasks: &Tasks) {
 
 async fn follow(mut options: Options, netlink: Netlink) {
     let mut failures = 0;
+    let mut untold = Untold::new();
     loop {
         let wanted = options.announced.borrow_and_update().clone();
         let result = match &wanted {
-            Some(wanted) => apply(&options, &netlink, wanted).await,
+            Some(wanted) => apply(&options, &netlink, wanted, &mut untold).await,
             None => Ok(()),
         };
         match result {
@@ -70,12 +80,23 @@ async fn follow(mut options: Options, netlink: Netlink) {
         tokio::select! {
             changed = options.announced.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY.delay(failures)), if failures > 0 => {}
+            () = tokio::time::sleep(AGAIN.delay(told(&untold))), if failures == 0 && !untold.is_empty() => {}
         }
     }
 }
 
+/// How often the longest told of them was told.
+fn told(untold: &Untold) -> u32 {
+    untold.values().copied().max().unwrap_or_default()
+}
+
 /// The interface is the memory: addresses that an earlier process left are seen and judged like any other.
-async fn apply(options: &Options, netlink: &Netlink, wanted: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+async fn apply(
+    options: &Options,
+    netlink: &Netlink,
+    wanted: &BTreeSet<Ipv4Addr>,
+    untold: &mut Untold,
+) -> Result<(), Error> {
     let link = netlink.link(&options.interface).await?;
     let present = netlink.addresses(&link).await?;
     let present = present.iter().filter(|net| net.prefix_len() == 32).map(|net| net.addr()).collect();
@@ -83,15 +104,21 @@ async fn apply(options: &Options, netlink: &Netlink, wanted: &BTreeSet<Ipv4Addr>
         match step {
             Step::Remove(address) => {
                 netlink.remove_address(&link, address).await?;
+                untold.remove(&address);
                 tracing::info!(%address, "load balancer address given up");
             }
             Step::Add(address) => {
                 netlink.add_address(&link, address).await?;
-                announce(&link, address)?;
+                untold.insert(address, 0);
                 tracing::info!(%address, "load balancer address taken");
             }
         }
     }
+    for (address, times) in untold.iter_mut() {
+        announce(&link, *address)?;
+        *times += 1;
+    }
+    untold.retain(|_, times| *times < ANNOUNCEMENTS);
     Ok(())
 }
 

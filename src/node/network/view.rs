@@ -1,10 +1,10 @@
 //! The observed Services, endpoints and nodes, in memory, shared by everything on the node that reads them.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::model::{Node, Service, ServiceKey, Slice};
+use super::model::{Endpoint, Node, Port, Service, ServiceKey, Slice};
 
 /// What an observation changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,25 @@ impl View {
     /// The slices of one Service, by name.
     pub fn slices(&self, key: &ServiceKey) -> impl Iterator<Item = &Slice> {
         self.slices.get(key).into_iter().flat_map(|slices| slices.values().map(Arc::as_ref))
+    }
+
+    /// Where the port of a Service that `is_it` picks takes connections now: its ready endpoints, else those that end but
+    /// still serve.
+    pub fn serving(&self, key: &ServiceKey, is_it: impl Fn(&Port) -> bool) -> Vec<SocketAddr> {
+        let Some(port) = self.service(key).and_then(|service| service.ports.iter().find(|port| is_it(port)))
+        else {
+            return Vec::new();
+        };
+        let of = |wanted: fn(&Endpoint) -> bool| -> Vec<SocketAddr> {
+            let slices = self.slices(key).flat_map(|slice| {
+                let ports = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+                ports.flat_map(move |p| slice.endpoints.iter().map(move |endpoint| (endpoint, p.port)))
+            });
+            let picked = slices.filter(|(endpoint, _)| wanted(endpoint));
+            picked.map(|(endpoint, port)| SocketAddr::from((endpoint.address, port))).collect()
+        };
+        let ready = of(|endpoint| endpoint.ready);
+        if ready.is_empty() { of(|endpoint| endpoint.serving && endpoint.terminating) } else { ready }
     }
 
     /// All nodes, by name.

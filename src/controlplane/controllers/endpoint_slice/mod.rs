@@ -5,12 +5,12 @@ mod plan;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams};
 
-use self::plan::{MANAGED_BY, MANAGER, Op, SERVICE_NAME, plan};
+use self::plan::{MANAGED_BY, MANAGER, Op, SERVICE_NAME, Zones, plan};
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::writes::Writes;
@@ -32,12 +32,18 @@ struct Reconciler {
     services: Cache<Service>,
     pods: Cache<Pod>,
     slices: Cache<EndpointSlice>,
+    nodes: Cache<Node>,
     writes: Writes,
+}
+
+/// The zone that a node is in, as upstream labels it.
+fn zone(node: &Node) -> Option<&String> {
+    node.labels().get("topology.kubernetes.io/zone")
 }
 
 pub(super) fn start(context: &Context) {
     let (services, pods) = (context.cache::<Service>(), indexes::pods(context));
-    let slices = context.cache::<EndpointSlice>();
+    let (slices, nodes) = (context.cache::<EndpointSlice>(), context.cache::<Node>());
     let writes = Writes::default();
     slices.index(BY_SERVICE, |slice| service_key(slice).map(|key| key.to_string()).into_iter().collect());
     let mut harness = Harness::new(context);
@@ -52,7 +58,14 @@ pub(super) fn start(context: &Context) {
             queue.add(key);
         }
     });
-    harness.run(5, Arc::new(Reconciler { context: context.clone(), services, pods, slices, writes }));
+    let all = services.clone();
+    harness.watches(&nodes, move |change, queue| {
+        let of = |node: Option<&Arc<Node>>| node.and_then(|node| zone(node)).cloned();
+        if of(change.old) != of(change.new) {
+            all.list().iter().for_each(|service| queue.add(Key::of(&service.metadata)));
+        }
+    });
+    harness.run(5, Arc::new(Reconciler { context: context.clone(), services, pods, slices, nodes, writes }));
 }
 
 impl Reconcile for Reconciler {
@@ -67,7 +80,12 @@ impl Reconcile for Reconciler {
         }
         let ops = match self.services.get(key).filter(|s| s.metadata.deletion_timestamp.is_none()) {
             Some(service) if service_pods::selector(&service).is_none() => return Ok(Outcome::Done),
-            Some(service) => plan(&service, &service_pods::backends(&service, &self.pods), &existing),
+            Some(service) => {
+                let nodes = self.nodes.list();
+                let zones = nodes.iter().filter_map(|node| Some((node.name_any(), zone(node)?.clone())));
+                let zones: Zones = zones.collect();
+                plan(&service, &service_pods::backends(&service, &self.pods), &existing, &zones)
+            }
             None => existing.iter().map(|slice| Op::Delete(slice.name_any())).collect(),
         };
         try_join_all(ops.into_iter().map(|op| self.act(key, op))).await?;

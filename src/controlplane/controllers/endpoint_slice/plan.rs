@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
@@ -24,19 +26,39 @@ pub(super) enum Op {
     Delete(String),
 }
 
-fn endpoint(service: &Service, pod: &Pod) -> Option<Endpoint> {
+/// Nodes and the zones that they are in.
+pub(super) type Zones = BTreeMap<String, String>;
+
+/// For whom an endpoint is meant, by trafficDistribution: for its own zone, and before that its own node where that is
+/// preferred. Where nothing is known of it, it is meant for everybody.
+fn hints(service: &Service, node: Option<&String>, zone: Option<&String>) -> Option<EndpointHints> {
+    let preferred = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let by_node = preferred == "PreferSameNode";
+    if !by_node && !["PreferClose", "PreferSameZone"].contains(&preferred) {
+        return None;
+    }
+    let for_nodes = node.filter(|_| by_node).map(|name| vec![ForNode { name: name.clone() }]);
+    let for_zones = zone.map(|name| vec![ForZone { name: name.clone() }]);
+    (for_nodes.is_some() || for_zones.is_some()).then_some(EndpointHints { for_nodes, for_zones })
+}
+
+fn endpoint(service: &Service, pod: &Pod, zones: &Zones) -> Option<Endpoint> {
     let serving = is_ready(pod);
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let ready = publishes_not_ready(service) || serving && !terminating;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+    let zone = node.and_then(|node| zones.get(node));
     Some(Endpoint {
         addresses: vec![address(pod)?.to_owned()],
+        hints: hints(service, node, zone),
+        zone: zone.cloned(),
         conditions: Some(EndpointConditions {
             ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        node_name: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        node_name: node.cloned(),
         target_ref: Some(target_ref(pod)),
         ..Endpoint::default()
     })
@@ -84,10 +106,15 @@ fn uid(endpoint: &Endpoint) -> &str {
 
 /// What makes the slices right with the fewest writes: endpoints stay in the slice they are in, and new
 /// ones fill the room there is.
-pub(super) fn plan(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlice>]) -> Vec<Op> {
+pub(super) fn plan(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    existing: &[Arc<EndpointSlice>],
+    zones: &Zones,
+) -> Vec<Op> {
     let mut groups: BTreeMap<Vec<Port>, Vec<Endpoint>> = BTreeMap::new();
     for pod in pods {
-        if let Some(endpoint) = endpoint(service, pod) {
+        if let Some(endpoint) = endpoint(service, pod, zones) {
             groups.entry(ports(service, pod)).or_default().push(endpoint);
         }
     }
@@ -215,10 +242,10 @@ mod tests {
         let service = service(json!({}));
         let mut slices = Vec::new();
         let mut step = |pods: &[Arc<Pod>], expect: &[usize]| {
-            let ops = plan(&service, pods, &slices);
+            let ops = plan(&service, pods, &slices, &Zones::new());
             apply(&mut slices, ops);
             assert_eq!(sizes(&slices), expect);
-            assert_eq!(plan(&service, pods, &slices), [], "at rest");
+            assert_eq!(plan(&service, pods, &slices, &Zones::new()), [], "at rest");
         };
         let pods: Vec<_> = (0..250).map(|n| pod(n, json!({}))).collect();
         step(&[], &[0]);
@@ -234,7 +261,7 @@ mod tests {
         let service = service(json!({"ports": [{"port": 80, "targetPort": "http"}]}));
         let pods: Vec<_> = (0..4).map(|n| pod(n, json!({}))).collect();
         let mut slices = Vec::new();
-        apply(&mut slices, plan(&service, &pods, &[]));
+        apply(&mut slices, plan(&service, &pods, &[], &Zones::new()));
         assert_eq!(sizes(&slices), [2, 2]);
         let ports: Vec<_> = slices.iter().map(|slice| slice.ports.as_ref().unwrap()[0].port).collect();
         assert_eq!(ports, [Some(8000), Some(8001)]);
@@ -243,7 +270,7 @@ mod tests {
     #[test]
     fn conditions_say_ready_serving_and_terminating() {
         let check = |spec: Value, pod_rest: Value, expect: (bool, bool, bool)| {
-            let endpoint = endpoint(&service(spec), &pod(1, pod_rest.clone())).unwrap();
+            let endpoint = endpoint(&service(spec), &pod(1, pod_rest.clone()), &Zones::new()).unwrap();
             let c = endpoint.conditions.unwrap();
             assert_eq!((c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap()), expect, "{pod_rest}");
         };
@@ -260,9 +287,28 @@ mod tests {
     fn headless_names_and_labels() {
         let service = service(json!({"clusterIP": "None"}));
         let named = pod(1, json!({"spec": {"hostname": "db-0", "subdomain": "web"}}));
-        let Some(Op::Create(slice)) = plan(&service, &[named], &[]).pop() else { panic!("a slice") };
+        let Some(Op::Create(slice)) = plan(&service, &[named], &[], &Zones::new()).pop() else {
+            panic!("a slice")
+        };
         assert_eq!(slice.endpoints.as_ref().unwrap()[0].hostname.as_deref(), Some("db-0"));
         assert!(slice.labels().contains_key(HEADLESS));
         assert_eq!(slice.labels()[SERVICE_NAME], "web");
+    }
+
+    #[test]
+    fn hints_say_for_whom_an_endpoint_is_meant() {
+        let check = |distribution: Value, zone: Option<&str>, expect: Value| {
+            let zones = zone.map(|zone| ("n1".to_owned(), zone.to_owned())).into_iter().collect();
+            let service = service(json!({"trafficDistribution": distribution}));
+            let endpoint = endpoint(&service, &pod(1, json!({})), &zones).unwrap();
+            assert_eq!(serde_json::to_value(&endpoint.hints).unwrap(), expect, "{distribution} {zone:?}");
+            assert_eq!(endpoint.zone.as_deref(), zone);
+        };
+        let (node, zone) = (json!([{"name": "n1"}]), json!([{"name": "a"}]));
+        check(json!(null), Some("a"), json!(null));
+        check(json!("PreferClose"), Some("a"), json!({"forZones": zone}));
+        check(json!("PreferSameZone"), None, json!(null));
+        check(json!("PreferSameNode"), None, json!({"forNodes": node}));
+        check(json!("PreferSameNode"), Some("a"), json!({"forNodes": node, "forZones": zone}));
     }
 }
