@@ -5,6 +5,7 @@
 //! describe as OpenAPI; and the table of resources, which says for each kind which of these apply and how.
 
 pub mod cron;
+pub mod fields;
 pub mod meta;
 pub mod openapi;
 pub mod patch;

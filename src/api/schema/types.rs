@@ -140,6 +140,8 @@ pub struct Schema {
     pub name: &'static str,
     /// The kinds it stands for; empty for parts of kinds.
     pub kinds: Vec<Gvk>,
+    /// Server-side apply takes a value of this type as a whole.
+    pub atomic: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
     /// Protobuf messages whose fields are this type's own in JSON: number and type.
@@ -179,11 +181,12 @@ fn read(text: &'static str) -> Types {
         let mut words = line.split(' ');
         if !line.starts_with(' ') {
             let name = words.next().unwrap_or_default();
+            let atomic = line.split(' ').nth(1) == Some("atomic");
             let kinds = words.filter_map(|kind| {
                 let mut parts = kind.split('/');
                 Some(Gvk::of(parts.next()?, parts.next()?, parts.next()?))
             });
-            all.push(Schema { name, kinds: kinds.collect(), fields: Vec::new(), nested: Vec::new() });
+            all.push(Schema { name, kinds: kinds.collect(), atomic, fields: Vec::new(), nested: Vec::new() });
             continue;
         }
         let words: Vec<&'static str> = words.skip(1).collect();

@@ -6,7 +6,8 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::api::meta::Gvk;
+use crate::api::fields;
+use crate::api::meta::{Gvk, format_time};
 use crate::api::resources::{Handler, Part, Resource, Storage};
 use crate::api::schema::{self, FieldValidation, Schema};
 use crate::api::status::ApiError;
@@ -16,6 +17,7 @@ use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
 use crate::rt::{Clock, Stop, Tasks};
 
 use super::admission::{Admission, Attributes, Operation};
+use super::authz::Authorizer;
 use super::convert;
 use super::key::CollectionKey;
 use super::proxy::Streams;
@@ -25,11 +27,15 @@ use super::user::UserInfo;
 use super::verbs::RequestBody;
 use super::wire::{self, MediaType, Offer, Params};
 
+/// The longest name of a field manager, in bytes.
+const LONGEST_MANAGER: usize = 128;
+
 /// What all requests share.
 pub struct Engine {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub admission: Arc<Admission>,
+    pub authorizer: Arc<Authorizer>,
     pub reviews: Arc<Reviews>,
     pub streams: Option<Arc<Streams>>,
     /// Ends watches.
@@ -48,6 +54,8 @@ pub struct RequestContext<'a> {
     pub handler: Option<Handler>,
     pub media: MediaType,
     pub params: Params<'a>,
+    /// Empty if the client does not say.
+    pub user_agent: &'a str,
 }
 
 impl RequestContext<'_> {
@@ -83,6 +91,61 @@ impl RequestContext<'_> {
                 None
             }
         }
+    }
+
+    /// Who the fields belong to that the request sets: `fieldManager`, else what the user agent begins with, else the user. Fails for
+    /// a name that is too long or cannot be printed.
+    pub fn manager(&self) -> Result<String, ApiError> {
+        let Some(manager) = self.params.text("fieldManager") else {
+            let agent = self.user_agent.split('/').next().filter(|agent| !agent.is_empty());
+            let name = agent.unwrap_or_else(|| self.user.name.rsplit(':').next().unwrap_or_default());
+            let mut manager: String = name.chars().filter(|c| !c.is_control()).collect();
+            while manager.len() > LONGEST_MANAGER {
+                manager.pop();
+            }
+            return Ok(manager);
+        };
+        let mut errors = Vec::new();
+        if manager.len() > LONGEST_MANAGER {
+            errors.push(FieldError::invalid("fieldManager", manager, "may not be more than 128 bytes"));
+        }
+        if manager.chars().any(char::is_control) {
+            errors.push(FieldError::invalid(
+                "fieldManager",
+                manager,
+                "should only contain printable characters",
+            ));
+        }
+        match errors.is_empty() {
+            true => Ok(manager.to_owned()),
+            false => Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", errors)),
+        }
+    }
+
+    /// The kind of the request's options.
+    pub fn options_kind(&self) -> &'static str {
+        match self.info.verb {
+            "patch" => "PatchOptions",
+            "update" => "UpdateOptions",
+            _ => "CreateOptions",
+        }
+    }
+
+    /// The schema of the resource's own objects; `None` if nothing is known of them.
+    pub fn own_schema(&self) -> Option<&'static Schema> {
+        schema::builtin(&self.resource.gvk())
+    }
+
+    /// Brings the field managers of an object that is about to be written up to date.
+    pub fn track(&self, old: Option<&Value>, new: &mut Value) -> Result<(), ApiError> {
+        let writer = fields::Writer {
+            manager: &self.manager()?,
+            api_version: &self.resource.api_version(),
+            subresource: &self.info.subresource,
+            now: &format_time(self.engine.clock.now()),
+        };
+        fields::track(self.own_schema(), old, new, &writer);
+        Ok(())
     }
 
     /// The type of the bodies that this path takes.

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
 use http::HeaderValue;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, USER_AGENT};
 use http::request::Parts;
 use http::{Request, Response};
 use ipnet::Ipv4Net;
@@ -83,12 +83,13 @@ impl ApiServer {
             Arc::new(Authenticator::new(index.clone(), tokens.clone(), authorizer.clone(), clock.clone()));
         let reviews =
             Reviews::new(index.clone(), authenticator.clone(), authorizer.clone(), tokens, clock.clone());
-        let gate = Gate { authenticator, authorizer };
+        let gate = Gate { authenticator, authorizer: authorizer.clone() };
         let admission = Arc::new(Admission::new(index.clone(), Vec::new(), allocator, clock.clone()));
         let engine = Engine {
             store,
             clock,
             admission,
+            authorizer,
             reviews: Arc::new(reviews),
             streams: streams.map(Arc::new),
             stop: tasks.stop(),
@@ -219,6 +220,11 @@ impl Shared {
             handler: target.handler(),
             media: MediaType::default(),
             params: Params::new(parts.uri.query()),
+            user_agent: parts
+                .headers
+                .get(USER_AGENT)
+                .and_then(|agent| agent.to_str().ok())
+                .unwrap_or_default(),
         };
         if let Some(stream) = target.stream() {
             return special::stream(&context, stream, Request::from_parts(parts.clone(), body)).await;

@@ -1,5 +1,6 @@
 //! The engine through its router, without a socket.
 
+mod apply;
 mod basics;
 mod faults;
 mod media;

@@ -39,7 +39,7 @@ async fn create_named(
     let key = context.collection().key(&context.info.namespace, object.name());
     let name = object.name().to_owned();
     let mut object = Some(object);
-    let write = Write { key, admit: Admit::Object, fresh: true, dry_run };
+    let write = Write { key, admit: Admit::Object, tracks: true, fresh: true, dry_run };
     write::write(context, write, |old| match (old, object.take()) {
         (None, Some(object)) => Ok(Decision::Put(object)),
         _ => Err(ApiError::already_exists(&context.resource.group, &context.resource.plural, &name)),

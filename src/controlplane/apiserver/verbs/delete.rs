@@ -46,7 +46,7 @@ pub async fn delete_object(
     options: &DeleteOptions,
     dry_run: bool,
 ) -> Result<Deleted, ApiError> {
-    let write = Write { key: context.key(), admit: Admit::Deletion, fresh: false, dry_run };
+    let write = Write { key: context.key(), admit: Admit::Deletion, tracks: false, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
         if let Some(why) = options.broken_precondition(old) {

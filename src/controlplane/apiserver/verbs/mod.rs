@@ -3,6 +3,7 @@
 //! Planning functions (what a list's parameters ask for, what a delete comes to, what a write changes) are synchronous and
 //! work on data; the `async` functions around them read and write storage.
 
+mod apply;
 mod collection;
 mod create;
 mod delete;

@@ -3,10 +3,11 @@ use serde_json::Value;
 
 use crate::api::patch;
 use crate::api::status::ApiError;
+use crate::api::validate::FieldError;
 
 use super::super::context::RequestContext;
 use super::write::{self, Admit, Decision, Write};
-use super::{Answer, RequestBody, update};
+use super::{Answer, RequestBody, apply, update};
 
 /// The patch formats there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,12 @@ enum Format {
     Strategic,
 }
 
-const FORMATS: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const FORMATS: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    apply::MEDIA_TYPE,
+];
 
 /// A decoded patch.
 pub struct Patch {
@@ -28,9 +33,7 @@ pub struct Patch {
 impl Patch {
     /// Reads a patch from the request; 415 for a format that there is not.
     pub fn read(body: &RequestBody<'_>) -> Result<Self, ApiError> {
-        let content_type =
-            body.headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
-        let format = match content_type.split(';').next().unwrap_or_default().trim() {
+        let format = match media_type(body) {
             "application/json-patch+json" => Format::Json,
             "application/merge-patch+json" => Format::Merge,
             "application/strategic-merge-patch+json" => Format::Strategic,
@@ -56,14 +59,27 @@ impl Patch {
     }
 }
 
+/// The media type of a request's body.
+fn media_type<'a>(body: &RequestBody<'a>) -> &'a str {
+    let content_type = body.headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok());
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+}
+
 /// Changes an object, or what a subresource shows of it, by a patch. Without a `resourceVersion` in the patch, it is applied
 /// to whatever stands when it is written.
 pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     context.check_single()?;
+    if media_type(body) == apply::MEDIA_TYPE {
+        return apply::apply(context, body).await;
+    }
     let dry_run = context.params.dry_run()?;
+    if context.params.get("force").is_some() {
+        let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(ApiError::invalid("meta.k8s.io", context.options_kind(), "", vec![error]));
+    }
     let patch = Patch::read(body)?;
     let mut warnings = Vec::new();
-    let write = Write { key: context.key(), admit: Admit::Object, fresh: false, dry_run };
+    let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
         let (new, said) = context.complete(&patch.apply(context, old)?)?;

@@ -35,7 +35,7 @@ pub async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answe
     let mut reservations = context.engine.admission.mutate(&mut attributes).await?;
     context.engine.admission.validate(&attributes, &mut reservations).await?;
     let binding = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
-    let write = Write { key: context.key(), admit: Admit::Nothing, fresh: false, dry_run };
+    let write = Write { key: context.key(), admit: Admit::Nothing, tracks: false, fresh: false, dry_run };
     let written = write::write(context, write, |pod| {
         let pod = pod.ok_or_else(|| context.not_found())?;
         bound(pod, &binding, context.engine.clock.now())
@@ -130,7 +130,7 @@ pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
 /// The condition tells a Job's controller, among others, that the Pod did not fail by its own doing.
 async fn mark_disrupted(context: &RequestContext<'_>, dry_run: bool) -> Result<(), ApiError> {
     let now = context.engine.clock.now();
-    let write = Write { key: context.key(), admit: Admit::Nothing, fresh: false, dry_run };
+    let write = Write { key: context.key(), admit: Admit::Nothing, tracks: false, fresh: false, dry_run };
     let written = write::write(context, write, |pod| {
         let pod = pod.ok_or_else(|| context.not_found())?;
         Ok(Decision::Put(disrupted(pod, now)))
@@ -182,7 +182,7 @@ async fn spend_budget(context: &RequestContext<'_>, pod: &Value, dry_run: bool) 
     };
     let now = context.engine.clock.now();
     let budget = RequestContext { resource: &budgets, params: context.params.clone(), ..*context };
-    let write = Write { key, admit: Admit::Nothing, fresh: false, dry_run };
+    let write = Write { key, admit: Admit::Nothing, tracks: false, fresh: false, dry_run };
     let written = write::write(&budget, write, |budget| match budget {
         // It has gone meanwhile, and covers nothing any more.
         None => Err(context.not_found()),

@@ -47,7 +47,7 @@ async fn rescale(
 ) -> Answer {
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
-    let write = Write { key: context.key(), admit: Admit::Object, fresh: false, dry_run };
+    let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
         let new = scaled(old, &wanted(&scale_of(old))?)?;

@@ -13,7 +13,7 @@ pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Ans
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
     let (object, warnings) = context.decode(body)?;
-    let write = Write { key: context.key(), admit: Admit::Object, fresh: false, dry_run };
+    let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| match old {
         Some(old) => Ok(Decision::Put(successor(context, old, object.clone())?)),
         None if creates(context) => first(context, object.clone()).map(Decision::Put),
@@ -27,7 +27,7 @@ fn creates(context: &RequestContext<'_>) -> bool {
 }
 
 /// The object of an update that creates it.
-fn first(context: &RequestContext<'_>, mut object: Value) -> Result<Value, ApiError> {
+pub fn first(context: &RequestContext<'_>, mut object: Value) -> Result<Value, ApiError> {
     check_names(context, &mut object)?;
     if !object.uid().is_empty() || !matches!(object.resource_version(), "" | "0") {
         return Err(context.not_found());
@@ -41,8 +41,12 @@ fn first(context: &RequestContext<'_>, mut object: Value) -> Result<Value, ApiEr
 pub fn successor(context: &RequestContext<'_>, old: &Value, mut new: Value) -> Result<Value, ApiError> {
     check_names(context, &mut new)?;
     check_preconditions(context, old, &new)?;
+    let managers = new.meta_mut().remove("managedFields");
     carry_over(old, &mut new);
     projection::apply(context.resource, context.part(), &mut new, old);
+    if let Some(managers) = managers {
+        new.meta_mut().insert("managedFields".to_owned(), managers);
+    }
     Ok(new)
 }
 

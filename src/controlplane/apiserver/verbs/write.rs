@@ -1,9 +1,9 @@
 //! The one way in which objects are written.
 //!
 //! ```text
-//! read -> decide (pure) -> admit -> validate -> encode -> compare and swap -> settle reservations
-//!   ^                                                            |
-//!   '---------------- somebody else was first ------------------'
+//! read -> decide (pure) -> admit -> own fields -> validate -> encode -> compare and swap -> settle reservations
+//!   ^                                                                          |
+//!   '----------------------- somebody else was first -------------------------'
 //! ```
 
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub enum Admit {
 pub struct Write {
     pub key: String,
     pub admit: Admit,
+    /// Whether the fields that change become the writer's; else the decision says whose they are.
+    pub tracks: bool,
     /// Whether most likely nothing stands, so that reading first would be in vain.
     pub fresh: bool,
     pub dry_run: bool,
@@ -143,7 +145,11 @@ async fn admit(
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let mut attributes = context.attributes(operation, Some(object), old, write.dry_run);
     let mut reservations = admission.mutate(&mut attributes).await?;
-    let object = attributes.object.as_ref().ok_or_else(|| ApiError::internal("admission lost the object"))?;
+    let object = attributes.object.as_mut().ok_or_else(|| ApiError::internal("admission lost the object"))?;
+    if write.tracks {
+        context.track(old, object)?;
+    }
+    let object = &*object;
     let errors = context.validate(object, old);
     if !errors.is_empty() {
         return Err(context.invalid(object.name(), errors));

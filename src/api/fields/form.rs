@@ -1,0 +1,139 @@
+//! What apply knows of a value's type: whether it is taken as a whole, and what its parts are.
+
+use serde_json::{Map, Value};
+
+use super::set::field_edge;
+use crate::api::schema::{Field, Kind, ListType, Schema};
+
+/// Keys of list items that count as this where an item leaves them out.
+const KEY_DEFAULTS: [(&str, &str); 1] = [("protocol", "TCP")];
+
+#[derive(Clone, Copy)]
+pub enum Form<'s> {
+    /// A scalar, or taken as a whole.
+    Whole,
+    /// An object with declared fields.
+    Struct(&'s Schema),
+    /// A map from strings.
+    Map(&'s Kind),
+    /// A list of objects that are told apart by these keys.
+    Items(&'s Kind, &'s [&'static str]),
+    /// A list of values, each once.
+    Set,
+    /// Nothing is known: objects have parts, lists are taken as a whole.
+    Unknown,
+}
+
+impl<'s> Form<'s> {
+    pub fn of_object(schema: Option<&'s Schema>) -> Self {
+        schema.map_or(Self::Unknown, Self::Struct)
+    }
+
+    fn of_field(field: &'s Field) -> Self {
+        match (&field.kind, field.list_type) {
+            (_, ListType::Atomic) => Self::Whole,
+            (Kind::List(_), ListType::Set) => Self::Set,
+            (Kind::List(item), ListType::Map) => Self::Items(item, &field.keys),
+            (kind, _) => Self::of_kind(kind),
+        }
+    }
+
+    fn of_kind(kind: &'s Kind) -> Self {
+        match kind {
+            Kind::Object(_) => match kind.schema() {
+                Some(schema) if !schema.atomic => Self::Struct(schema),
+                _ => Self::Whole,
+            },
+            Kind::Map(item) => Self::Map(item),
+            _ => Self::Whole,
+        }
+    }
+
+    /// The form of an object's field or a map's value.
+    pub fn below(self, name: &str) -> Self {
+        match self {
+            Self::Struct(schema) => schema.field(name).map_or(Self::Unknown, Self::of_field),
+            Self::Map(item) => Self::of_kind(item),
+            Self::Items(item, _) => Self::of_kind(item),
+            Self::Unknown => Self::Unknown,
+            Self::Whole | Self::Set => Self::Whole,
+        }
+    }
+
+    /// Whether a field is there even if nothing says so: Go's structs that are no pointers, and what its encoder always writes.
+    pub fn always_there(self, name: &str) -> bool {
+        let Self::Struct(schema) = self else { return false };
+        let always =
+            |field: &Field| field.always || (!field.pointer && matches!(field.kind, Kind::Object(_)));
+        schema.field(name).is_some_and(always)
+    }
+
+    /// Whether the names below are declared fields, and no data.
+    pub fn is_struct(self) -> bool {
+        matches!(self, Self::Struct(_))
+    }
+
+    /// How a value of this form is taken apart.
+    pub fn parts<'v>(self, value: &'v Value) -> Parts<'v> {
+        match (self, value) {
+            (Self::Struct(_) | Self::Map(_) | Self::Unknown, Value::Object(map)) => Parts::Fields(map),
+            (Self::Items(_, keys), Value::Array(items)) => {
+                let edges: Option<Vec<_>> = items.iter().map(|item| item_edge(item, keys)).collect();
+                edges.map_or(Parts::None, |edges| Parts::Items(edges.into_iter().zip(items).collect()))
+            }
+            (Self::Set, Value::Array(items)) => {
+                Parts::Items(items.iter().map(|item| (value_edge(item), item)).collect())
+            }
+            _ => Parts::None,
+        }
+    }
+}
+
+/// A value's parts.
+pub enum Parts<'v> {
+    /// It has none: it is taken as a whole.
+    None,
+    Fields(&'v Map<String, Value>),
+    /// Items, each with the edge that tells it apart.
+    Items(Vec<(Box<str>, &'v Value)>),
+}
+
+impl<'v> Parts<'v> {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Fields(map) => map.is_empty(),
+            Self::Items(items) => items.is_empty(),
+        }
+    }
+
+    /// Each part with its edge, and its name where it has one.
+    pub fn each(&self) -> Vec<(Box<str>, &'v str, &'v Value)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Fields(map) => {
+                map.iter().map(|(name, value)| (field_edge(name), name.as_str(), value)).collect()
+            }
+            Self::Items(items) => items.iter().map(|(edge, value)| (edge.clone(), "", *value)).collect(),
+        }
+    }
+}
+
+/// The edge to a list item: its keys, sorted. `None` if it is not an object.
+pub fn item_edge(item: &Value, keys: &[&str]) -> Option<Box<str>> {
+    let item = item.as_object()?;
+    let mut said = Map::new();
+    for key in keys {
+        let default =
+            || KEY_DEFAULTS.iter().find(|(name, _)| name == key).map(|(_, value)| Value::from(*value));
+        if let Some(value) = item.get(*key).filter(|value| !value.is_null()).cloned().or_else(default) {
+            said.insert((*key).to_owned(), value);
+        }
+    }
+    Some(format!("k:{}", Value::Object(said)).into())
+}
+
+/// The edge to a member of a set.
+pub fn value_edge(value: &Value) -> Box<str> {
+    format!("v:{value}").into()
+}
