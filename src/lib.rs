@@ -20,3 +20,5 @@ pub mod pki;
 pub mod roles;
 pub mod rt;
 pub mod sys;
+
+pub use cluster::Cluster;

@@ -61,7 +61,7 @@ impl Exit {
 
     fn of_cluster(error: &ClusterError) -> Self {
         match error {
-            ClusterError::Spec(_) | ClusterError::ServerNode(_) => Self::Usage,
+            ClusterError::Spec(_) | ClusterError::ServerNode(_) | ClusterError::BadFile { .. } => Self::Usage,
             ClusterError::Exists(_)
             | ClusterError::BeingMade(_)
             | ClusterError::NetworkTaken(_)
@@ -70,6 +70,7 @@ impl Exit {
             ClusterError::NoSuchCluster(_)
             | ClusterError::NoSuchNode { .. }
             | ClusterError::NoServer(_)
+            | ClusterError::NoContext(_)
             | ClusterError::NoSuchImage(_)
             | ClusterError::Image(ImageError::Missing(_)) => Self::NotFound,
             ClusterError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -1,12 +1,14 @@
 //! `minik image`: images on the nodes of a cluster.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::cluster::name;
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use crate::cluster::images::{self, NodeImage};
-use crate::cluster::{ClusterError, ClusterName, Docker};
+use crate::cluster::{ClusterError, ClusterName, Docker, node_image};
 use crate::rt::Stop;
 
 #[derive(Subcommand)]
@@ -23,6 +25,25 @@ pub(super) enum Command {
     Remove(NamesArgs),
     /// Remove the images that no container uses.
     Prune(PruneArgs),
+    /// The image that nodes are made from.
+    #[command(subcommand)]
+    Node(NodeCommand),
+}
+
+#[derive(Subcommand)]
+pub(super) enum NodeCommand {
+    /// Make it, if it is not there.
+    Build,
+    /// Write it to a file, for another machine or a cache.
+    Save {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Take it from a file.
+    Load {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -77,6 +98,17 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
                 [] => "Nothing to remove.\n".to_owned(),
                 removed => lines(removed, "is removed"),
             })
+        }
+        Command::Node(command) => {
+            let progress = reporter(output.quiet);
+            let said = match command {
+                NodeCommand::Build => node_image::build(&docker, progress.as_ref(), stop).await?,
+                NodeCommand::Save { file } => {
+                    node_image::save(&docker, &file, progress.as_ref(), stop).await?
+                }
+                NodeCommand::Load { file } => node_image::load(&docker, &file).await?,
+            };
+            output.result(Format::Text, &said, || format!("{said}\n"))
         }
         Command::Prune(args) => {
             let pruned = images::prune(&docker, &args.cluster, args.all).await?;

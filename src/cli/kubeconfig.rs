@@ -1,9 +1,13 @@
+//! `minik kubeconfig`: the entries by which clients find clusters.
+
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::cluster::{env, name};
 use super::output::{Format, Output, print};
-use crate::cluster::{ClusterError, ClusterName, Docker, access_of};
+use crate::cluster::{ClusterError, ClusterName, Docker, access_of, labels};
 use crate::config::kubeconfig;
 
 #[derive(Subcommand)]
@@ -12,6 +16,11 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Put a cluster into the kubeconfig that kubectl uses.
     Merge(MergeArgs),
+    /// Make a cluster's context the current one.
+    Switch(NameArgs),
+    /// Take a cluster out of the kubeconfig; the context before becomes current again.
+    #[command(visible_alias = "rm")]
+    Remove(NameArgs),
 }
 
 #[derive(Args)]
@@ -22,10 +31,26 @@ pub(super) struct GetArgs {
 }
 
 #[derive(Args)]
+pub(super) struct NameArgs {
+    /// The cluster's name.
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    name: ClusterName,
+    /// The file to change, instead of those kubectl uses.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Args)]
 pub(super) struct MergeArgs {
     /// The cluster's name.
     #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
     name: ClusterName,
+    /// The file to change, instead of those kubectl uses.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Do not make it the current context.
     #[arg(long)]
     no_switch: bool,
@@ -34,20 +59,46 @@ pub(super) struct MergeArgs {
     output: Format,
 }
 
+/// The files that are changed. Fails where there is no place for one.
+fn files(chosen: Option<PathBuf>) -> Result<Vec<PathBuf>, ClusterError> {
+    match chosen {
+        Some(file) => Ok(vec![file]),
+        None => Ok(kubeconfig::files(env)?),
+    }
+}
+
 pub(super) async fn run(command: Command, output: &Output) -> anyhow::Result<()> {
-    let docker = Docker::connect().await.map_err(ClusterError::from)?;
     match command {
         Command::Get(args) => {
+            let docker = Docker::connect().await.map_err(ClusterError::from)?;
             let access = access_of(&docker, args.name.as_str()).await?;
             print(&kubeconfig::standalone(&access.entry()).map_err(ClusterError::from)?)
         }
         Command::Merge(args) => {
-            let access = access_of(&docker, args.name.as_str()).await?;
-            let files = kubeconfig::files(env).map_err(ClusterError::from)?;
-            let entry = access.entry();
-            let path = kubeconfig::merge(&files, &entry, !args.no_switch).map_err(ClusterError::from)?;
+            let docker = Docker::connect().await.map_err(ClusterError::from)?;
+            let entry = access_of(&docker, args.name.as_str()).await?.entry();
+            let path = kubeconfig::merge(&files(args.kubeconfig)?, &entry, !args.no_switch)
+                .map_err(ClusterError::from)?;
             output.result(args.output, &json!({"kubeconfig": path, "context": entry.name}), || {
                 format!("Context {:?} is in {}.\n", entry.name, path.display())
+            })
+        }
+        // Neither needs Docker: the entries are in the file.
+        Command::Switch(args) => {
+            let context = labels::context(args.name.as_str());
+            let path = kubeconfig::switch(&files(args.kubeconfig)?, &context).map_err(ClusterError::from)?;
+            let Some(path) = path else { return Err(ClusterError::NoContext(args.name.to_string()).into()) };
+            output.result(args.output, &json!({"kubeconfig": path, "context": context}), || {
+                format!("Context {context:?} is the current one.\n")
+            })
+        }
+        Command::Remove(args) => {
+            let context = labels::context(args.name.as_str());
+            let removed =
+                kubeconfig::remove(&files(args.kubeconfig)?, &context).map_err(ClusterError::from)?;
+            output.result(args.output, &json!({"context": context, "removed": removed}), || match removed {
+                true => format!("Context {context:?} is removed.\n"),
+                false => "Nothing to remove.\n".to_owned(),
             })
         }
     }

@@ -2,14 +2,18 @@
 
 mod cluster;
 mod completion;
+mod config;
+mod doctor;
 mod exit;
 mod image;
 mod inspect;
 mod kubeconfig;
+mod logs;
 mod node;
 mod node_images;
 mod output;
 mod progress;
+mod run;
 mod version;
 
 use std::process::ExitCode;
@@ -49,6 +53,16 @@ enum Command {
     Version(version::Args),
     /// A completion script for a shell.
     Completion(completion::Args),
+    /// Run one command with a cluster of its own, which is removed afterwards.
+    Run(run::RunArgs),
+    /// The configuration file of a cluster.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Look for what keeps clusters from working on this machine, and say what mends it.
+    Doctor(doctor::Args),
+    /// What a cluster wrote.
+    #[command(subcommand)]
+    Logs(logs::Command),
     /// Single nodes of a cluster.
     #[command(subcommand)]
     Node(node::Command),
@@ -81,7 +95,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(dispatch(cli));
     runtime.shutdown_background();
     match result {
-        Ok(()) => Exit::Ok.into(),
+        Ok(code) => code.into(),
         Err(error) => {
             output::print_error(&error);
             Exit::of(&error).into()
@@ -89,21 +103,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+/// Answers the exit code.
+async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     // The TLS library is compiled without a default; a second call would only find it set.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tasks = Tasks::new();
     let stop = stop_on_signals(&tasks)?;
     let output = Output { quiet: cli.quiet };
-    match cli.command {
+    let done = match cli.command {
         Command::Cluster(command) => cluster::run(command, &output, &stop).await,
         Command::Kubeconfig(command) => kubeconfig::run(command, &output).await,
         Command::Inspect(command) => inspect::run(command, &output).await,
         Command::Image(command) => image::run(command, &output, &stop).await,
+        Command::Run(args) => return run::run(args, &output, &stop).await,
+        Command::Config(command) => config::run(&command, &output),
+        Command::Doctor(args) => return doctor::run(&args, &output).await,
+        Command::Logs(command) => logs::run(command, &output).await,
         Command::Version(args) => version::run(&args, &output).await,
         Command::Completion(args) => completion::run(&args),
         Command::Node(command) => node::run(command, &output, &stop).await,
-    }
+    };
+    done.map(|()| Exit::Ok.code())
 }
 
 /// A token that the first Ctrl-C or SIGTERM cancels; the second one ends the program at once.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use futures::future::join_all;
 
-use super::docker::{Docker, DockerError};
+use super::docker::{Container, Docker, DockerError};
 use super::{ClusterError, labels};
 use crate::config::kubeconfig;
+use crate::rt::{Clock, SystemClock};
 
 /// Removes a cluster, whole or half made: containers, network, volumes and kubeconfig entries. Answers whether there
 /// was anything; what is gone already is no error.
@@ -21,6 +22,19 @@ pub async fn delete(
         None => false,
     };
     Ok(found || entry)
+}
+
+/// Clusters whose time is over: those of `minik run` and of tests that were killed.
+pub async fn expired(docker: &Docker) -> Result<Vec<String>, ClusterError> {
+    let now = SystemClock.now().as_second();
+    let over = |container: &Container| {
+        let label = container.labels.get(labels::EXPIRES)?;
+        (label.parse::<i64>().ok()? < now).then(|| container.cluster().to_owned())
+    };
+    let mut names: Vec<String> = docker.containers(None).await?.iter().filter_map(over).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// Removes what Docker has of a cluster. A stopped container has left its network, so networks go while containers are

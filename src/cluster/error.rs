@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::docker::DockerError;
+use super::file::FileError;
 use super::images::ArchiveError;
 use super::node_image::ImageError;
 use super::spec::SpecError;
@@ -37,6 +38,8 @@ pub enum ClusterError {
     ContainerTaken(String),
     #[error("host port {0} is taken by another program")]
     PortTaken(u16),
+    #[error("cluster {0:?} is in no kubeconfig")]
+    NoContext(String),
     #[error("cluster {0:?} has no running node")]
     NotRunning(String),
     #[error("every private address range is taken by a network of Docker or a route of this machine")]
@@ -64,6 +67,8 @@ pub enum ClusterError {
     Interrupted,
     #[error("cannot read {path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{}: {why}", path.display())]
+    BadFile { path: PathBuf, why: FileError },
     #[error("no image named {0:?} in Docker")]
     NoSuchImage(String),
     #[error("{archive}: {why}")]
@@ -114,6 +119,7 @@ impl ClusterError {
             Self::Exists(name) => format!("choose another name, or remove it: minik cluster delete {name}"),
             Self::NetworkTaken(name) => format!("remove it: docker network rm {name}"),
             Self::NoSuchCluster(_) => "see what there is: minik cluster list".to_owned(),
+            Self::NoContext(name) => format!("put it in: minik kubeconfig merge {name}"),
             Self::NotRunning(name) => format!("start it: minik cluster start {name}"),
             Self::NoServer(name) | Self::NoRecord(name) | Self::BadRecord { cluster: name, .. } => {
                 format!("remove it and make it anew: minik cluster delete {name}")
@@ -128,6 +134,9 @@ impl ClusterError {
                 format!("see who has it: ss -ltnp 'sport = :{port}'; or choose another port")
             }
             Self::Unfit { hint, .. } => hint.clone(),
+            Self::BadFile { .. } => {
+                "see what is possible: minik config schema; or begin with: minik config init".to_owned()
+            }
             Self::NoFreeSubnet => "remove networks nobody uses: docker network prune".to_owned(),
             Self::NoSuchImage(name) => {
                 format!("see what there is: docker images; build or pull {name} first")

@@ -12,7 +12,9 @@
 //! No state is kept outside Docker: labels say what belongs to a cluster ([`labels`]), the record on the server's volume
 //! says what it should be. `docker/` alone names the client library.
 
+mod apply;
 mod binary;
+mod builder;
 mod change;
 mod create;
 mod delete;
@@ -20,6 +22,7 @@ pub mod diff;
 pub mod docker;
 mod error;
 mod execute;
+pub mod file;
 mod identity;
 pub mod images;
 mod inspect;
@@ -27,7 +30,7 @@ pub mod labels;
 mod lifecycle;
 mod list;
 mod lock;
-mod node_image;
+pub mod node_image;
 mod observe;
 pub mod plan;
 mod ports;
@@ -39,18 +42,21 @@ mod spec;
 mod subnet;
 mod wait;
 
+pub use apply::follow;
+pub use builder::{Builder, Cluster, unique_name};
 pub use change::{ChangeOptions, Changed, change};
 pub use create::{CreateOptions, Created, create};
-pub use delete::delete;
-pub use docker::{Docker, DockerError};
+pub use delete::{delete, expired};
+pub use docker::{Docker, DockerError, EngineInfo};
 pub use error::ClusterError;
 pub use identity::{Access, access_of};
 pub use inspect::{Inspected, inspect};
 pub use lifecycle::{find_node, node_number, start, start_node, stop, stop_node};
 pub use list::{ClusterSummary, NodeSummary, find, list};
 pub use node_image::ImageError;
+pub use observe::subnet_free;
 pub use ports::{PortMapping, Protocol, Target, node_numbers};
-pub use progress::{Phases, Progress};
+pub use progress::{Phases, Progress, Silent};
 pub use record::{ClusterRecord, Drawn};
 pub use size::{Cpus, Memory};
 pub use spec::{ClusterName, ClusterSpec, HostMount, NodeSpec, SpecError, node_label, taint};

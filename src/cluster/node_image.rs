@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use futures::StreamExt;
 
+use super::ClusterError;
 use super::binary;
 use super::docker::{BuildRequest, Docker, DockerError};
 use super::labels::{self, Labels, THIS_VERSION};
-use super::progress::Phases;
+use super::progress::{Phases, Progress};
 use super::proxy_env::ProxyEnv;
 use crate::rt::{Clock, Stop, SystemClock};
 use crate::sys::{Pipe, find_program};
@@ -65,6 +67,50 @@ pub async fn ensure(
             Err(ImageError::Interrupted)
         }
     }
+}
+
+/// Makes the node image of this program, if it is not there; answers its name.
+pub async fn build(docker: &Docker, progress: &dyn Progress, stop: &Stop) -> Result<String, ClusterError> {
+    let phases = Phases::new(progress);
+    Ok(phases.run("node image", ensure(docker, None, &phases, stop)).await?)
+}
+
+/// Writes the node image, and the layer it stands on by its own name, to a file; answers the image's name. The file is
+/// there when it is whole.
+pub async fn save(
+    docker: &Docker,
+    file: &Path,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<String, ClusterError> {
+    use tokio::io::AsyncWriteExt;
+
+    let image = build(docker, progress, stop).await?;
+    let failed = |source| ClusterError::File { path: file.to_owned(), source };
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = tempfile::Builder::new().prefix(".minik-").tempfile_in(dir).map_err(failed)?;
+    let mut out = tokio::fs::File::from_std(beside.reopen().map_err(failed)?);
+    let base = base_tag();
+    let names: Vec<&str> = match docker.image_exists(&base).await? {
+        true => vec![&image, &base],
+        false => vec![&image],
+    };
+    let mut archive = std::pin::pin!(docker.export_images(&names));
+    while let Some(part) = stop.run_until_cancelled(archive.next()).await.ok_or(ClusterError::Interrupted)? {
+        out.write_all(&part?).await.map_err(failed)?;
+    }
+    out.flush().await.map_err(failed)?;
+    beside.persist(file).map_err(|error| failed(error.error))?;
+    Ok(image.clone())
+}
+
+/// Takes a node image from a file that [`save`] wrote; answers what the engine said of it. Fails when the file cannot be
+/// read or is no archive of images.
+pub async fn load(docker: &Docker, file: &Path) -> Result<String, ClusterError> {
+    let failed = |source| ClusterError::File { path: file.to_owned(), source };
+    let input = tokio::fs::File::open(file).await.map_err(failed)?;
+    let said = docker.import_images(tokio_util::io::ReaderStream::new(input)).await?;
+    Ok(said.join("\n"))
 }
 
 /// Removes containers in which a node image was being made, if they are at least so many seconds old: this process's own,

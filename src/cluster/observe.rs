@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use super::ClusterError;
 use super::diff::Observed;
-use super::docker::{Docker, EngineInfo};
+use super::docker::{Docker, DockerError, EngineInfo};
 use super::labels;
 use super::plan::{bounding_set, capabilities};
 use super::proxy_env::ProxyEnv;
@@ -48,12 +48,11 @@ pub(super) async fn draw(
     spec: &ClusterSpec,
     with: &Draw<'_>,
 ) -> Result<Drawn, ClusterError> {
-    let ((mut taken, mtu), engine) = futures::try_join!(docker.networks_in_use(), docker.info())?;
+    let ((networks, mtu), engine) = futures::try_join!(docker.networks_in_use(), docker.info())?;
     refuse_unfit(&engine)?;
     let (bind, host) = docker.publish_at();
     let proc = |path: &str| std::fs::read_to_string(path).ok().filter(|_| docker.is_local());
-    taken.extend(proc("/proc/net/route").iter().flat_map(|text| host_routes(text)));
-    let subnet = Subnet::choose(&taken, with.attempt).ok_or(ClusterError::NoFreeSubnet)?;
+    let subnet = Subnet::choose(&taken(docker, networks), with.attempt).ok_or(ClusterError::NoFreeSubnet)?;
     // A rootless engine's containers have the capabilities of their user namespace, whatever ours are.
     let bounding =
         proc("/proc/self/status").filter(|_| !engine.rootless).and_then(|text| bounding_set(&text));
@@ -82,6 +81,19 @@ pub(super) async fn draw(
         selinux: engine.selinux,
         host_users: engine.userns_remap,
     })
+}
+
+/// Whether there is a free range of addresses for another cluster.
+pub async fn subnet_free(docker: &Docker) -> Result<bool, DockerError> {
+    let taken = taken(docker, docker.networks_in_use().await?.0);
+    Ok(Subnet::choose(&taken, 0).is_some())
+}
+
+/// The ranges that Docker's networks use, and those this machine has routes to.
+fn taken(docker: &Docker, mut networks: Vec<ipnet::Ipv4Net>) -> Vec<ipnet::Ipv4Net> {
+    let routes = std::fs::read_to_string("/proc/net/route").ok().filter(|_| docker.is_local());
+    networks.extend(routes.iter().flat_map(|text| host_routes(text)));
+    networks
 }
 
 /// An engine on which no node can run is refused before anything is made.

@@ -55,3 +55,14 @@ impl<'a> Phases<'a> {
         self.times.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+/// Tells nobody.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn done(&self, _: &str, _: Duration) {}
+    fn failed(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}

@@ -3,6 +3,7 @@
 pub mod cgroups;
 pub mod conntrack;
 pub mod exec;
+pub mod foreground;
 pub mod identity;
 pub mod init;
 pub mod inotify;

@@ -1,16 +1,18 @@
 //! `minik cluster start|stop|restart|inspect|edit`: what is done to a cluster that is there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
 use super::{duration, env, name};
+use crate::cli::config::read;
 use crate::cli::output::{Format, Output, print};
 use crate::cli::progress::reporter;
 use crate::cluster::{
-    ChangeOptions, Changed, ClusterError, ClusterName, ClusterSpec, Cpus, Docker, Memory, PortMapping,
-    SpecError, change, inspect, node_numbers, start, stop,
+    ChangeOptions, Changed, ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Docker, Memory,
+    PortMapping, SpecError, change, create, find, follow, images, inspect, labels, node_numbers, start, stop,
 };
 use crate::config::kubeconfig;
 use crate::rt::Stop;
@@ -77,6 +79,65 @@ pub(in crate::cli) struct EditArgs {
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+#[derive(Args)]
+pub(in crate::cli) struct ApplyArgs {
+    /// The configuration file; - for standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long nodes may take to become Ready, for example 90s or 5m.
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
+    timeout: Duration,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Makes the cluster if it is not there, else changes it.
+pub(in crate::cli) async fn run_apply(args: ApplyArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let wanted = read(&args.file, ClusterName::DEFAULT)?;
+    let name = wanted.spec.name.clone();
+    let docker = docker().await?;
+    let progress = reporter(output.quiet);
+    let files = kubeconfig::files(env).ok();
+    let changed = match find(&docker, name.as_str()).await {
+        Ok(_) => {
+            let options = ChangeOptions {
+                timeout: args.timeout,
+                dry_run: args.dry_run,
+                kubeconfig: files,
+                ..ChangeOptions::default()
+            };
+            let edit = |spec: &mut ClusterSpec| follow(spec, &wanted);
+            change(&docker, &name, &options, progress.as_ref(), stop, edit).await?
+        }
+        Err(ClusterError::NoSuchCluster(_)) => {
+            let nodes =
+                wanted.spec.nodes.iter().map(|node| format!("create {}", labels::node(&name, node.number)));
+            let steps = nodes
+                .chain(wanted.spec.ports.iter().map(|port| format!("create host port {port}")))
+                .collect();
+            if !args.dry_run {
+                let options = CreateOptions {
+                    timeout: args.timeout,
+                    kubeconfig: files,
+                    ..CreateOptions::new(wanted.spec.clone())
+                };
+                create(&docker, &options, progress.as_ref(), stop).await?;
+            }
+            Changed { cluster: name.to_string(), steps }
+        }
+        Err(other) => return Err(other.into()),
+    };
+    if !args.dry_run && !wanted.images.is_empty() {
+        let sources: Vec<_> = wanted.images.iter().map(|text| images::source(text)).collect();
+        images::load(&docker, name.as_str(), &sources, progress.as_ref(), stop).await?;
+    }
+    output.result(args.output, &changed, || changed_text(&changed, args.dry_run))
 }
 
 /// `PORT[/PROTOCOL]`.

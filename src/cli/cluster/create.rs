@@ -1,17 +1,19 @@
 //! `minik cluster create`.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
 
 use super::{duration, env, name};
+use crate::cli::config::read;
 use crate::cli::output::{Format, Output};
 use crate::cli::progress::{human, reporter};
 use crate::cluster::{
     ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Created, Docker, Memory, NodeSpec,
-    PortMapping, SpecError, create, labels, node_label, node_numbers, taint,
+    PortMapping, SpecError, create, images, labels, node_label, node_numbers, taint,
 };
 use crate::config::kubeconfig;
 use crate::rt::Stop;
@@ -19,11 +21,14 @@ use crate::rt::Stop;
 #[derive(Args)]
 pub(in crate::cli) struct CreateArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
-    name: ClusterName,
+    #[arg(value_parser = name)]
+    name: Option<ClusterName>,
     /// How many nodes; the first runs the control plane.
-    #[arg(short, long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
-    nodes: i64,
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    nodes: Option<i64>,
+    /// Begin with a configuration file (- for standard input); what is said here goes before it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Make the nodes from this image instead of the one minik builds.
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
@@ -73,7 +78,12 @@ pub(in crate::cli) struct CreateArgs {
 
 pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let start = Instant::now();
-    let spec = specification(&args).map_err(ClusterError::from)?;
+    let file = match &args.config {
+        Some(path) => Some(read(path, args.name.as_ref().map_or(ClusterName::DEFAULT, ClusterName::as_str))?),
+        None => None,
+    };
+    let (from_file, to_load) = file.map(|file| (file.spec, file.images)).unzip();
+    let spec = specification(&args, from_file).map_err(ClusterError::from)?;
     let files = match args.no_kubeconfig {
         true => None,
         false => Some(kubeconfig::files(env).map_err(ClusterError::from)?),
@@ -89,6 +99,10 @@ pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) 
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let progress = reporter(output.quiet);
     let created = create(&docker, &options, progress.as_ref(), stop).await?;
+    if let Some(names) = to_load.filter(|names: &Vec<String>| !names.is_empty()) {
+        let sources: Vec<_> = names.iter().map(|text| images::source(text)).collect();
+        images::load(&docker, options.spec.name.as_str(), &sources, progress.as_ref(), stop).await?;
+    }
     output.result(args.output, &created_data(&options.spec, &created, start.elapsed()), || {
         created_text(&options, &created, start.elapsed())
     })
@@ -133,18 +147,41 @@ fn created_text(options: &CreateOptions, created: &Created, took: Duration) -> S
     text
 }
 
-/// The specification that the arguments say. Fails with the first that is wrong.
-fn specification(args: &CreateArgs) -> Result<ClusterSpec, SpecError> {
-    let nodes = u32::try_from(args.nodes.max(0)).unwrap_or(u32::MAX);
-    let mut spec = ClusterSpec::new(args.name.clone(), nodes)?;
-    spec.image = args.image.clone();
-    spec.ports = args.ports.clone();
+/// The specification that the file and the arguments say. Fails with the first that is wrong.
+fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<ClusterSpec, SpecError> {
+    let given = args.name.clone();
+    let count = args.nodes.map(|nodes| u32::try_from(nodes.max(0)).unwrap_or(u32::MAX));
+    let mut spec = match (file, count) {
+        (None, count) => ClusterSpec::new(
+            given.clone().map_or_else(|| ClusterName::DEFAULT.parse(), Ok)?,
+            count.unwrap_or(1),
+        )?,
+        (Some(spec), None) => spec,
+        (Some(mut spec), Some(count)) => {
+            // The file's agents first, then more like the last one.
+            let fresh = ClusterSpec::new(spec.name.clone(), count)?;
+            let like = spec.nodes.last().filter(|node| node.number > 0).cloned().unwrap_or_default();
+            let old = std::mem::take(&mut spec.nodes);
+            let settings =
+                |number: u32| old.iter().find(|node| node.number == number).unwrap_or(&like).clone();
+            spec.nodes =
+                fresh.nodes.iter().map(|n| NodeSpec { number: n.number, ..settings(n.number) }).collect();
+            spec
+        }
+    };
+    if let Some(name) = given {
+        spec.name = name;
+    }
+    if args.image.is_some() {
+        spec.image = args.image.clone();
+    }
+    spec.ports.extend(args.ports.iter().cloned());
     if let Some((address, port)) = args.api_port {
         (spec.api_address, spec.api_port) = (address, Some(port));
     }
     for node in &mut spec.nodes {
-        node.memory = args.node_memory;
-        node.cpus = args.node_cpus;
+        node.memory = args.node_memory.or(node.memory);
+        node.cpus = args.node_cpus.or(node.cpus);
     }
     filtered(&args.volumes, &mut spec, |node, text| Ok(node.mounts.push(text.parse()?)))?;
     filtered(&args.env, &mut spec, |node, text| match text.split_once('=') {
@@ -216,7 +253,7 @@ mod tests {
     fn spec(arguments: &[&str]) -> Result<ClusterSpec, String> {
         let words = ["create", "t", "--nodes", "3"].iter().chain(arguments);
         let call = Call::try_parse_from(words).map_err(|error| error.to_string())?;
-        specification(&call.args).map_err(|error| error.to_string())
+        specification(&call.args, None).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -240,6 +277,22 @@ mod tests {
         assert!(server.labels.contains_key("zone") && !first.labels.contains_key("zone"));
         assert_eq!((server.mounts.len(), first.mounts.len(), second.mounts.len()), (0, 1, 1));
         assert_eq!(second.taints, ["only=me:NoSchedule"]);
+    }
+
+    #[test]
+    fn arguments_go_before_the_file() {
+        let mut file = ClusterSpec::new("file".parse().expect("good name"), 2).expect("good");
+        file.nodes[1].memory = "1Gi".parse().ok();
+        file.ports = vec!["80:80".parse().expect("good")];
+        let read = |words: &[&str]| {
+            let call = Call::try_parse_from(["create"].iter().chain(words)).expect("a call");
+            specification(&call.args, Some(file.clone())).expect("good")
+        };
+        assert_eq!(read(&[]), file);
+        let more = read(&["mine", "--nodes", "3", "--node-cpus", "2", "--port", "81:81"]);
+        assert_eq!((more.name.as_str(), more.nodes.len(), more.ports.len()), ("mine", 3, 2));
+        assert!(more.nodes[0].memory.is_none() && more.nodes[2].memory == "1Gi".parse().ok());
+        assert!(more.nodes.iter().all(|node| node.cpus == "2".parse().ok()));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) enum Command {
     Inspect(change::InspectArgs),
     /// Change a cluster while it runs: host ports and sizes of nodes.
     Edit(change::EditArgs),
+    /// Make a cluster follow a configuration file, or make it.
+    Apply(change::ApplyArgs),
 }
 
 #[derive(Args)]
@@ -45,6 +47,9 @@ pub(super) struct DeleteArgs {
     /// Remove every cluster.
     #[arg(short, long)]
     all: bool,
+    /// Wait until standard input ends: for who may not live to do it.
+    #[arg(long, hide = true)]
+    after_input_ends: bool,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -87,6 +92,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Restart(args) => change::run_restart(args, output, stop).await,
         Command::Inspect(args) => change::run_inspect(&args, output).await,
         Command::Edit(args) => change::run_edit(args, output, stop).await,
+        Command::Apply(args) => change::run_apply(args, output, stop).await,
     }
 }
 
@@ -96,6 +102,10 @@ struct Deleted {
 }
 
 async fn run_delete(args: DeleteArgs, output: &Output) -> anyhow::Result<()> {
+    if args.after_input_ends {
+        // What went wrong with the input ends it as well.
+        let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
+    }
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let names: Vec<String> = if args.all {
         list(&docker).await?.into_iter().map(|cluster| cluster.name).collect()

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters::{
     BuildImageOptions, CommitContainerOptions, CreateContainerOptions, CreateImageOptions,
-    ListContainersOptions, ListImagesOptions, RemoveImageOptions,
+    ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveImageOptions,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -202,6 +202,24 @@ impl Docker {
     pub async fn remove_image(&self, name: &str) -> Result<(), DockerError> {
         let answer = self.api.remove_image(name, None::<RemoveImageOptions>, None).await;
         gone_is_fine(answer.map(|_| ()))
+    }
+
+    /// Takes images from an archive in the form of `docker save`; answers what the engine said.
+    pub async fn import_images(
+        &self,
+        archive: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Vec<String>, DockerError> {
+        let options = ImportImageOptions { quiet: true, ..Default::default() };
+        let mut answer = self.api.import_image(options, bollard::body_try_stream(archive), None);
+        let mut said = Vec::new();
+        while let Some(info) = answer.next().await {
+            let info = info?;
+            if let Some(detail) = info.error_detail {
+                return Err(DockerError::Stream(detail.message.unwrap_or_default()));
+            }
+            said.extend(info.stream.map(|line| line.trim().to_owned()));
+        }
+        Ok(said)
     }
 
     /// Images as one archive, in the form of `docker save`.

@@ -1,0 +1,71 @@
+//! Makes a cluster that is there follow a file.
+
+use super::ClusterError;
+use super::file::ClusterFile;
+use super::spec::{ClusterSpec, NodeSpec, SpecError};
+
+/// Takes over what a file says into a specification that is in use: nodes, their settings and the host ports. Nodes keep
+/// their numbers; the ones too many are those with the highest. Fails when the file asks for what cannot be changed.
+pub fn follow(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), ClusterError> {
+    let wanted = &file.spec;
+    let fixed = |what: &str| {
+        ClusterError::Spec(SpecError::Node(format!("{what} of a cluster cannot be changed: make it anew")))
+    };
+    if wanted.image.is_some() && wanted.image != spec.image {
+        return Err(fixed("the image"));
+    }
+    if wanted.api_port.is_some() && wanted.api_port != spec.api_port {
+        return Err(fixed("the API's port"));
+    }
+    if wanted.api_address.is_some() && wanted.api_address != spec.api_address {
+        return Err(fixed("the API's address"));
+    }
+    // Agents that were deleted left gaps: what the file says of the n-th agent is for the n-th there is.
+    let mut numbers: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();
+    numbers.truncate(wanted.nodes.len());
+    let more = u32::try_from(wanted.nodes.len() - numbers.len()).unwrap_or(u32::MAX);
+    let mut kept = spec.clone();
+    kept.nodes.retain(|node| numbers.contains(&node.number));
+    numbers.extend(kept.free_numbers(more)?);
+    spec.nodes = numbers
+        .iter()
+        .zip(&wanted.nodes)
+        .map(|(number, node)| NodeSpec { number: *number, ..node.clone() })
+        .collect();
+    spec.nodes.sort_by_key(|node| node.number);
+    spec.ports = wanted.ports.clone();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::parse;
+    use super::*;
+
+    fn file(body: &str) -> ClusterFile {
+        parse(&format!("apiVersion: minik.dev/v1alpha1\nkind: Cluster\n{body}"), "t", |_| None).expect("good")
+    }
+
+    fn after(nodes: u32, without: &[u32], body: &str) -> Result<Vec<u32>, String> {
+        let mut spec = ClusterSpec::new("t".parse().expect("good name"), nodes).expect("good");
+        spec.nodes.retain(|node| !without.contains(&node.number));
+        follow(&mut spec, &file(body)).map_err(|error| error.to_string())?;
+        spec.validate().expect("valid");
+        Ok(spec.nodes.iter().map(|node| node.number).collect())
+    }
+
+    #[test]
+    fn nodes_come_and_go_and_keep_their_numbers() {
+        assert_eq!(after(1, &[], "agents: {count: 2}"), Ok(vec![0, 1, 2]));
+        assert_eq!(after(3, &[], "agents: {count: 1}"), Ok(vec![0, 1]));
+        assert_eq!(after(4, &[1], "agents: {count: 2}"), Ok(vec![0, 2, 3]));
+        assert_eq!(after(4, &[1], "agents: {count: 3}"), Ok(vec![0, 1, 2, 3]));
+        assert_eq!(after(3, &[], ""), Ok(vec![0]));
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_refused() {
+        assert!(after(1, &[], "apiPort: 7000").expect_err("refused").contains("make it anew"));
+        assert!(after(1, &[], "image: other").expect_err("refused").contains("the image"));
+    }
+}
