@@ -1,78 +1,97 @@
-//! OpenAPI v3, one document per group and version: what `kubectl explain` shows and what `kubectl apply` asks
-//! before it sends `fieldValidation` or `dryRun`.
+//! OpenAPI: version 3, one document per group and version, which `kubectl explain` shows and `kubectl apply` asks before it
+//! sends `fieldValidation` or `dryRun`; and version 2, one document of everything, for older clients.
 //!
-//! Everything comes from the resource table and the schema table; descriptions are not in there, so documents are
-//! small and say names, types and list keys. Documents are made when they are asked for and kept by nobody.
+//! Everything comes from the rows and their types; descriptions of built-in types are not in there, so documents are small
+//! and say names, types and list keys. Who asks keeps what is made here.
 
+mod gnostic;
 mod paths;
 mod types;
+mod v2;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::resources::{Resource, table};
+use super::meta::Gvk;
+use super::resources::{Resource, Table};
 use super::schema;
+
+pub use gnostic::encode as encode_v2;
+pub use v2::document as document_v2;
 
 /// Where a group and version lie below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
 fn place(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The index: every document's place, and its URL with `hash`, under which it may be cached for good. The documents
-/// follow from the program alone, so one hash, of the program, serves all.
-pub fn index(hash: &str) -> Value {
-    let places: BTreeSet<String> = table().iter().map(|row| place(&row.group, &row.version)).collect();
-    let paths: Map<String, Value> = places
-        .into_iter()
-        .map(|place| {
-            let url = format!("/openapi/v3/{place}?hash={hash}");
-            (place, json!({"serverRelativeURL": url}))
-        })
-        .collect();
-    json!({"paths": paths})
+/// Every place that has a document, with the text that its content follows from: what changes the document changes the text.
+pub fn places(table: &Table) -> BTreeMap<String, String> {
+    let mut places = BTreeMap::<String, String>::new();
+    for row in table.iter() {
+        let text = places.entry(place(&row.group, &row.version)).or_default();
+        if let Some(published) = &row.published {
+            let subresources: Vec<&str> = row.subresources.iter().map(|sub| sub.name()).collect();
+            let names = [&row.plural, &row.kind, &row.list_kind].map(|name| name.as_ref());
+            text.push_str(&json!([names, row.verbs, row.namespaced, subresources, **published]).to_string());
+        }
+    }
+    places
 }
 
-/// The document at a place of the index; `None` if there is no such group and version.
-pub fn document(at: &str) -> Option<Value> {
-    let rows: Vec<_> = table().iter().filter(|row| place(&row.group, &row.version) == at).collect();
+/// The document at a place; `None` if there is no such group and version.
+pub fn document(table: &Table, at: &str) -> Option<Value> {
+    let rows: Vec<_> = table.iter().filter(|row| place(&row.group, &row.version) == at).collect();
     if rows.is_empty() {
         return None;
     }
+    let (paths, schemas) = parts(&rows);
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }))
+}
+
+/// The paths of these rows, and the types that they speak of.
+fn parts(rows: &[&Arc<Resource>]) -> (Map<String, Value>, Map<String, Value>) {
     let mut paths = Map::new();
     let mut kinds = BTreeSet::new();
     for row in rows {
         paths::add(row, &mut paths);
         kinds.extend(kinds_of(row));
     }
-    Some(json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths,
-        "components": {"schemas": types::reachable(kinds)},
-    }))
+    let mut schemas = types::reachable(kinds);
+    for row in rows {
+        types::add_custom(row, &mut schemas);
+    }
+    (paths, schemas)
 }
 
-/// Names of the types a resource's paths speak of.
+/// Names of the built-in types a resource's paths speak of.
 fn kinds_of(row: &Resource) -> impl Iterator<Item = &'static str> {
-    let own = [row.gvk(), super::meta::Gvk { kind: row.list_kind.clone(), ..row.gvk() }];
+    let own = [row.gvk(), Gvk { kind: row.list_kind.clone(), ..row.gvk() }];
     let travels = row.subresources.iter().map(|sub| sub.kind.clone());
-    let meta = ["DeleteOptions", "Status"].map(|kind| super::meta::Gvk::of("", "v1", kind));
+    let meta = ["DeleteOptions", "Status"].map(|kind| Gvk::of("", "v1", kind));
     let all: Vec<_> = own.into_iter().chain(travels).chain(meta).collect();
-    all.into_iter().filter_map(|kind| schema::builtin(&kind)).map(|schema| schema.name)
+    let shared = ["meta.v1.ObjectMeta", "meta.v1.ListMeta"].into_iter().filter(|_| row.published.is_some());
+    all.into_iter().filter_map(|kind| schema::builtin(&kind)).map(|schema| schema.name).chain(shared)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::resources::builtin;
 
     #[test]
     fn every_link_of_the_index_leads_to_a_document_without_dangling_references() {
-        let index = index("x");
-        let places = index["paths"].as_object().unwrap();
+        let table = Table::new(builtin());
+        let places = places(&table);
         assert!(places.contains_key("api/v1") && places.contains_key("apis/apps/v1"));
         for place in places.keys() {
-            let document = document(place).unwrap();
+            let document = document(&table, place).unwrap();
             let text = document.to_string();
             let schemas = document["components"]["schemas"].as_object().unwrap();
             for (at, mark) in text.match_indices("#/components/schemas/") {
@@ -80,12 +99,12 @@ mod tests {
                 assert!(schemas.contains_key(name), "{place}: {name} dangles");
             }
         }
-        assert_eq!(document("apis/none/v1"), None);
+        assert_eq!(document(&table, "apis/none/v1"), None);
     }
 
     #[test]
     fn a_patch_says_that_it_validates_fields() {
-        let document = document("apis/apps/v1").unwrap();
+        let document = document(&Table::new(builtin()), "apis/apps/v1").unwrap();
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(
             patch["x-kubernetes-group-version-kind"],
@@ -98,7 +117,7 @@ mod tests {
 
     #[test]
     fn lists_say_how_they_are_merged() {
-        let document = document("api/v1").unwrap();
+        let document = document(&Table::new(builtin()), "api/v1").unwrap();
         let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
         let containers = &spec["properties"]["containers"];
         assert_eq!(containers["type"], "array");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::types::reference;
+use super::types::{custom_reference, reference};
 use crate::api::meta::Gvk;
 use crate::api::resources::Resource;
 use crate::api::schema::builtin;
@@ -39,16 +39,16 @@ pub fn add(row: &Resource, paths: &mut Map<String, Value>) {
     let own = row.gvk();
     if row.namespaced && row.has_verb("list") {
         let list = [("get", "list", "list")];
-        insert(paths, format!("{root}/{}", row.plural), operations(&list, row.verbs, &own, &row.list_kind));
+        insert(paths, format!("{root}/{}", row.plural), operations(row, &list, row.verbs, &own));
     }
-    insert(paths, collection.clone(), operations(&ON_COLLECTION, row.verbs, &own, &row.list_kind));
+    insert(paths, collection.clone(), operations(row, &ON_COLLECTION, row.verbs, &own));
     let item = format!("{collection}/{{name}}");
-    insert(paths, item.clone(), operations(&ON_ITEM, row.verbs, &own, ""));
+    insert(paths, item.clone(), operations(row, &ON_ITEM, row.verbs, &own));
     for sub in &row.subresources {
         insert(
             paths,
             format!("{item}/{}", sub.name()),
-            operations(&ON_SUBRESOURCE, sub.verbs, &sub.kind, ""),
+            operations(row, &ON_SUBRESOURCE, sub.verbs, &sub.kind),
         );
     }
 }
@@ -68,32 +68,32 @@ fn insert(paths: &mut Map<String, Value>, path: String, mut operations: Map<Stri
     paths.insert(path, Value::Object(operations));
 }
 
-fn operations(table: &[(&str, &str, &str)], verbs: &[&str], own: &Gvk, list: &str) -> Map<String, Value> {
+fn operations(row: &Resource, table: &[(&str, &str, &str)], verbs: &[&str], own: &Gvk) -> Map<String, Value> {
     let served = table.iter().filter(|(_, verb, _)| verbs.contains(verb));
-    served.map(|(method, verb, action)| (method.to_string(), operation(verb, action, own, list))).collect()
+    served.map(|(method, verb, action)| (method.to_string(), operation(row, verb, action, own))).collect()
 }
 
-fn operation(verb: &str, action: &str, own: &Gvk, list: &str) -> Value {
+fn operation(row: &Resource, verb: &str, action: &str, own: &Gvk) -> Value {
     let answer = match verb {
-        "list" => Gvk { kind: list.to_owned().into(), ..own.clone() },
+        "list" => Gvk { kind: row.list_kind.clone(), ..own.clone() },
         "delete" | "deletecollection" => Gvk::of("", "v1", "Status"),
         _ => own.clone(),
     };
     let mut operation = json!({
         "parameters": parameters(verb),
-        "responses": {"200": {"description": "OK", "content": content(&["application/json"], &answer)}},
+        "responses": {"200": {"description": "OK", "content": content(row, &["application/json"], &answer)}},
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": kind(own),
     });
     let body = match verb {
-        "create" | "update" => Some(content(&["*/*"], own)),
+        "create" | "update" => Some(content(row, &["*/*"], own)),
         "patch" => {
             let forms = ["json-patch", "merge-patch", "strategic-merge-patch"]
                 .map(|form| format!("application/{form}+json"));
             let any = |form: String| (form, json!({"schema": {"type": "object"}}));
             Some(Value::Object(forms.into_iter().map(any).collect()))
         }
-        "delete" | "deletecollection" => Some(content(&["*/*"], &Gvk::of("", "v1", "DeleteOptions"))),
+        "delete" | "deletecollection" => Some(content(row, &["*/*"], &Gvk::of("", "v1", "DeleteOptions"))),
         _ => None,
     };
     if let Some(content) = body {
@@ -102,8 +102,9 @@ fn operation(verb: &str, action: &str, own: &Gvk, list: &str) -> Value {
     operation
 }
 
-fn content(forms: &[&str], kind: &Gvk) -> Value {
-    let schema = builtin(kind).map_or_else(|| json!({"type": "object"}), |schema| reference(schema.name));
+fn content(row: &Resource, forms: &[&str], kind: &Gvk) -> Value {
+    let builtin = builtin(kind).map(|schema| reference(schema.name));
+    let schema = builtin.or_else(|| custom_reference(row, kind)).unwrap_or_else(|| json!({"type": "object"}));
     Value::Object(forms.iter().map(|form| (form.to_string(), json!({"schema": schema}))).collect())
 }
 

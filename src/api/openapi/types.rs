@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::api::meta::Gvk;
+use crate::api::resources::Resource;
 use crate::api::schema::{Field, Kind, ListType, Schema, named};
 
-const REFERENCE: &str = "#/components/schemas/";
+pub const REFERENCE: &str = "#/components/schemas/";
 /// Short prefixes of the schema table, and the packages they stand for.
 const PACKAGES: [(&str, &str); 3] = [
     ("apiextensions.", "io.k8s.apiextensions-apiserver.pkg.apis."),
@@ -23,6 +25,50 @@ pub fn public_name(name: &str) -> String {
 
 pub fn reference(name: &str) -> Value {
     json!({"$ref": format!("{REFERENCE}{}", public_name(name))})
+}
+
+/// The name under which clients know a custom kind: the group's parts reversed, version, kind.
+fn custom_name(row: &Resource, kind: &str) -> String {
+    let mut parts: Vec<&str> = row.group.split('.').rev().collect();
+    parts.extend([row.version.as_ref(), kind]);
+    parts.join(".")
+}
+
+/// A reference to a row's own kind or its list, if that is not a built-in type.
+pub fn custom_reference(row: &Resource, kind: &Gvk) -> Option<Value> {
+    let own = kind.group == row.group && [&row.kind, &row.list_kind].contains(&&kind.kind);
+    (own && row.published.is_some())
+        .then(|| json!({"$ref": format!("{REFERENCE}{}", custom_name(row, &kind.kind))}))
+}
+
+/// Adds the types of a custom row: the kind as its definition has it, and its list.
+pub fn add_custom(row: &Resource, schemas: &mut Map<String, Value>) {
+    let Some(published) = &row.published else { return };
+    let mut object = (**published).clone();
+    let text = || json!({"type": "string"});
+    let typed = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
+    if !object["properties"].is_object() {
+        object["properties"] = json!({});
+    }
+    object["properties"]["apiVersion"] = text();
+    object["properties"]["kind"] = text();
+    let meta = reference("meta.v1.ObjectMeta");
+    object["properties"]["metadata"] = json!({"allOf": [meta]});
+    object["x-kubernetes-group-version-kind"] = typed(&row.kind);
+    let item = json!({"$ref": format!("{REFERENCE}{}", custom_name(row, &row.kind))});
+    let list = json!({
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": text(),
+            "kind": text(),
+            "metadata": {"allOf": [reference("meta.v1.ListMeta")]},
+            "items": {"type": "array", "items": item},
+        },
+        "x-kubernetes-group-version-kind": typed(&row.list_kind),
+    });
+    schemas.insert(custom_name(row, &row.kind), object);
+    schemas.insert(custom_name(row, &row.list_kind), list);
 }
 
 /// The schemas of these types and of all they contain.

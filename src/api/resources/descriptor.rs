@@ -9,8 +9,11 @@ use serde_json::Value;
 use super::strategy::{Plain, Strategy};
 use super::subresource::{Handler, Part, Review, Subresource};
 use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
-use crate::api::table::{self, Printer};
+use crate::api::schema::{self, Schema};
+use crate::api::structural::{JsonPath, text_of};
+use crate::api::table::{self, Printer, Shown};
 use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update};
+use crate::rt::Stop;
 
 /// Where a resource's objects are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,26 @@ pub enum Measure {
     Nodes,
     /// What each Pod's containers use.
     Pods,
+}
+
+/// Where the Scale of an object stands in it, as JSON pointers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    pub replicas: Str,
+    pub status_replicas: Str,
+    pub selector: Option<Str>,
+    /// Whether the selector is a text already, not a map or LabelSelector.
+    pub selector_is_text: bool,
+}
+
+impl ScalePaths {
+    /// As built-in workloads have them.
+    pub const BUILTIN: Self = Self {
+        replicas: Cow::Borrowed("/spec/replicas"),
+        status_replicas: Cow::Borrowed("/status/replicas"),
+        selector: Some(Cow::Borrowed("/spec/selector")),
+        selector_is_text: false,
+    };
 }
 
 /// Which of a resource's objects the server keeps in memory, to decide about requests.
@@ -68,12 +91,12 @@ pub struct Resource {
     pub storage: Storage,
     /// The resource and version whose objects are stored, where this one is another view of them
     /// (events.k8s.io of core events, autoscaling/v1 of v2). See [`Strategy::from_storage`].
-    pub stored_as: Option<Gvr>,
+    pub stored_as: Option<Arc<Resource>>,
     pub name_rule: NameRule,
     /// Whether `metadata.generation` counts changes of the desired state.
     pub generation: bool,
     /// How tables show it.
-    pub printer: &'static Printer,
+    pub printer: Shown,
     /// Whether a PUT creates what is not there.
     pub created_by_update: bool,
     /// Whether a delete is answered with the last state, not with a Status.
@@ -81,6 +104,17 @@ pub struct Resource {
     /// How long objects are kept after their last change; `None`: until they are deleted.
     pub ttl: Option<Duration>,
     pub cached: Cached,
+    /// Whether stored bytes may differ from what readers get: see [`Strategy::from_storage`].
+    pub rewrites: bool,
+    pub scale_paths: ScalePaths,
+    /// Fields that a field selector may name, beside those of the strategy.
+    pub selectable: Vec<(String, JsonPath)>,
+    /// The type of its bodies, where that is no built-in one.
+    pub own_schema: Option<Arc<Schema>>,
+    /// What OpenAPI says of its objects, where that is no built-in type.
+    pub published: Option<Arc<Value>>,
+    /// Cancelled when the row goes, for rows that may: watches end.
+    pub end: Option<Stop>,
     behaviour: Behaviour,
 }
 
@@ -96,13 +130,18 @@ impl Resource {
         plural: &'static str,
         namespaced: bool,
     ) -> Self {
+        Self::made(gv.0.into(), gv.1.into(), kind.into(), plural.into(), namespaced)
+    }
+
+    /// The same, under names that were made at run time.
+    pub fn made(group: Str, version: Str, kind: Str, plural: Str, namespaced: bool) -> Self {
         Self {
-            group: gv.0.into(),
-            version: gv.1.into(),
-            kind: kind.into(),
             list_kind: format!("{kind}List").into(),
-            plural: plural.into(),
             singular: kind.to_lowercase().into(),
+            group,
+            version,
+            kind,
+            plural,
             namespaced,
             short_names: Cow::Borrowed(&[]),
             categories: Cow::Borrowed(&[]),
@@ -112,11 +151,17 @@ impl Resource {
             stored_as: None,
             name_rule: NameRule::Subdomain,
             generation: false,
-            printer: &table::NAME_AND_AGE,
+            printer: Shown::Fixed(&table::NAME_AND_AGE),
             created_by_update: false,
             shown_when_gone: false,
             ttl: None,
             cached: Cached::No,
+            rewrites: false,
+            scale_paths: ScalePaths::BUILTIN,
+            selectable: Vec::new(),
+            own_schema: None,
+            published: None,
+            end: None,
             behaviour: Behaviour::Fixed(&Plain),
         }
     }
@@ -193,7 +238,7 @@ impl Resource {
     /// Shown in tables so.
     #[must_use]
     pub fn printer(mut self, printer: &'static Printer) -> Self {
-        self.printer = printer;
+        self.printer = Shown::Fixed(printer);
         self
     }
 
@@ -250,8 +295,8 @@ impl Resource {
     }
 
     #[must_use]
-    pub fn stored_as(mut self, other: Gvr) -> Self {
-        self.stored_as = Some(other);
+    pub fn stored_as(mut self, other: Resource) -> Self {
+        self.stored_as = Some(Arc::new(other));
         self
     }
 
@@ -301,6 +346,11 @@ impl Resource {
 
     pub fn has_status(&self) -> bool {
         self.has(Handler::STATUS)
+    }
+
+    /// The type of its bodies; `None` for a kind that nobody has described.
+    pub fn schema(&self) -> Option<&Schema> {
+        self.own_schema.as_deref().or_else(|| schema::builtin(&self.gvk()))
     }
 
     /// Fills in what the object leaves out, as upstream's defaulting functions.
@@ -370,7 +420,10 @@ impl Resource {
     /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`, with their values.
     pub fn selectable_fields(&self, object: &Value) -> Vec<(Str, String)> {
         let fields = self.strategy().selectable_fields(object);
-        fields.into_iter().map(|(path, value)| (Cow::Borrowed(path), value)).collect()
+        let fixed = fields.into_iter().map(|(path, value)| (Cow::Borrowed(path), value));
+        let found = |path: &JsonPath| path.find(object).first().map_or_else(String::new, |v| text_of(v));
+        let made = self.selectable.iter().map(|(name, path)| (Cow::Owned(name.clone()), found(path)));
+        fixed.chain(made).collect()
     }
 
     /// Whether a delete that says nothing of dependents leaves them.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::descriptor::{Cached, Measure, Resource};
 use super::subresource::{Handler, Part, Review, Stream};
-use super::{apps, batch, core, others};
-use crate::api::meta::{Gvk, Gvr};
+use super::{apps, batch, core, custom, others};
+use crate::api::meta::Gvk;
 use crate::api::table;
 use crate::api::validate::NameRule;
 
@@ -50,6 +50,15 @@ pub(super) fn rows() -> Vec<Resource> {
     .collect()
 }
 
+fn core_events() -> Resource {
+    Resource::namespaced(("", "v1"), "Event", "events")
+        .ttl(EVENT_TTL)
+        .created_by_update()
+        .printer(&table::cluster::EVENTS)
+        .with(&core::Event)
+        .short(&["ev"])
+}
+
 fn core_rows() -> Vec<Resource> {
     let gv = ("", "v1");
     vec![
@@ -64,12 +73,7 @@ fn core_rows() -> Vec<Resource> {
             .printer(&table::network::ENDPOINTS)
             .with(&core::Endpoints)
             .short(&["ep"]),
-        Resource::namespaced(gv, "Event", "events")
-            .ttl(EVENT_TTL)
-            .created_by_update()
-            .printer(&table::cluster::EVENTS)
-            .with(&core::Event)
-            .short(&["ev"]),
+        core_events(),
         Resource::namespaced(gv, "LimitRange", "limitranges")
             .cached(Cached::All)
             .created_by_update()
@@ -176,6 +180,7 @@ fn apiregistration() -> Vec<Resource> {
     vec![
         Resource::cluster(("apiregistration.k8s.io", "v1"), "APIService", "apiservices")
             .with(&others::ApiService)
+            .cached(Cached::All)
             .printer(&table::access::API_SERVICES)
             .category(&["api-extensions"])
             .status(),
@@ -229,7 +234,7 @@ fn events() -> Vec<Resource> {
             .short(&["ev"])
             .created_by_update()
             .printer(&table::cluster::EVENTS)
-            .stored_as(Gvr::of("", "v1", "events")),
+            .stored_as(core_events()),
     ]
 }
 
@@ -262,14 +267,8 @@ fn autoscaling() -> Vec<Resource> {
             .all()
             .status()
     };
-    vec![
-        row("v2").with(&others::AutoscalerV2),
-        row("v1").with(&others::AutoscalerV1).stored_as(Gvr::of(
-            "autoscaling",
-            "v2",
-            "horizontalpodautoscalers",
-        )),
-    ]
+    let v2 = || row("v2").with(&others::AutoscalerV2);
+    vec![v2(), row("v1").with(&others::AutoscalerV1).stored_as(v2())]
 }
 
 fn batch_rows() -> Vec<Resource> {
@@ -437,6 +436,8 @@ fn apiextensions() -> Vec<Resource> {
     let gv = ("apiextensions.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "CustomResourceDefinition", "customresourcedefinitions")
+            .with(&custom::Definition)
+            .cached(Cached::All)
             .printer(&table::CREATED_AT)
             .short(&["crd", "crds"])
             .category(&["api-extensions"])

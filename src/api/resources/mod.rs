@@ -6,6 +6,7 @@
 mod apps;
 mod batch;
 mod core;
+mod custom;
 mod descriptor;
 mod fill;
 mod groups;
@@ -14,7 +15,8 @@ mod strategy;
 mod subresource;
 mod table;
 
-pub use descriptor::{Cached, Measure, Resource, Storage};
+pub use custom::{condition, rows as custom_rows};
+pub use descriptor::{Cached, Measure, Resource, ScalePaths, Storage};
 pub use strategy::{Plain, Strategy};
 pub use subresource::{Handler, Part, Review, Stream, Subresource};
-pub use table::{Table, table};
+pub use table::{Table, builtin};

@@ -4,6 +4,11 @@ use crate::api::validate::FieldError;
 
 /// What is special about a kind. Every method has the answer of a kind with nothing special.
 pub trait Strategy: Send + Sync {
+    /// Removes fields that the kind does not have, where the schema of its bodies does not know; returns their paths.
+    fn prune(&self, _object: &mut Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Fills in what is left out.
     fn default(&self, _object: &mut Value) {}
 
@@ -52,6 +57,11 @@ pub trait Strategy: Send + Sync {
     /// Whether a delete that says nothing of dependents leaves them: so older versions did, and some kinds still do.
     fn orphans_dependents(&self) -> bool {
         false
+    }
+
+    /// The object as a delete takes it, where that differs from the stored one (a finalizer joins).
+    fn prepare_delete(&self, _object: &Value) -> Option<Value> {
+        None
     }
 
     /// For a resource that shows another one's objects: the stored object as this version writes it.

@@ -235,6 +235,17 @@ impl Seed<'_> {
         state.structs.push(schema.struct_name());
         while let Some(name) = access.next_key::<String>()? {
             let Some(field) = schema.field(&name) else {
+                if schema.open {
+                    if map.contains_key(&name) {
+                        state.strict("duplicate", &name);
+                    }
+                    state.path.push(Step::Key(name.clone()));
+                    let seed = Seed { kind: Some(&Kind::Json), schema: None, state };
+                    let value = access.next_value_seed(seed)?;
+                    state.path.pop();
+                    map.insert(name, value.unwrap_or(Value::Null));
+                    continue;
+                }
                 state.strict("unknown", &name);
                 access.next_value::<de::IgnoredAny>()?;
                 continue;

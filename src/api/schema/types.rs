@@ -144,11 +144,29 @@ pub struct Schema {
     pub atomic: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// Whether fields beside these are kept as they are: the rest of a custom kind is checked by its own schema.
+    pub open: bool,
     /// Protobuf messages whose fields are this type's own in JSON: number and type.
     pub nested: Vec<(u32, Kind)>,
 }
 
 impl Schema {
+    /// The type of a custom kind's bodies: object metadata is known, everything else is kept.
+    pub fn open(kind: Gvk) -> Self {
+        let meta = types().by_name.get("meta.v1.ObjectMeta").map_or(Kind::Json, |at| Kind::Object(*at));
+        let named = |name, kind| field(name, 0, kind, &[]);
+        let fields =
+            vec![named("apiVersion", Kind::String), named("kind", Kind::String), named("metadata", meta)];
+        Self {
+            name: "unstructured.Unstructured",
+            kinds: vec![kind],
+            atomic: false,
+            fields,
+            open: true,
+            nested: Vec::new(),
+        }
+    }
+
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|f| f.name.cmp(name)).ok().map(|at| &self.fields[at])
     }
@@ -186,7 +204,14 @@ fn read(text: &'static str) -> Types {
                 let mut parts = kind.split('/');
                 Some(Gvk::of(parts.next()?, parts.next()?, parts.next()?))
             });
-            all.push(Schema { name, kinds: kinds.collect(), atomic, fields: Vec::new(), nested: Vec::new() });
+            all.push(Schema {
+                name,
+                kinds: kinds.collect(),
+                atomic,
+                fields: Vec::new(),
+                open: false,
+                nested: Vec::new(),
+            });
             continue;
         }
         let words: Vec<&'static str> = words.skip(1).collect();
@@ -251,7 +276,7 @@ pub fn named(name: &str) -> Option<&'static Schema> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::table;
+    use crate::api::resources::builtin as rows;
 
     #[test]
     fn every_line_is_understood() {
@@ -265,7 +290,7 @@ mod tests {
 
     #[test]
     fn every_resource_has_a_type() {
-        for row in table().iter() {
+        for row in rows() {
             assert!(builtin(&row.gvk()).is_some(), "{row:?}");
             for sub in &row.subresources {
                 let connect = sub.kind.kind.ends_with("Options");

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod cluster;
 mod duration;
+mod made;
 pub mod network;
 pub mod pod;
 pub mod policy;
@@ -14,6 +15,9 @@ mod view;
 pub mod workloads;
 
 pub use duration::human_duration;
+pub use made::{PathColumn, PathColumns};
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -79,6 +83,31 @@ pub struct Printer {
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
 }
 
+/// How the objects of a resource are shown: by a printer in the program, or by columns that a definition names.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    Fixed(&'static Printer),
+    ByPath(Arc<PathColumns>),
+}
+
+impl Shown {
+    /// The table's columns as its head has them.
+    pub fn heads(&self) -> Value {
+        match self {
+            Self::Fixed(printer) => printer.columns.iter().map(|column| column.to_value()).collect(),
+            Self::ByPath(columns) => columns.heads(Column::NAME.to_value()),
+        }
+    }
+
+    /// One object's cells, as many as there are columns.
+    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        match self {
+            Self::Fixed(printer) => (printer.cells)(object, now),
+            Self::ByPath(columns) => columns.cells(object, now),
+        }
+    }
+}
+
 /// What a row carries beside its cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncludeObject {
@@ -101,9 +130,9 @@ impl IncludeObject {
 }
 
 /// One object's row.
-pub fn row(printer: &Printer, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
+pub fn row(printer: &Shown, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
     let mut row = Map::new();
-    row.insert("cells".into(), Value::Array((printer.cells)(object, now)));
+    row.insert("cells".into(), Value::Array(printer.cells(object, now)));
     match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {
@@ -114,11 +143,6 @@ pub fn row(printer: &Printer, object: &Value, include: IncludeObject, now: Times
         }
     }
     Value::Object(row)
-}
-
-/// The table's columns as its head has them.
-pub fn heads(printer: &Printer) -> Value {
-    printer.columns.iter().map(|column| column.to_value()).collect()
 }
 
 /// A whole table. `list_meta`: the list's metadata; null for a single object. A watch sends one table of one row per
@@ -135,14 +159,14 @@ pub fn assemble(heads: Option<Value>, list_meta: Value, rows: Vec<Value>) -> Val
 
 /// The table of these objects.
 pub fn render(
-    printer: &Printer,
+    printer: &Shown,
     objects: &[Value],
     list_meta: Value,
     include: IncludeObject,
     now: Timestamp,
 ) -> Value {
     let rows = objects.iter().map(|object| row(printer, object, include, now)).collect();
-    assemble(Some(heads(printer)), list_meta, rows)
+    assemble(Some(printer.heads()), list_meta, rows)
 }
 
 /// The object reduced to its metadata (`meta.k8s.io/v1` PartialObjectMetadata).
@@ -173,7 +197,7 @@ mod tests {
         let object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": {"x": 1}});
         let check = |include, expect: Value| {
             let table = render(
-                &NAME_AND_AGE,
+                &Shown::Fixed(&NAME_AND_AGE),
                 std::slice::from_ref(&object),
                 Value::Null,
                 include,

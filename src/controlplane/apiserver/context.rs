@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::fields;
 use crate::api::meta::{Gvk, format_time};
-use crate::api::resources::{Handler, Part, Resource, Storage};
+use crate::api::resources::{Handler, Part, Resource, Storage, Table};
 use crate::api::schema::{self, FieldValidation, Schema};
 use crate::api::status::ApiError;
 use crate::api::table::IncludeObject;
@@ -47,6 +47,8 @@ pub struct Engine {
 /// One request on a resource.
 pub struct RequestContext<'a> {
     pub engine: &'a Engine,
+    /// All resources there are.
+    pub table: &'a Table,
     pub info: &'a RequestInfo,
     pub user: &'a UserInfo,
     pub resource: &'a Arc<Resource>,
@@ -155,9 +157,44 @@ impl RequestContext<'_> {
     }
 
     /// The schema of the bodies that this path takes.
-    pub fn schema(&self) -> Result<&'static Schema, ApiError> {
+    pub fn schema(&self) -> Result<&Schema, ApiError> {
         let kind = self.body_kind();
-        schema::builtin(&kind).ok_or_else(|| ApiError::internal(format!("there is no schema for {kind}")))
+        let own = if self.is_own(&kind) { self.resource.schema() } else { schema::builtin(&kind) };
+        own.ok_or_else(|| ApiError::internal(format!("there is no schema for {kind}")))
+    }
+
+    /// Whether a body's kind is the resource's own.
+    fn is_own(&self, kind: &Gvk) -> bool {
+        kind.kind == self.resource.kind && kind.group == self.resource.group
+    }
+
+    /// Removes what the kind does not have, and fills in what is left out; warns of what went, or refuses it.
+    fn settle(
+        &self,
+        object: &mut Value,
+        warnings: &mut Vec<String>,
+        validation: FieldValidation,
+    ) -> Result<(), ApiError> {
+        if !self.is_own(&self.body_kind()) {
+            return Ok(());
+        }
+        let unknown = self.resource.strategy().prune(object);
+        let unknown: Vec<String> =
+            unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect();
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => warnings.extend(unknown),
+            FieldValidation::Strict if unknown.is_empty() => {}
+            FieldValidation::Strict => {
+                let (kind, version) = (&self.resource.kind, &self.resource.version);
+                return Err(ApiError::bad_request(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+                    unknown.join(", ")
+                )));
+            }
+        }
+        self.resource.default(object);
+        Ok(())
     }
 
     /// What to do with unknown and repeated fields, from `fieldValidation`.
@@ -176,21 +213,18 @@ impl RequestContext<'_> {
 
     /// The body as an object of the path's type, defaulted, and what to warn of.
     pub fn decode(&self, body: &RequestBody<'_>) -> Result<(Value, Vec<String>), ApiError> {
-        let kind = self.body_kind();
-        let (mut object, warnings) =
-            wire::decode_object(body.headers, &body.bytes, &kind, self.schema()?, self.field_validation()?)?;
-        if kind.kind == self.resource.kind {
-            self.resource.default(&mut object);
-        }
+        let (kind, validation) = (self.body_kind(), self.field_validation()?);
+        let (mut object, mut warnings) =
+            wire::decode_object(body.headers, &body.bytes, &kind, self.schema()?, validation)?;
+        self.settle(&mut object, &mut warnings, validation)?;
         Ok((object, warnings))
     }
 
     /// An object that came of a patch: checked against the schema and defaulted, as if it had been sent.
     pub fn complete(&self, patched: &Value) -> Result<(Value, Vec<String>), ApiError> {
-        let (mut object, warnings) = self.schema()?.convert(patched, self.field_validation()?)?;
-        if self.body_kind().kind == self.resource.kind {
-            self.resource.default(&mut object);
-        }
+        let validation = self.field_validation()?;
+        let (mut object, mut warnings) = self.schema()?.convert(patched, validation)?;
+        self.settle(&mut object, &mut warnings, validation)?;
         Ok((object, warnings))
     }
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::api::resources::{Resource, table};
+use crate::api::resources::Resource;
 use crate::api::status::ApiError;
 use crate::controlplane::storage::Payload;
 
@@ -12,14 +12,14 @@ use super::wire;
 
 /// Whether stored bytes are not what this resource's readers get.
 pub fn converts(resource: &Resource) -> bool {
-    resource.stored_as.is_some()
+    resource.stored_as.is_some() || resource.rewrites
 }
 
 /// Where the resource's objects stand.
 pub fn collection(resource: &Resource) -> CollectionKey<'_> {
     match &resource.stored_as {
         Some(other) => {
-            CollectionKey { group: &other.group, plural: &other.resource, namespaced: resource.namespaced }
+            CollectionKey { group: &other.group, plural: &other.plural, namespaced: resource.namespaced }
         }
         None => CollectionKey {
             group: &resource.group,
@@ -41,16 +41,11 @@ pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
 
 /// Encodes an object of the resource's version as it is stored.
 pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiError> {
-    let mut stored = None;
-    if let Some(other) = &resource.stored_as {
+    if let Some(stored) = &resource.stored_as {
         resource.strategy().to_storage(&mut object);
-        let row = table().find(&other.group, &other.version, &other.resource);
-        let row =
-            row.ok_or_else(|| ApiError::internal(format!("{resource:?} is stored as an unknown resource")))?;
-        say_type(&mut object, &row);
-        stored = Some(row);
+        say_type(&mut object, stored);
     }
-    let resource = stored.as_deref().unwrap_or(resource);
+    let resource = resource.stored_as.as_deref().unwrap_or(resource);
     let metadata = object.get("metadata").and_then(Value::as_object);
     let attrs = wire::attrs(metadata, &resource.selectable_fields(&object));
     Ok(wire::payload(&object, attrs, resource.ttl))

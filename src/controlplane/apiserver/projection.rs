@@ -33,7 +33,7 @@ fn keep_all_but(new: &mut Value, old: &Value, pointers: &[&str]) {
 }
 
 /// Sets or removes the value at `pointer`; maps on the way are made.
-fn put(object: &mut Value, pointer: &str, value: Option<Value>) {
+pub fn put(object: &mut Value, pointer: &str, value: Option<Value>) {
     let Some((parent, key)) = pointer.rsplit_once('/') else { return };
     let mut at = object;
     for part in parent.split('/').filter(|part| !part.is_empty()) {

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use ipnet::Ipv4Net;
 
-use crate::api::resources::{Handler, Resource, Storage, Stream, Subresource, table};
+use crate::api::resources::{Handler, Resource, Storage, Stream, Subresource, builtin};
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{StorageError, Store};
 use crate::pki::Key;
@@ -26,16 +26,15 @@ use super::auth::{Authenticator, Tokens};
 use super::authz::Authorizer;
 use super::context::{Engine, RequestContext};
 use super::gate::Gate;
-use super::index::Index;
+use super::index::{Follower, Index};
 use super::proxy::Streams;
+use super::registry::{Registry, Snapshot};
 use super::request::RequestInfo;
 use super::reviews::Reviews;
-use super::root::Root;
-use super::rows::Rows;
 use super::user::UserInfo;
 use super::verbs::{self, RequestBody};
 use super::wire::{self, Format, MediaType, Offer, Params};
-use super::{client, measured, special};
+use super::{client, measured, root, special};
 
 /// How long a request may take that is not a watch or a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,8 +66,7 @@ struct Shared {
     engine: Engine,
     gate: Gate,
     index: Arc<Index>,
-    rows: Rows,
-    root: Root,
+    registry: Arc<Registry>,
 }
 
 impl ApiServer {
@@ -76,7 +74,9 @@ impl ApiServer {
     pub async fn build(options: Options) -> Result<Self, StorageError> {
         let Options { store, clock, tasks, token_key, service_cidr, reserved, streams } = options;
         let allocator = Allocator::new(service_cidr, &reserved);
-        let index = Index::start(store.clone(), table(), vec![allocator.clone()], &tasks).await?;
+        let registry = Registry::new(builtin(), tasks.stop());
+        let followers: Vec<Arc<dyn Follower>> = vec![allocator.clone(), registry.clone()];
+        let index = Index::start(store.clone(), &registry.snapshot().table, followers, &tasks).await?;
         let authorizer = Arc::new(Authorizer::new(index.clone()));
         let tokens = Arc::new(Tokens::new(&token_key));
         let authenticator =
@@ -95,7 +95,7 @@ impl ApiServer {
             stop: tasks.stop(),
             tasks,
         };
-        let shared = Shared { engine, gate, index, rows: Rows::builtin(), root: Root::new() };
+        let shared = Shared { engine, gate, index, registry };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -103,6 +103,11 @@ impl ApiServer {
     pub fn router(&self) -> Router {
         let shared = self.shared.clone();
         Router::new().fallback(move |request: Request<Body>| handle(shared.clone(), request))
+    }
+
+    /// The resources that are served.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.shared.registry
     }
 
     /// What requests are judged by.
@@ -127,9 +132,10 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query());
     let (verb, uri) = (info.verb, parts.uri.clone());
     let accept = parts.headers.get(ACCEPT).cloned();
-    let target = shared.target(&info);
+    let snapshot = shared.snapshot(&info).await;
+    let target = target(&snapshot, &info);
     let unbounded = info.verb == "watch" || target.as_ref().is_ok_and(|target| target.stream().is_some());
-    let work = AssertUnwindSafe(shared.route(parts, body, info, target)).catch_unwind();
+    let work = AssertUnwindSafe(shared.route(parts, body, info, &snapshot, target)).catch_unwind();
     let done = if unbounded { Ok(work.await) } else { tokio::time::timeout(PATIENCE, work).await };
     match done {
         Ok(Ok(Ok(response))) => response,
@@ -182,19 +188,35 @@ fn error_format(accept: Option<&HeaderValue>) -> Format {
     MediaType::negotiate(accept, Offer::ERRORS).unwrap_or_default().format
 }
 
+/// The resource and subresource that a path names; 404 if there is none such.
+fn target<'s>(snapshot: &'s Snapshot, info: &RequestInfo) -> Result<Target<'s>, ApiError> {
+    let resource = snapshot.table.find(&info.group, &info.version, &info.resource);
+    let resource = resource.ok_or_else(ApiError::unknown_path)?;
+    if !resource.namespaced && !info.namespace.is_empty() && resource.plural != "namespaces" {
+        return Err(ApiError::unknown_path());
+    }
+    let subresource = match info.subresource.as_str() {
+        "" => None,
+        name => Some(resource.subresource(name).ok_or_else(ApiError::unknown_path)?),
+    };
+    Ok(Target { resource, subresource })
+}
+
 impl Shared {
-    /// The resource and subresource that a path names; 404 if there is none such.
-    fn target(&self, info: &RequestInfo) -> Result<Target<'_>, ApiError> {
-        let resource = self.rows.find(&info.group, &info.version, &info.resource);
-        let resource = resource.ok_or_else(ApiError::unknown_path)?;
-        if !resource.namespaced && !info.namespace.is_empty() && resource.plural != "namespaces" {
-            return Err(ApiError::unknown_path());
-        }
-        let subresource = match info.subresource.as_str() {
-            "" => None,
-            name => Some(resource.subresource(name).ok_or_else(ApiError::unknown_path)?),
+    /// The resources there are. A resource that is not among them, and what tells about all of them, is looked for again when
+    /// everything that is durable has been seen: a client finds what it has just defined.
+    async fn snapshot(&self, info: &RequestInfo) -> Arc<Snapshot> {
+        let snapshot = self.registry.snapshot();
+        let table = &snapshot.table;
+        let known = match info.is_resource {
+            true => table.find(&info.group, &info.version, &info.resource).is_some(),
+            false => !["/api", "/openapi"].iter().any(|start| info.path.starts_with(start)),
         };
-        Ok(Target { resource, subresource })
+        if known || self.index.is_current() {
+            return snapshot;
+        }
+        self.index.caught_up().await;
+        self.registry.snapshot()
     }
 
     async fn route(
@@ -202,11 +224,12 @@ impl Shared {
         parts: Parts,
         body: Body,
         info: RequestInfo,
+        snapshot: &Snapshot,
         target: Result<Target<'_>, ApiError>,
     ) -> verbs::Answer {
         let user = self.gate.pass(&parts, &info).await?;
         if !info.is_resource {
-            return self.root.answer(&parts, &info, self.engine.store.as_ref());
+            return root::answer(&parts, &info, snapshot, self.engine.store.as_ref());
         }
         let target = target?;
         if !target.verbs().contains(&info.verb) {
@@ -214,6 +237,7 @@ impl Shared {
         }
         let mut context = RequestContext {
             engine: &self.engine,
+            table: &snapshot.table,
             info: &info,
             user: &user,
             resource: target.resource,

@@ -44,7 +44,7 @@ pub async fn token(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
 /// The old way to bind: the Pod is named in the body.
 async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     let (binding, _) = context.decode(body)?;
-    let pods = crate::api::resources::table().find("", "v1", "pods").ok_or_else(ApiError::unknown_path)?;
+    let pods = context.table.find("", "v1", "pods").ok_or_else(ApiError::unknown_path)?;
     let info = RequestInfo {
         resource: "pods".to_owned(),
         subresource: Handler::Binding.name().to_owned(),
@@ -53,6 +53,6 @@ async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     };
     let handler = Some(Handler::Binding);
     let context =
-        RequestContext { info: &info, resource: &pods, handler, params: context.params.clone(), ..*context };
+        RequestContext { info: &info, resource: pods, handler, params: context.params.clone(), ..*context };
     verbs::bind(&context, body).await
 }

@@ -8,6 +8,7 @@ mod certificates;
 mod claim;
 mod context;
 mod cron_job;
+mod custom_resources;
 mod daemon_set;
 mod deployment;
 mod discovered;
@@ -61,6 +62,7 @@ pub struct Controller {
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
     Controller { name: "cronjob-controller", start: cron_job::start },
+    Controller { name: "customresourcedefinition-controller", start: custom_resources::start },
     Controller { name: "daemonset-controller", start: daemon_set::start },
     Controller { name: "deployment-controller", start: deployment::start },
     Controller { name: "disruption-controller", start: disruption::start },

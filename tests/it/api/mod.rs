@@ -1,4 +1,5 @@
 //! The API as real clients see it.
 
+mod custom_resources;
 mod kubectl;
 mod kubectl_create;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use minik::client::informer::Informers;
 use minik::config::{NodeConfig, Role};
-use minik::controlplane::apiserver::{ApiServer, Options, bootstrap, serve};
-use minik::controlplane::storage;
+use minik::controlplane::apiserver::{ApiServer, Options, UserInfo, bootstrap, serve};
+use minik::controlplane::{controllers, storage};
 use minik::pki::{Authority, Identity, Key};
 use minik::rt::{SystemClock, Tasks};
 use tempfile::TempDir;
@@ -45,6 +46,8 @@ pub struct TestServer {
     pub port: u16,
     dir: TempDir,
     tasks: Tasks,
+    api: ApiServer,
+    authority: Arc<Authority>,
 }
 
 fn node_config(port: u16, ca_hash: String) -> NodeConfig {
@@ -72,7 +75,7 @@ impl TestServer {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let tasks = Tasks::new();
-        let authority = Authority::generate("minik-test").expect("an authority");
+        let authority = Arc::new(Authority::generate("minik-test").expect("an authority"));
         let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let serving = authority.sign_server("kube-apiserver", &sans).expect("a serving identity");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -96,8 +99,27 @@ impl TestServer {
         let tls = serve::tls(&serving, authority_pem).expect("TLS");
         serve::serve(listener, api.router(), tls, &tasks);
         let admin = authority.sign_client("kubernetes-admin", &["system:masters"]).expect("an identity");
-        let server = Self { port, dir, tasks };
-        server.write_kubeconfig("admin", authority_pem, &admin);
+        let server = Self { port, dir, tasks, api, authority };
+        server.write_kubeconfig("admin", server.authority.certificate_pem(), &admin);
+        server
+    }
+
+    /// The same, with the controllers.
+    pub async fn with_controllers() -> Self {
+        let server = Self::start().await;
+        let user = UserInfo::new("system:kube-controller-manager", &["system:authenticated"]);
+        let client = server.api.client(user);
+        let settings = controllers::Settings {
+            pod_cidr: "10.244.0.0/16".parse().expect("a network"),
+            lb_first: [172, 18, 255, 1].into(),
+            lb_last: [172, 18, 255, 250].into(),
+            authority: server.authority.clone(),
+            node_monitor_grace: controllers::Settings::NODE_MONITOR_GRACE,
+            terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
+            clock: Arc::new(SystemClock),
+        };
+        let informers = Informers::new(client.clone(), &server.tasks);
+        controllers::run(client, &informers, settings, &server.tasks);
         server
     }
 

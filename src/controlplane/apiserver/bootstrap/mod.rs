@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use super::convert;
 use super::user::UserInfo;
 use crate::api::meta::{Gvk, ObjectExt};
-use crate::api::resources::{Resource, table};
+use crate::api::resources::{Resource, Table, builtin};
 use crate::config::NodeConfig;
 use crate::controlplane::storage::{StorageError, Store};
 
@@ -50,26 +50,32 @@ pub async fn run(
 }
 
 async fn ensure_all(router: &Router, store: &dyn Store, objects: Vec<Value>) -> Result<(), BootstrapError> {
-    try_join_all(objects.into_iter().map(|object| ensure(router, store, object))).await?;
+    let builtin = Table::new(builtin());
+    try_join_all(objects.into_iter().map(|object| ensure(router, store, &builtin, object))).await?;
     Ok(())
 }
 
-async fn ensure(router: &Router, store: &dyn Store, object: Value) -> Result<(), BootstrapError> {
+async fn ensure(
+    router: &Router,
+    store: &dyn Store,
+    builtin: &Table,
+    object: Value,
+) -> Result<(), BootstrapError> {
     let kind = Gvk::of_object(&object);
     let refused = |message: String| BootstrapError::Refused {
         kind: kind.to_string(),
         name: object.name().to_owned(),
         message,
     };
-    let row = table().by_kind(&kind).ok_or_else(|| refused("not a known kind".to_owned()))?;
-    let key = convert::collection(&row).key(object.namespace(), object.name());
+    let row = builtin.by_kind(&kind).ok_or_else(|| refused("not a known kind".to_owned()))?;
+    let key = convert::collection(row).key(object.namespace(), object.name());
     let stored = store.get(&key).await?;
     let (method, path, body) = match stored {
-        None => (Method::POST, collection(&row, &object), object.clone()),
+        None => (Method::POST, collection(row, &object), object.clone()),
         Some(entry) => {
             let stored = serde_json::from_slice(&entry.data).map_err(|error| refused(error.to_string()))?;
             let Some(merged) = merge::complete(&stored, &object) else { return Ok(()) };
-            (Method::PUT, format!("{}/{}", collection(&row, &object), object.name()), merged)
+            (Method::PUT, format!("{}/{}", collection(row, &object), object.name()), merged)
         }
     };
     match send(router, method, &path, &body).await {

@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn keeps_what_it_wants_by_key() {
-        let kept = Kept::of(crate::api::resources::table().iter());
+        let kept = Kept::of(crate::api::resources::builtin().iter());
         assert!(kept.wants("/core/services/default/web"));
         assert!(kept.wants("/rbac.authorization.k8s.io/roles/default/x"));
         assert!(kept.wants("/core/secrets/kube-system/bootstrap-token-abcdef"));

@@ -53,8 +53,9 @@ pub async fn delete_object(
             return Err(context.conflict(&why));
         }
         let grace = context.resource.grace_period(old, options.grace);
+        let held = context.resource.strategy().prepare_delete(old);
         let settled = options.for_object(old, context.resource.orphans_dependents());
-        Ok(match plan(old, &settled, grace, context.engine.clock.now()) {
+        Ok(match plan(held.as_ref().unwrap_or(old), &settled, grace, context.engine.clock.now()) {
             Plan::Pending => Decision::Keep,
             Plan::Mark(new) => Decision::Put(new),
             Plan::Remove => Decision::Remove(None),

@@ -54,6 +54,9 @@ impl Patch {
         match self.format {
             Format::Json => patch::json(object, &self.document),
             Format::Merge => patch::merge(object, &self.document),
+            Format::Strategic if context.schema()?.open => {
+                Err(ApiError::unsupported_media_type(&FORMATS[..2]))
+            }
             Format::Strategic => patch::strategic(object, &self.document, context.schema()?),
         }
     }

@@ -3,7 +3,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::meta::{ObjectExt, format_time};
-use crate::api::resources::table;
 use crate::api::selector::LabelSelector;
 use crate::api::status::{ApiError, Reason};
 use crate::controlplane::storage::ListQuery;
@@ -160,14 +159,15 @@ fn disrupted(pod: &Value, now: Timestamp) -> Value {
 
 /// Takes one disruption from the budget that covers the Pod; 429 if it has none left.
 async fn spend_budget(context: &RequestContext<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
-    let budgets = table()
+    let budgets = context
+        .table
         .find("policy", "v1", "poddisruptionbudgets")
         .ok_or_else(|| ApiError::internal("there is no resource for disruption budgets"))?;
-    let prefix = convert::collection(&budgets).prefix(&context.info.namespace);
+    let prefix = convert::collection(budgets).prefix(&context.info.namespace);
     let listing = context.engine.store.list(ListQuery { prefix, ..ListQuery::default() }).await?;
     let mut covering = Vec::new();
     for entry in &listing.entries {
-        if covers(&convert::read(&budgets, &entry.data)?, pod) {
+        if covers(&convert::read(budgets, &entry.data)?, pod) {
             covering.push(entry);
         }
     }
@@ -181,7 +181,7 @@ async fn spend_budget(context: &RequestContext<'_>, pod: &Value, dry_run: bool) 
         }
     };
     let now = context.engine.clock.now();
-    let budget = RequestContext { resource: &budgets, params: context.params.clone(), ..*context };
+    let budget = RequestContext { resource: budgets, params: context.params.clone(), ..*context };
     let write = Write { key, admit: Admit::Nothing, tracks: false, fresh: false, dry_run };
     let written = write::write(&budget, write, |budget| match budget {
         // It has gone meanwhile, and covers nothing any more.

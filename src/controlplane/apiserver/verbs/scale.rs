@@ -2,11 +2,12 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::api::meta::ObjectExt;
+use crate::api::resources::ScalePaths;
 use crate::api::status::ApiError;
 use crate::api::validate::FieldError;
 
 use super::super::context::RequestContext;
-use super::super::wire;
+use super::super::{projection, wire};
 use super::patch::Patch;
 use super::write::{self, Admit, Decision, Outcome, Write};
 use super::{Answer, RequestBody, update};
@@ -24,8 +25,9 @@ pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer
 /// Answers the Scale of an object.
 async fn get(context: &RequestContext<'_>) -> Answer {
     context.check_single()?;
+    let paths = &context.resource.scale_paths;
     let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
-    Ok(context.answer_document(StatusCode::OK, &scale_of(&context.read(&entry)?)))
+    Ok(context.answer_document(StatusCode::OK, &scale_of(&context.read(&entry)?, paths)))
 }
 
 /// Replaces the Scale: the replicas are all that can change.
@@ -47,23 +49,25 @@ async fn rescale(
 ) -> Answer {
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
+    let paths = &context.resource.scale_paths;
     let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
-        let new = scaled(old, &wanted(&scale_of(old))?)?;
+        let new = scaled(old, &wanted(&scale_of(old, paths))?, paths)?;
         Ok(Decision::Put(update::successor(context, old, new)?))
     });
     let (Outcome::Created(shown) | Outcome::Stands(shown) | Outcome::Removed(shown)) = written.await?.outcome;
-    let mut response = context.answer_document(StatusCode::OK, &scale_of(&shown.object(context)?));
+    let mut response = context.answer_document(StatusCode::OK, &scale_of(&shown.object(context)?, paths));
     wire::warn(&mut response, warnings);
     Ok(response)
 }
 
 /// The object with the replicas of a Scale, and with what the Scale says about which object it is meant for.
-fn scaled(old: &Value, scale: &Value) -> Result<Value, ApiError> {
+fn scaled(old: &Value, scale: &Value, paths: &ScalePaths) -> Result<Value, ApiError> {
     check(scale)?;
     let mut new = old.clone();
-    new["spec"]["replicas"] = scale.int_at("/spec/replicas").unwrap_or(0).into();
+    let replicas = scale.int_at("/spec/replicas").unwrap_or(0).into();
+    projection::put(&mut new, &paths.replicas, Some(replicas));
     for field in ["resourceVersion", "uid", "name", "namespace"] {
         let said = scale.meta().and_then(|meta| meta.get(field)).and_then(Value::as_str).unwrap_or_default();
         if !said.is_empty() {
@@ -83,15 +87,19 @@ fn check(scale: &Value) -> Result<(), ApiError> {
 }
 
 /// The autoscaling/v1 Scale of an object with replicas.
-fn scale_of(object: &Value) -> Value {
+fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
     let mut meta = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.meta().and_then(|meta| meta.get(field)) {
             meta.insert(field.to_owned(), value.clone());
         }
     }
-    let mut status = json!({"replicas": object.int_at("/status/replicas").unwrap_or(0)});
-    let selector = selector_text(object.pointer("/spec/selector").unwrap_or(&Value::Null));
+    let mut status = json!({"replicas": object.int_at(&paths.status_replicas).unwrap_or(0)});
+    let selector = paths.selector.as_ref().and_then(|at| object.pointer(at)).unwrap_or(&Value::Null);
+    let selector = match paths.selector_is_text {
+        true => selector.as_str().unwrap_or_default().to_owned(),
+        false => selector_text(selector),
+    };
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -99,7 +107,7 @@ fn scale_of(object: &Value) -> Value {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": meta,
-        "spec": {"replicas": object.int_at("/spec/replicas").unwrap_or(0)},
+        "spec": {"replicas": object.int_at(&paths.replicas).unwrap_or(0)},
         "status": status,
     })
 }
@@ -143,7 +151,7 @@ mod tests {
                 {"key": "tier", "operator": "In", "values": ["a", "b"]}]}},
             "status": {"replicas": 2},
         });
-        let scale = scale_of(&object);
+        let scale = scale_of(&object, &ScalePaths::BUILTIN);
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=web,tier in (a,b)"}));
         assert_eq!(scale["metadata"], json!({"name": "a", "namespace": "b", "uid": "u"}));

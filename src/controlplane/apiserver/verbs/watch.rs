@@ -54,7 +54,7 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
         initial: begun.initial.into(),
         end_of_initial: begun.announce.then_some(begun.revision),
         encoder,
-        stop: context.engine.stop.clone(),
+        stop: context.resource.end.as_ref().unwrap_or(&context.engine.stop).clone(),
         deadline: Box::pin(tokio::time::sleep(lifetime)),
         bookmarks: bookmarks.then(|| {
             let mut every = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);

@@ -207,7 +207,7 @@ impl Encoder {
 
     /// Objects as a table.
     fn table(&self, objects: &[Value], meta: Value) -> Value {
-        table::render(self.resource.printer, objects, meta, self.include, self.clock.now())
+        table::render(&self.resource.printer, objects, meta, self.include, self.clock.now())
     }
 
     /// An object with nothing but metadata: what a bookmark carries.

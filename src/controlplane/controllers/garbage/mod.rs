@@ -10,12 +10,14 @@
 
 mod graph;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{
     DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions, PropagationPolicy,
@@ -30,7 +32,7 @@ use super::context::{Context, Error, ignore_not_found};
 use super::discovered::{Kind, kinds};
 use super::harness::{Harness, Outcome, Reconcile};
 use crate::client::queue::Queue;
-use crate::rt::Backoff;
+use crate::rt::{Backoff, Stop, Tasks};
 
 /// Between attempts to discover or watch.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(10) };
@@ -39,64 +41,112 @@ struct Reconciler {
     client: Client,
     queue: Queue<String>,
     graph: Mutex<Graph>,
+    kinds: RwLock<Kinds>,
+}
+
+/// The kinds that are followed. They come and go with definitions; a number is never given twice.
+#[derive(Default)]
+struct Kinds {
     /// By group and kind.
-    kinds: HashMap<(String, String), usize>,
+    by_name: HashMap<(String, String), usize>,
     all: Vec<Kind>,
+    ends: HashMap<usize, Stop>,
 }
 
 pub(super) fn start(context: &Context) {
-    let context = context.clone();
-    context.tasks.clone().spawn_until_stop(async move {
+    let mut harness = Harness::new(context);
+    let shared = Arc::new(Reconciler {
+        client: context.client.clone(),
+        queue: harness.queue(),
+        graph: Mutex::default(),
+        kinds: RwLock::default(),
+    });
+    let unsynced = watch::Sender::new(None);
+    let mut waiting = unsynced.subscribe();
+    harness.waits_for(async move {
+        // An owner that was not listed yet must not look absent.
+        let _ = waiting.wait_for(|left| *left == Some(0)).await;
+    });
+    // Whatever happens to a definition may change which kinds there are.
+    let (changed, changes) = watch::channel(());
+    context.cache::<CustomResourceDefinition>().on_change(move |_| changed.send_modify(|()| ()));
+    let (follower, tasks) = (Arc::clone(&shared), context.tasks.clone());
+    context.tasks.spawn_until_stop(async move { follower.follow(changes, &unsynced, &tasks).await });
+    harness.run(10, shared);
+}
+
+type Unsynced = watch::Sender<Option<usize>>;
+
+impl Reconciler {
+    /// Discovers the kinds there are, again after every change of a definition, and watches each of them.
+    async fn follow(self: Arc<Self>, mut changes: watch::Receiver<()>, unsynced: &Unsynced, tasks: &Tasks) {
         let mut failures = 0;
-        let all = loop {
-            match kinds(&context.client, false).await {
-                Ok(kinds) => break kinds,
+        loop {
+            match kinds(&self.client, false).await {
+                Ok(kinds) => {
+                    failures = 0;
+                    self.take(kinds, unsynced, tasks);
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
                 Err(error) => {
                     failures += 1;
                     tracing::debug!(%error, "discovery failed");
                     tokio::time::sleep(RETRY.delay(failures)).await;
                 }
             }
-        };
-        run(&context, all);
-    });
-}
-
-fn run(context: &Context, all: Vec<Kind>) {
-    let by_kind =
-        |(at, kind): (usize, &Kind)| ((kind.resource.group.clone(), kind.resource.kind.clone()), at);
-    let mut harness = Harness::new(context);
-    let shared = Arc::new(Reconciler {
-        client: context.client.clone(),
-        queue: harness.queue(),
-        graph: Mutex::default(),
-        kinds: all.iter().enumerate().map(by_kind).collect(),
-        all,
-    });
-    let unsynced = watch::Sender::new(shared.all.len());
-    let mut waiting = unsynced.subscribe();
-    for at in 0..shared.all.len() {
-        let (shared, unsynced) = (Arc::clone(&shared), unsynced.clone());
-        context.tasks.spawn_until_stop(async move { shared.feed(at, &unsynced).await });
+        }
     }
-    harness.waits_for(async move {
-        // An owner that was not listed yet must not look absent.
-        let _ = waiting.wait_for(|left| *left == 0).await;
-    });
-    harness.run(10, shared);
-}
 
-impl Reconciler {
+    /// Begins to watch kinds that are new, and forgets those that are gone.
+    fn take(self: &Arc<Self>, found: Vec<Kind>, unsynced: &Unsynced, tasks: &Tasks) {
+        let name = |kind: &Kind| (kind.resource.group.clone(), kind.resource.kind.clone());
+        let mut kinds = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
+        let present: HashSet<_> =
+            found.iter().map(|kind| (name(kind), kind.resource.version.clone())).collect();
+        let known = |kinds: &Kinds, at: usize| (name(&kinds.all[at]), kinds.all[at].resource.version.clone());
+        let gone: Vec<usize> =
+            kinds.by_name.values().copied().filter(|at| !present.contains(&known(&kinds, *at))).collect();
+        for at in gone {
+            let was = name(&kinds.all[at]);
+            kinds.by_name.remove(&was);
+            if let Some(end) = kinds.ends.remove(&at) {
+                end.cancel();
+            }
+            self.graph().replace(at, Vec::new()).into_iter().for_each(|uid| self.queue.add(uid));
+        }
+        let fresh: Vec<Kind> =
+            found.into_iter().filter(|kind| !kinds.by_name.contains_key(&name(kind))).collect();
+        unsynced.send_modify(|left| *left = Some(left.unwrap_or(0) + fresh.len()));
+        for kind in fresh {
+            let (at, end) = (kinds.all.len(), tasks.stop().child_token());
+            kinds.by_name.insert(name(&kind), at);
+            kinds.all.push(kind);
+            kinds.ends.insert(at, end.clone());
+            let (feeder, unsynced) = (Arc::clone(self), unsynced.clone());
+            tasks.spawn(async move {
+                let counted = AtomicBool::new(false);
+                end.run_until_cancelled(feeder.feed(at, &unsynced, &counted)).await;
+                synced(&unsynced, &counted);
+            });
+        }
+    }
+
+    fn kind(&self, at: usize) -> Kind {
+        self.kinds.read().unwrap_or_else(PoisonError::into_inner).all[at].clone()
+    }
+
     fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the graph up to date for one kind.
-    async fn feed(&self, at: usize, unsynced: &watch::Sender<usize>) {
-        let api =
-            Api::<PartialObjectMeta<DynamicObject>>::all_with(self.client.clone(), &self.all[at].resource);
+    async fn feed(&self, at: usize, unsynced: &Unsynced, counted: &AtomicBool) {
+        let kind = self.kind(at);
+        let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(self.client.clone(), &kind.resource);
         let mut events = pin!(watcher::watcher(api, watcher::Config::default()));
-        let (mut failures, mut counted, mut listed) = (0, false, Vec::new());
+        let (mut failures, mut listed) = (0, Vec::new());
         while let Some(event) = events.next().await {
             let mut done = false;
             let touched = match event {
@@ -118,7 +168,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     failures += 1;
-                    tracing::debug!(kind = self.all[at].resource.kind, %error, "watch interrupted");
+                    tracing::debug!(kind = kind.resource.kind, %error, "watch interrupted");
                     tokio::time::sleep(RETRY.delay(failures)).await;
                     // One kind that cannot be read must not stop the rest: owners are looked up before
                     // anything is deleted.
@@ -126,16 +176,15 @@ impl Reconciler {
                     Vec::new()
                 }
             };
-            if done && !counted {
-                counted = true;
-                unsynced.send_modify(|left| *left -= 1);
+            if done {
+                synced(unsynced, counted);
             }
             touched.into_iter().for_each(|uid| self.queue.add(uid));
         }
     }
 
     fn api(&self, kind: usize, namespace: &str) -> Api<DynamicObject> {
-        let kind = &self.all[kind];
+        let kind = self.kind(kind);
         if kind.namespaced && !namespace.is_empty() {
             Api::namespaced_with(self.client.clone(), namespace, &kind.resource)
         } else {
@@ -146,14 +195,16 @@ impl Reconciler {
     /// Asks the API server for an owner that no watch has shown.
     async fn exists(&self, item: &Item, owner: &OwnerReference) -> Result<bool, Error> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let Some(kind) = self.kinds.get(&(group.to_owned(), owner.kind.clone())) else {
+        let name = (group.to_owned(), owner.kind.clone());
+        let kind = self.kinds.read().unwrap_or_else(PoisonError::into_inner).by_name.get(&name).copied();
+        let Some(kind) = kind else {
             // A kind that nobody serves says nothing about the object.
             return Ok(true);
         };
-        if self.all[*kind].namespaced && item.namespace.is_empty() {
+        if self.kind(kind).namespaced && item.namespace.is_empty() {
             return Ok(true);
         }
-        let found = self.api(*kind, &item.namespace).get_metadata_opt(&owner.name).await?;
+        let found = self.api(kind, &item.namespace).get_metadata_opt(&owner.name).await?;
         Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(owner.uid.as_str())))
     }
 
@@ -184,6 +235,13 @@ impl Reconciler {
         let patch = Patch::Merge(json!({ "metadata": change }));
         ignore_not_found(api.patch_metadata(&item.name, &PatchParams::default(), &patch).await)?;
         Ok(())
+    }
+}
+
+/// Counts a kind as listed, once.
+fn synced(unsynced: &Unsynced, counted: &AtomicBool) {
+    if !counted.swap(true, Ordering::Relaxed) {
+        unsynced.send_modify(|left| *left = left.map(|left| left - 1));
     }
 }
 

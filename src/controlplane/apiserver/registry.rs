@@ -1,0 +1,183 @@
+//! The resources that are served, at any moment: the built-in ones, and those that definitions bring and take away.
+//!
+//! ```text
+//! index sees a definition change -> its rows are made anew -> a new snapshot takes the old one's place, whole
+//! ```
+//!
+//! A request works with the snapshot that stood when it came. Documents about resources are made once per snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::index::Follower;
+use super::root::Documents;
+use crate::api::meta::ObjectExt;
+use crate::api::resources::{Resource, Table, condition, custom_rows};
+use crate::rt::Stop;
+
+const DEFINITIONS: &str = "/apiextensions.k8s.io/customresourcedefinitions/";
+
+/// All resources at one moment.
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub version: u64,
+    pub table: Table,
+    pub documents: Documents,
+}
+
+impl Snapshot {
+    fn new(version: u64, rows: impl IntoIterator<Item = Arc<Resource>>) -> Self {
+        let table = Table::new(rows);
+        Self { version, table, documents: Documents::default() }
+    }
+}
+
+/// What of a definition decides about its rows.
+#[derive(PartialEq)]
+struct Defined {
+    uid: String,
+    spec: Value,
+    names: Value,
+    stored: Value,
+    served: bool,
+}
+
+impl Defined {
+    fn of(definition: &Value) -> Self {
+        Self {
+            uid: definition.uid().to_owned(),
+            spec: definition["spec"].clone(),
+            names: definition["status"]["acceptedNames"].clone(),
+            stored: definition["status"]["storedVersions"].clone(),
+            served: condition(definition, "Established"),
+        }
+    }
+}
+
+struct Custom {
+    defined: Defined,
+    leaving: bool,
+    end: Stop,
+    rows: Vec<Arc<Resource>>,
+}
+
+/// The registry: the present snapshot, and what it is made from.
+pub struct Registry {
+    builtin: Vec<Arc<Resource>>,
+    /// By the definition's name.
+    custom: Mutex<BTreeMap<String, Custom>>,
+    current: watch::Sender<Arc<Snapshot>>,
+    stop: Stop,
+}
+
+impl Registry {
+    /// A registry of these rows, to which definitions add theirs. Watches of rows that go end at once; all end with `stop`.
+    pub fn new(builtin: Vec<Arc<Resource>>, stop: Stop) -> Arc<Self> {
+        let first = Arc::new(Snapshot::new(0, builtin.clone()));
+        let (custom, current) = (Mutex::default(), watch::Sender::new(first));
+        Arc::new(Self { builtin, custom, current, stop })
+    }
+
+    /// The resources there are now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.borrow().clone()
+    }
+
+    /// Wakes whenever another snapshot has taken the place of the one before.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.current.subscribe()
+    }
+
+    fn custom(&self) -> MutexGuard<'_, BTreeMap<String, Custom>> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a definition's new state in; `None`: it is gone.
+    fn define(&self, name: &str, definition: Option<&Value>) {
+        let mut custom = self.custom();
+        let before = custom.remove(name);
+        let Some(definition) = definition else {
+            if let Some(gone) = before {
+                gone.end.cancel();
+                self.publish(&custom);
+            }
+            return;
+        };
+        let defined = Defined::of(definition);
+        let leaving = definition.deletion_timestamp().is_some();
+        let same = before.as_ref().is_some_and(|before| before.defined == defined);
+        if let Some(before) = before {
+            if same && before.leaving == leaving {
+                custom.insert(name.to_owned(), before);
+                return;
+            }
+            let end = if same { before.end } else { self.replace(&before.end) };
+            let rows = custom_rows(definition, &end);
+            custom.insert(name.to_owned(), Custom { defined, leaving, end, rows });
+        } else {
+            let end = self.stop.child_token();
+            let rows = custom_rows(definition, &end);
+            custom.insert(name.to_owned(), Custom { defined, leaving, end, rows });
+        }
+        self.publish(&custom);
+    }
+
+    fn replace(&self, end: &Stop) -> Stop {
+        end.cancel();
+        self.stop.child_token()
+    }
+
+    fn publish(&self, custom: &BTreeMap<String, Custom>) {
+        let made = custom.values().flat_map(|custom| custom.rows.iter().cloned());
+        let rows: Vec<_> = self.builtin.iter().cloned().chain(made).collect();
+        self.current.send_modify(|current| *current = Arc::new(Snapshot::new(current.version + 1, rows)));
+    }
+}
+
+impl Follower for Registry {
+    fn changed(&self, key: &str, object: Option<&Value>, _last: Option<&Value>) {
+        if let Some(name) = key.strip_prefix(DEFINITIONS) {
+            self.define(name, object);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::resources::builtin;
+
+    #[test]
+    fn rows_come_and_go_with_their_definition() {
+        let registry = Registry::new(builtin(), Stop::new());
+        let before = registry.snapshot();
+        let mut definition = json!({
+            "metadata": {"name": "widgets.example.com", "uid": "u"},
+            "spec": {"group": "example.com", "scope": "Cluster", "versions": [
+                {"name": "v1", "served": true, "storage": true}]},
+            "status": {"acceptedNames": {"plural": "widgets", "kind": "Widget"},
+                "conditions": [{"type": "Established", "status": "True"}]},
+        });
+        let key = format!("{DEFINITIONS}widgets.example.com");
+        let find = || registry.snapshot().table.find("example.com", "v1", "widgets").cloned();
+        registry.changed(&key, Some(&definition), None);
+        let row = find().expect("served");
+        assert!(before.table.find("example.com", "v1", "widgets").is_none(), "snapshots do not change");
+        definition["metadata"]["labels"] = json!({"a": "b"});
+        let version = registry.snapshot().version;
+        registry.changed(&key, Some(&definition), None);
+        assert_eq!(registry.snapshot().version, version, "nothing that counts has changed");
+        definition["metadata"]["deletionTimestamp"] = json!("now");
+        registry.changed(&key, Some(&definition), None);
+        assert!(!find().expect("still served").has_verb("create"));
+        let end = row.end.clone().expect("a custom row ends");
+        assert!(!end.is_cancelled(), "watches see the objects go");
+        registry.changed(&key, None, Some(&definition));
+        assert!(find().is_none() && end.is_cancelled());
+    }
+}

@@ -1,0 +1,179 @@
+//! The documents about resources: made when first asked for, kept as long as the resources stay as they are.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+
+use super::{aggregated, discovery, health};
+use crate::api::openapi;
+use crate::api::resources::{Resource, Table};
+use crate::api::status::ApiError;
+use crate::controlplane::apiserver::verbs::Answer;
+use crate::controlplane::apiserver::wire;
+
+const JSON: &str = "application/json";
+/// Older clients ask for the first of these.
+const PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+/// What the OpenAPI documents of built-in types are made from.
+const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/v1.36");
+
+fn hash_of(bytes: &[u8]) -> String {
+    hex::encode_upper(&digest(&SHA256, bytes).as_ref()[..16])
+}
+
+/// A document that is made once and answered with its hash as ETag.
+pub struct Document {
+    body: Bytes,
+    etag: HeaderValue,
+    content_type: HeaderValue,
+}
+
+impl Document {
+    fn new(value: &Value, content_type: &'static str) -> Self {
+        Self::encoded(value.to_string().into(), content_type)
+    }
+
+    fn encoded(body: Bytes, content_type: &'static str) -> Self {
+        let etag = HeaderValue::from_str(&format!("\"{}\"", hash_of(&body)));
+        let etag = etag.expect("hexadecimal digits in quotes");
+        Self { body, etag, content_type: HeaderValue::from_static(content_type) }
+    }
+
+    /// Answers it, or only that it has not changed.
+    pub fn answer(&self, parts: &Parts) -> Response<Body> {
+        let same = parts.headers.get(IF_NONE_MATCH).is_some_and(|known| *known == self.etag);
+        let mut response = Response::new(if same { Body::empty() } else { Body::from(self.body.clone()) });
+        if same {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let headers = response.headers_mut();
+        headers.insert(ETAG, self.etag.clone());
+        headers.insert(CONTENT_TYPE, self.content_type.clone());
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        response
+    }
+}
+
+/// The discovery documents.
+pub struct Discovery {
+    plain: BTreeMap<String, Document>,
+    aggregated: BTreeMap<&'static str, Document>,
+    paths: Value,
+}
+
+impl Discovery {
+    fn new(table: &Table) -> Self {
+        let rows: Vec<Arc<Resource>> = table.iter().cloned().collect();
+        let plain: BTreeMap<String, Document> = discovery::documents(&rows)
+            .into_iter()
+            .map(|(path, value)| (path, Document::new(&value, JSON)))
+            .collect();
+        let aggregated = ["/api", "/apis"].map(|path| {
+            (path, Document::new(&aggregated::document(&rows, path == "/api"), aggregated::CONTENT_TYPE))
+        });
+        let mut paths: Vec<&str> = plain.keys().map(String::as_str).collect();
+        paths.extend(health::PATHS);
+        paths.extend(["/openapi/v2", "/openapi/v3", "/version"]);
+        paths.sort_unstable();
+        let paths = json!({"paths": paths});
+        Self { plain, aggregated: aggregated.into(), paths }
+    }
+
+    /// The document at a path, in the aggregated form if that is wanted and there is one.
+    pub fn find(&self, path: &str, aggregated: bool) -> Option<&Document> {
+        let plain = self.plain.get(path)?;
+        Some(self.aggregated.get(path).filter(|_| aggregated).unwrap_or(plain))
+    }
+
+    /// All paths there are.
+    pub fn paths(&self) -> &Value {
+        &self.paths
+    }
+}
+
+/// Every document about one snapshot of the resources.
+#[derive(Default)]
+pub struct Documents {
+    discovery: OnceLock<Discovery>,
+    v2: OnceLock<Value>,
+    v2_json: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
+    /// Hashes by place.
+    v3: OnceLock<BTreeMap<String, String>>,
+    v3_documents: Mutex<BTreeMap<String, Arc<Document>>>,
+}
+
+impl Documents {
+    pub fn discovery(&self, table: &Table) -> &Discovery {
+        self.discovery.get_or_init(|| Discovery::new(table))
+    }
+
+    /// Answers version 2 in the form that is asked for.
+    pub fn openapi_v2(&self, table: &Table, accept: &str, parts: &Parts) -> Answer {
+        let value = || self.v2.get_or_init(|| openapi::document_v2(table));
+        let protobuf = PROTOBUF.iter().any(|form| accept.contains(form));
+        let document = match protobuf {
+            true => self
+                .v2_protobuf
+                .get_or_init(|| Document::encoded(openapi::encode_v2(value()).into(), PROTOBUF[1])),
+            false => self.v2_json.get_or_init(|| Document::new(value(), JSON)),
+        };
+        Ok(document.answer(parts))
+    }
+
+    /// Answers version 3: an index whose links carry a hash, so that what they lead to may be kept for good. A link with an
+    /// old hash leads to the one there is now.
+    pub fn openapi_v3(&self, table: &Table, path: &str, parts: &Parts) -> Answer {
+        let place = path.strip_prefix("/openapi/v3").unwrap_or_default().trim_matches('/');
+        let hashes = self.v3.get_or_init(|| {
+            let hash = |text: String| hash_of(format!("{SCHEMA_VERSION} {text}").as_bytes());
+            openapi::places(table).into_iter().map(|(place, text)| (place, hash(text))).collect()
+        });
+        let link = |place: &str, hash: &str| format!("/openapi/v3/{place}?hash={hash}");
+        if place.is_empty() {
+            let paths: serde_json::Map<String, Value> = hashes
+                .iter()
+                .map(|(place, hash)| (place.clone(), json!({"serverRelativeURL": link(place, hash)})))
+                .collect();
+            return Ok(wire::json(StatusCode::OK, &json!({ "paths": paths })));
+        }
+        let hash = hashes.get(place).ok_or_else(ApiError::unknown_path)?;
+        let asked = parts.uri.query().and_then(|query| query.strip_prefix("hash="));
+        if let Some(asked) = asked.filter(|asked| asked != hash) {
+            tracing::debug!(asked, "an outdated OpenAPI link");
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            let url = HeaderValue::from_str(&link(place, hash)).map_err(|_| ApiError::unknown_path())?;
+            response.headers_mut().insert(LOCATION, url);
+            return Ok(response);
+        }
+        let mut response = self.v3_document(table, place)?.answer(parts);
+        if asked.is_some() {
+            let kept = HeaderValue::from_static("public, immutable");
+            response.headers_mut().insert(CACHE_CONTROL, kept);
+        }
+        Ok(response)
+    }
+
+    fn v3_document(&self, table: &Table, place: &str) -> Result<Arc<Document>, ApiError> {
+        let mut made = self.v3_documents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(document) = made.get(place) {
+            return Ok(Arc::clone(document));
+        }
+        let document = openapi::document(table, place).ok_or_else(ApiError::unknown_path)?;
+        let document = Arc::new(Document::new(&document, JSON));
+        made.insert(place.to_owned(), Arc::clone(&document));
+        Ok(document)
+    }
+}
