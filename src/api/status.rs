@@ -29,6 +29,31 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason of this name, as other servers write it in their answers.
+    pub fn parse(name: &str) -> Option<Self> {
+        const ALL: [Reason; 18] = [
+            Reason::BadRequest,
+            Reason::Unauthorized,
+            Reason::Forbidden,
+            Reason::NotFound,
+            Reason::MethodNotAllowed,
+            Reason::NotAcceptable,
+            Reason::AlreadyExists,
+            Reason::Conflict,
+            Reason::Gone,
+            Reason::Expired,
+            Reason::RequestEntityTooLarge,
+            Reason::UnsupportedMediaType,
+            Reason::Invalid,
+            Reason::TooManyRequests,
+            Reason::InternalError,
+            Reason::ServerTimeout,
+            Reason::ServiceUnavailable,
+            Reason::Timeout,
+        ];
+        ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "",

@@ -94,13 +94,15 @@ fn merge_list(
         return Ok(kept.map(clean).collect());
     }
     let Some((field, key)) = field.and_then(|f| Some((f, f.merge_key?))) else {
-        for item in patch.iter() {
+        let server = original.clone();
+        for item in patch {
             if !original.contains(item) {
                 original.push(item.clone());
             }
         }
-        return Ok(original);
+        return Ok(arrange(original, patch, &server, |a, b| a == b));
     };
+    let server = original.clone();
     for item in patch {
         let map = item.as_object().ok_or_else(|| bad("expected all elements of the list to be maps"))?;
         let id = map
@@ -119,7 +121,34 @@ fn merge_list(
             None => original.push(Value::Object(merge_map(Map::new(), map, inner(field))?)),
         }
     }
-    Ok(original)
+    Ok(arrange(original, patch, &server, |a, b| same_key(a.get(key), b.get(key))))
+}
+
+/// Brings a merged list in upstream's order: what the patch names stands in the patch's order, and before what only the server
+/// has, unless both were there and stood the other way round.
+fn arrange(
+    merged: Vec<Value>,
+    patch: &[Value],
+    server: &[Value],
+    same: impl Fn(&Value, &Value) -> bool,
+) -> Vec<Value> {
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item));
+    let (mut sent, own): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| place(patch, item).is_some());
+    sent.sort_by_key(|item| place(patch, item));
+    let (mut sent, mut own) = (sent.into_iter().peekable(), own.into_iter().peekable());
+    let mut all = Vec::with_capacity(sent.len() + own.len());
+    loop {
+        let own_first = match (own.peek(), sent.peek()) {
+            (None, None) => return all,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(left), Some(right)) => {
+                matches!((place(server, left), place(server, right)), (Some(left), Some(right)) if left < right)
+            }
+        };
+        all.extend(if own_first { own.next() } else { sent.next() });
+    }
 }
 
 /// Keys are compared as they print: a port may be written 80 and "80".
@@ -190,6 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_new_stands_first() {
+        check(
+            with_containers(json!([{"name": "a"}, {"name": "b"}])),
+            with_containers(json!([{"name": "c"}])),
+            with_containers(json!([{"name": "c"}, {"name": "a"}, {"name": "b"}])),
+        );
+        check(
+            with_containers(json!([{"name": "a"}, {"name": "b"}])),
+            with_containers(json!([{"name": "b", "image": "x"}, {"name": "c"}])),
+            with_containers(json!([{"name": "a"}, {"name": "b", "image": "x"}, {"name": "c"}])),
+        );
+    }
+
+    #[test]
     fn apply_says_the_order() {
         check(
             with_containers(json!([{"name": "a"}, {"name": "b"}])),
@@ -215,7 +258,7 @@ mod tests {
             json!({"metadata": {"finalizers": ["a", "b"], "labels": {"x": "1"}}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"],
                 "labels": {"$patch": "replace", "y": "2"}}}),
-            json!({"metadata": {"finalizers": ["b", "c"], "labels": {"y": "2"}}}),
+            json!({"metadata": {"finalizers": ["c", "b"], "labels": {"y": "2"}}}),
         );
         check(
             with_containers(json!([{"name": "a", "args": ["1", "2"]}])),

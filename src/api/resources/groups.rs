@@ -306,6 +306,7 @@ fn networking() -> Vec<Resource> {
     let gv = ("networking.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "IngressClass", "ingressclasses")
+            .cached(Cached::All)
             .with(&others::IngressClass)
             .printer(&table::network::INGRESS_CLASSES)
             .counted(),
@@ -393,6 +394,7 @@ fn storage() -> Vec<Resource> {
         Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities")
             .with(&others::CsiStorageCapacity),
         Resource::cluster(gv, "StorageClass", "storageclasses")
+            .cached(Cached::All)
             .printer(&table::storage::CLASSES)
             .with(&others::StorageClass)
             .short(&["sc"]),

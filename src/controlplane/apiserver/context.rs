@@ -16,7 +16,7 @@ use crate::api::validate::FieldError;
 use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
 use crate::rt::{Clock, Stop, Tasks};
 
-use super::admission::{Admission, Attributes, Operation};
+use super::admission::{Admission, Attributes, Operation, Warnings};
 use super::authz::Authorizer;
 use super::convert;
 use super::key::CollectionKey;
@@ -249,6 +249,7 @@ impl RequestContext<'_> {
         Attributes {
             user: self.user,
             operation,
+            row: self.resource,
             group: &self.resource.group,
             resource: &self.resource.plural,
             kind: &self.resource.kind,
@@ -258,6 +259,7 @@ impl RequestContext<'_> {
             object,
             old,
             dry_run,
+            warnings: Warnings::default(),
         }
     }
 

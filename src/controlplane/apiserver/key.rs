@@ -101,6 +101,13 @@ pub mod collections {
     pub const ROLES: CollectionKey<'_> = CollectionKey::namespaced(RBAC, "roles");
     pub const ENDPOINT_SLICES: CollectionKey<'_> =
         CollectionKey::namespaced("discovery.k8s.io", "endpointslices");
+    pub const INGRESS_CLASSES: CollectionKey<'_> =
+        CollectionKey::cluster("networking.k8s.io", "ingressclasses");
+    pub const MUTATING_WEBHOOKS: CollectionKey<'_> =
+        CollectionKey::cluster("admissionregistration.k8s.io", "mutatingwebhookconfigurations");
+    pub const VALIDATING_WEBHOOKS: CollectionKey<'_> =
+        CollectionKey::cluster("admissionregistration.k8s.io", "validatingwebhookconfigurations");
+    pub const STORAGE_CLASSES: CollectionKey<'_> = CollectionKey::cluster("storage.k8s.io", "storageclasses");
     pub const LIMIT_RANGES: CollectionKey<'_> = CollectionKey::namespaced("", "limitranges");
     pub const NAMESPACES: CollectionKey<'_> = CollectionKey::cluster("", "namespaces");
     pub const NODES: CollectionKey<'_> = CollectionKey::cluster("", "nodes");

@@ -20,7 +20,7 @@ use crate::controlplane::storage::{StorageError, Store};
 use crate::pki::Key;
 use crate::rt::{Clock, Tasks};
 
-use super::admission::Admission;
+use super::admission::{Admission, AsyncPlugin, Webhooks};
 use super::allocate::Allocator;
 use super::auth::{Authenticator, Tokens};
 use super::authz::Authorizer;
@@ -84,7 +84,8 @@ impl ApiServer {
         let reviews =
             Reviews::new(index.clone(), authenticator.clone(), authorizer.clone(), tokens, clock.clone());
         let gate = Gate { authenticator, authorizer: authorizer.clone() };
-        let admission = Arc::new(Admission::new(index.clone(), Vec::new(), allocator, clock.clone()));
+        let waiting: Vec<Arc<dyn AsyncPlugin>> = vec![Arc::new(Webhooks::new(index.clone()))];
+        let admission = Arc::new(Admission::new(index.clone(), waiting, allocator, clock.clone()));
         let engine = Engine {
             store,
             clock,

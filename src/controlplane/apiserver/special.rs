@@ -2,22 +2,51 @@
 
 use axum::body::Body;
 use http::{Request, StatusCode};
+use serde_json::{Value, json};
 
 use crate::api::meta::ObjectExt;
 use crate::api::resources::{Handler, Review, Stream};
 use crate::api::status::ApiError;
 
+use super::admission::Operation;
 use super::context::RequestContext;
 use super::request::RequestInfo;
+use super::reservation::Reservations;
 use super::verbs::{self, Answer, RequestBody};
 use super::wire;
 
 /// Passes a stream on.
 pub async fn stream(context: &RequestContext<'_>, stream: Stream, request: Request<Body>) -> Answer {
+    admit(context, request.uri().query().unwrap_or_default()).await?;
     match &context.engine.streams {
         Some(streams) => streams.answer(stream, context.info, request).await,
         None => Err(ApiError::service_unavailable("this server has no way to nodes")),
     }
+}
+
+/// Asks admission about a connection; what it is shown are the options in the query.
+async fn admit(context: &RequestContext<'_>, query: &str) -> Result<(), ApiError> {
+    let Some(sub) = context.resource.subresource(&context.info.subresource) else { return Ok(()) };
+    // Logs are read, not connected to.
+    if !sub.kind.kind.ends_with("Options") {
+        return Ok(());
+    }
+    let mut options = json!({"apiVersion": sub.kind.api_version(), "kind": sub.kind.kind});
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "stdin" | "stdout" | "stderr" | "tty" => {
+                options[name.as_ref()] = matches!(value.as_ref(), "true" | "1").into();
+            }
+            "command" => match options.get_mut("command").and_then(Value::as_array_mut) {
+                Some(words) => words.push(value.into_owned().into()),
+                None => options["command"] = json!([value]),
+            },
+            "container" | "path" => options[name.as_ref()] = value.into_owned().into(),
+            _ => {}
+        }
+    }
+    let attributes = context.attributes(Operation::Connect, Some(options), None, false);
+    context.engine.admission.validate(&attributes, &mut Reservations::default()).await
 }
 
 /// Answers a question: nothing is stored.

@@ -33,6 +33,7 @@ mod pod_control;
 mod pod_gc;
 mod rank;
 mod replica_set;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod service_pods;
@@ -79,6 +80,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "pod-garbage-collector-controller", start: pod_gc::start },
     Controller { name: "replicaset-controller", start: replica_set::start },
     Controller { name: "replicationcontroller-controller", start: replica_set::start_replication },
+    Controller { name: "resourcequota-controller", start: resource_quota::start },
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-controller", start: load_balancer::start },

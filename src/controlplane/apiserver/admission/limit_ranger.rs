@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{Attributes, Context, Operation, Plugin, pod};
 use crate::api::meta::ObjectExt;
 use crate::api::quantity::Quantity;
+use crate::api::quota::{Amounts, pod_total};
 use crate::api::status::ApiError;
 
 /// Defaults for containers that name no requests or limits, and the bounds that LimitRanges set.
@@ -74,8 +75,6 @@ impl Plugin for LimitRanger {
     }
 }
 
-type Amounts = BTreeMap<String, Quantity>;
-
 fn items<'a>(context: &Context<'a>, namespace: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     context.known.limit_ranges(namespace).flat_map(|range| range.array_at("/spec/limits"))
 }
@@ -121,28 +120,6 @@ fn check_pod(pod: &Value, item: &Value, problems: &mut Vec<String>) {
         }
         _ => {}
     }
-}
-
-/// The sum over containers, or the largest init container where that is more.
-pub(super) fn pod_total(pod: &Value, field: &str) -> Amounts {
-    let mut total = Amounts::new();
-    for container in pod.array_at("/spec/containers") {
-        for (name, amount) in amounts(container, field) {
-            let sum = match total.remove(&name) {
-                Some(before) => before + amount,
-                None => amount,
-            };
-            total.insert(name, sum);
-        }
-    }
-    for container in pod.array_at("/spec/initContainers") {
-        for (name, amount) in amounts(container, field) {
-            if total.get(&name).is_none_or(|before| *before < amount) {
-                total.insert(name, amount);
-            }
-        }
-    }
-    total
 }
 
 fn check(item: &Value, requests: &Amounts, limits: &Amounts, problems: &mut Vec<String>) {

@@ -10,14 +10,21 @@
 
 mod certificates;
 mod escalation;
+mod ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod nodes;
 mod pod;
+mod pod_security;
 mod pods;
+mod policy;
+mod quota;
+mod runtime_class;
 mod service_account;
+mod storage;
+mod webhooks;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -30,8 +37,11 @@ use super::authz::{self, Action};
 use super::index::{Index, Known};
 use super::reservation::Reservations;
 use super::user::UserInfo;
+use crate::api::resources::Resource;
 use crate::api::status::ApiError;
 use crate::rt::Clock;
+
+pub(super) use webhooks::Webhooks;
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +57,8 @@ pub enum Operation {
 pub struct Attributes<'a> {
     pub user: &'a UserInfo,
     pub operation: Operation,
+    /// The resource's row.
+    pub row: &'a Resource,
     /// Empty for the core group.
     pub group: &'a str,
     /// The plural.
@@ -63,6 +75,23 @@ pub struct Attributes<'a> {
     /// What is stored now; `None` for a create.
     pub old: Option<&'a Value>,
     pub dry_run: bool,
+    /// What the client is to be told, though the write is admitted.
+    pub warnings: Warnings,
+}
+
+/// Sentences that plugins leave for the client.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    pub fn extend(&self, sentences: impl IntoIterator<Item = String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(sentences);
+    }
+
+    /// The sentences so far, once.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Attributes<'_> {
@@ -117,12 +146,19 @@ pub const CHAIN: &[&dyn Plugin] = &[
     &service_account::ServiceAccount,
     &nodes::NodeRestriction,
     &nodes::TaintNodesByCondition,
+    &pod_security::PodSecurity,
     &pods::Priority,
     &pods::DefaultTolerationSeconds,
+    &storage::DefaultStorageClass,
+    &storage::StorageObjectInUseProtection,
+    &storage::PersistentVolumeClaimResize,
+    &runtime_class::RuntimeClass,
     &certificates::CertificateRequester,
     &certificates::CertificateApproval,
     &certificates::CertificateSigning,
     &certificates::CertificateSubjectRestriction,
+    &ingress_class::DefaultIngressClass,
+    &policy::Expressions,
     &escalation::RbacEscalation,
 ];
 
@@ -147,6 +183,7 @@ pub struct Admission {
     index: Arc<Index>,
     waiting: Vec<Arc<dyn AsyncPlugin>>,
     allocator: Arc<Allocator>,
+    quotas: quota::Quotas,
     clock: Arc<dyn Clock>,
 }
 
@@ -158,7 +195,7 @@ impl Admission {
         allocator: Arc<Allocator>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { index, waiting, allocator, clock }
+        Self { index, waiting, allocator, quotas: quota::Quotas::default(), clock }
     }
 
     /// Completes the object, before it is validated, and reserves what it needs. The answer is to be settled by the outcome of
@@ -237,7 +274,7 @@ impl Admission {
     pub async fn validate(
         &self,
         attributes: &Attributes<'_>,
-        _reservations: &mut Reservations,
+        reservations: &mut Reservations,
     ) -> Result<(), ApiError> {
         match self.try_validate(attributes) {
             Err(_) if !self.index.is_current() => {
@@ -249,7 +286,8 @@ impl Admission {
         for plugin in &self.waiting {
             plugin.validate(attributes).await?;
         }
-        Ok(())
+        // Last: what is counted is what everybody else has admitted.
+        self.quotas.reserve(attributes, &self.index, reservations).await
     }
 
     fn try_validate(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {

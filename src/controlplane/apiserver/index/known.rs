@@ -113,6 +113,20 @@ impl Known {
         self.under(&of::PRIORITY_CLASSES.prefix(""))
     }
 
+    pub fn storage_classes(&self) -> impl Iterator<Item = &Arc<Value>> {
+        self.under(&of::STORAGE_CLASSES.prefix(""))
+    }
+
+    pub fn ingress_classes(&self) -> impl Iterator<Item = &Arc<Value>> {
+        self.under(&of::INGRESS_CLASSES.prefix(""))
+    }
+
+    /// Webhook configurations, by name.
+    pub fn webhooks(&self, mutating: bool) -> impl Iterator<Item = &Arc<Value>> {
+        let collection = if mutating { of::MUTATING_WEBHOOKS } else { of::VALIDATING_WEBHOOKS };
+        self.under(&collection.prefix(""))
+    }
+
     pub fn runtime_class(&self, name: &str) -> Option<&Arc<Value>> {
         self.get(&of::RUNTIME_CLASSES.key("", name))
     }

@@ -137,6 +137,7 @@ async fn admit(
             let mut admitted = nothing(decision);
             let attributes = context.attributes(Operation::Delete, None, old, write.dry_run);
             admission.validate(&attributes, &mut admitted.reservations).await?;
+            admitted.warnings.extend(attributes.warnings.take());
             return Ok(admitted);
         }
         (Admit::Object, Decision::Put(object)) => object,
@@ -154,11 +155,12 @@ async fn admit(
     if !errors.is_empty() {
         return Err(context.invalid(object.name(), errors));
     }
-    let warnings = match context.handler {
+    let mut warnings = match context.handler {
         None => context.resource.strategy().warnings(object, old),
         Some(_) => Vec::new(),
     };
     admission.validate(&attributes, &mut reservations).await?;
+    warnings.extend(attributes.warnings.take());
     let object = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
     // An object that is being deleted goes with its last finalizer.
     let over = old.is_some_and(|old| is_over(old, &object));
