@@ -5,7 +5,9 @@ mod basics;
 mod faults;
 mod media;
 mod pods;
+mod quotas;
 mod reservations;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
