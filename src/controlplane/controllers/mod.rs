@@ -4,6 +4,8 @@
 //! `change -> key in a queue -> plan(observed) -> operations`. A reconciler only ever gets keys, so a restart and the
 //! steady state are one path; the [`harness`] runs it.
 
+mod autoscaler;
+mod bootstrap_tokens;
 mod certificates;
 mod claim;
 mod context;
@@ -13,6 +15,7 @@ mod daemon_set;
 mod deployment;
 mod discovered;
 mod disruption;
+mod endpoint_mirror;
 mod endpoint_slice;
 mod endpoints;
 mod expectations;
@@ -29,6 +32,7 @@ mod metrics;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_zones;
 mod pod_control;
 mod pod_gc;
 mod rank;
@@ -69,8 +73,10 @@ pub const ALL: &[Controller] = &[
     Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "endpoint-controller", start: endpoints::start },
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
+    Controller { name: "endpoint-slice-mirroring-controller", start: endpoint_mirror::start },
     Controller { name: "ephemeral-volume-controller", start: volume::start_ephemeral },
     Controller { name: "garbage-collector-controller", start: garbage::start },
+    Controller { name: "horizontal-pod-autoscaler-controller", start: autoscaler::start },
     Controller { name: "ingress-controller", start: ingress::start },
     Controller { name: "job-controller", start: job::start },
     Controller { name: "namespace-controller", start: namespace::start },
@@ -87,6 +93,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "statefulset-controller", start: stateful_set::start },
     Controller { name: "system-namespaces-controller", start: system_namespaces::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
+    Controller { name: "token-cleaner-controller", start: bootstrap_tokens::start },
     Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },
 ];
 

@@ -15,8 +15,9 @@ use serde_json::json;
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
+use super::node_zones::{Eviction, Limiter};
 use crate::client::informer::{Cache, Key};
-use crate::client::typed::{is_ready, node_condition};
+use crate::client::typed::{is_ready, node_condition, node_is_ready};
 
 const LEASES: &str = "kube-node-lease";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -40,8 +41,14 @@ fn is_ours(taint: &Taint) -> bool {
         || (by_ready && (taint.effect == "NoSchedule" || taint.effect == "NoExecute"))
 }
 
-/// The taints a node should have, by its conditions; those of others stay.
-fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
+/// Whether the node has a taint of ours that drives Pods out.
+fn drives_out(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|taint| is_ours(taint) && taint.effect == "NoExecute")
+}
+
+/// The taints a node should have, by its conditions; those of others stay. Its Pods are driven out only with `evict`.
+fn taints(node: &Node, evict: bool, now: Timestamp) -> Vec<Taint> {
     let status = |kind: &str| node_condition(node, kind).map_or("Unknown", |condition| &condition.status);
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     match status("Ready") {
@@ -51,6 +58,7 @@ fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
         _ if node_condition(node, "Ready").is_none() => wanted.push((NOT_READY, "NoSchedule")),
         _ => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
     }
+    wanted.retain(|(_, effect)| evict || *effect != "NoExecute");
     wanted.extend(
         PRESSURE.iter().filter(|(kind, _)| status(kind) == "True").map(|(_, key)| (*key, "NoSchedule")),
     );
@@ -119,6 +127,7 @@ struct Reconciler {
     leases: Cache<Lease>,
     pods: Cache<Pod>,
     heard: Mutex<HashMap<String, Heard>>,
+    limiter: Mutex<Limiter>,
 }
 
 pub(super) fn start(context: &Context) {
@@ -131,6 +140,7 @@ pub(super) fn start(context: &Context) {
         leases: leases.clone(),
         pods: pods.clone(),
         heard: Mutex::default(),
+        limiter: Mutex::default(),
     });
     let me = Arc::clone(&reconciler);
     harness.watches(&nodes, move |change, queue| {
@@ -148,6 +158,11 @@ pub(super) fn start(context: &Context) {
                 event("RemovingNode", format!("Node {name} event: Removing Node {name} from Controller"));
             }
             _ => {}
+        }
+        // Whether others may lose their Pods depends on how many nodes answer.
+        if change.new.map(|node| node_is_ready(node)) != change.old.map(|node| node_is_ready(node)) {
+            let silent = me.nodes.list().into_iter().filter(|node| !node_is_ready(node));
+            silent.for_each(|node| queue.add(node.name_any()));
         }
         queue.add(name);
     });
@@ -178,8 +193,30 @@ impl Reconciler {
         if left.is_positive() { left.unsigned_abs() } else { Duration::ZERO }
     }
 
-    async fn taint(&self, node: &Node, now: Timestamp) -> Result<(), Error> {
-        let taints = taints(node, now);
+    /// Whether the node's Pods may be driven out now, and when to ask again.
+    fn may_evict(&self, node: &Node, now: Timestamp) -> (bool, Option<SignedDuration>) {
+        if node_is_ready(node) || node_condition(node, "Ready").is_none() {
+            return (true, None);
+        }
+        // The cache may not have what was just written about this node.
+        let mut nodes = self.nodes.list();
+        nodes.retain(|other| other.metadata.name != node.metadata.name);
+        let all = nodes.iter().map(|other| &**other).chain([node]);
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = match drives_out(node) {
+            // It has lost them already: only that no node answers takes it back.
+            true => Limiter::default().decide(node, all, now),
+            false => limiter.decide(node, all, now),
+        };
+        match decided {
+            Eviction::Allowed => (true, None),
+            Eviction::Later(left) => (drives_out(node), left),
+            Eviction::Off => (false, None),
+        }
+    }
+
+    async fn taint(&self, node: &Node, evict: bool, now: Timestamp) -> Result<(), Error> {
+        let taints = taints(node, evict, now);
         let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
         if taints == old {
             return Ok(());
@@ -236,8 +273,10 @@ impl Reconcile for Reconciler {
         if ready.is_some_and(|status| status != "True") {
             self.pods_not_ready(&node).await?;
         }
-        self.taint(&node, now).await?;
-        Ok(if patience.is_zero() { Outcome::Done } else { Outcome::RequeueAfter(patience) })
+        let (evict, later) = self.may_evict(&node, now);
+        self.taint(&node, evict, now).await?;
+        let patience = SignedDuration::try_from(patience).ok().filter(SignedDuration::is_positive);
+        Ok(Outcome::after([patience, later].into_iter().flatten().min()))
     }
 }
 
@@ -256,8 +295,10 @@ mod tests {
     fn taints_follow_conditions() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let check = |node: &Node, expect: &[&str]| {
-            let got: Vec<String> =
-                taints(node, now).iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect();
+            let got: Vec<String> = taints(node, true, now)
+                .iter()
+                .map(|taint| format!("{}:{}", taint.key, taint.effect))
+                .collect();
             assert_eq!(got, expect);
         };
         let ready = |status: &str| json!([{"type": "Ready", "status": status}]);

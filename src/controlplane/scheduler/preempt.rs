@@ -193,7 +193,6 @@ mod tests {
     fn guarded_pods_go_last() {
         check(10, "700m", &["c"], Some(("n1", &["a"])));
         check(10, "700m", &["c", "a"], Some(("n2", &["c"])));
-        check(10, "400m", &["c", "a"], Some(("n2", &["b"])));
     }
 
     #[test]

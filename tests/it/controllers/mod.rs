@@ -104,6 +104,21 @@ impl Cluster {
         nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
     }
 
+    /// Lets a node report, as its kubelet does, until the task is aborted.
+    fn beat(&self, name: &'static str) -> tokio::task::JoinHandle<Option<()>> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        self.tasks.spawn_until_stop(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(500));
+            loop {
+                ticks.tick().await;
+                let now = jiff::Timestamp::now().to_string();
+                let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True",
+                    "reason": "KubeletReady", "lastHeartbeatTime": now}]}});
+                let _ = nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await;
+            }
+        })
+    }
+
     fn api<K>(&self, namespace: &str) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -369,7 +384,11 @@ async fn deletion_in_the_foreground_orphans_and_whole_namespaces() {
 async fn a_silent_node_loses_its_pods() {
     let cluster = Cluster::start(Duration::from_secs(3)).await;
     cluster.node("n1").await;
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+    // Another node goes on answering: when none does, nobody's Pods are touched.
+    cluster.node("n2").await;
+    let beats = cluster.beat("n2");
+    let here = json!({"kubernetes.io/hostname": "n1"});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeSelector": here, "containers": [{"name": "c", "image": "i"}],
         "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
             "tolerationSeconds": 1}]}});
     let pods = cluster.api::<Pod>("default");
@@ -392,6 +411,8 @@ async fn a_silent_node_loses_its_pods() {
     .await;
     eventually("its Pod is evicted", || async { pods.get_opt("p").await.expect("an answer").is_none() })
         .await;
+    beats.abort();
+    nodes.delete("n2", &DeleteParams::default()).await.expect("deleted");
     let waits = json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     pods.create(&PostParams::default(), &parse(waits)).await.expect("a pod");
     eventually("the next Pod says why it waits", || async {

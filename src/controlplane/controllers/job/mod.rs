@@ -27,6 +27,7 @@ use super::expectations::Expectations;
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::{PodControl, watch_owners, watch_pods};
+use super::writes::Writes;
 use crate::client::informer::{Cache, Key};
 use crate::client::typed::controller_of;
 
@@ -40,6 +41,8 @@ struct Reconciler {
     expectations: Expectations,
     jobs: Cache<Job>,
     pods: Cache<Pod>,
+    /// The last status written of each Job: what an older one counts is not to be acted on.
+    writes: Writes,
 }
 
 pub(super) fn start(context: &Context) {
@@ -58,7 +61,8 @@ pub(super) fn start(context: &Context) {
             queue.add(Key::new(pod.namespace().unwrap_or_default(), name));
         }
     });
-    harness.run(5, Arc::new(Reconciler { context: context.clone(), expectations, jobs, pods }));
+    let (context, writes) = (context.clone(), Writes::default());
+    harness.run(5, Arc::new(Reconciler { context, expectations, jobs, pods, writes }));
 }
 
 impl Reconcile for Reconciler {
@@ -69,8 +73,13 @@ impl Reconcile for Reconciler {
         self.release_orphans(key, job.as_deref()).await?;
         let Some(job) = job else {
             self.expectations.forget(key);
+            self.writes.gone(key, key);
             return Ok(Outcome::Done);
         };
+        if !self.writes.settled(key, std::iter::once(&job.metadata), self.context.now()) {
+            // The watch brings what was written, and with it this key.
+            return Ok(Outcome::Done);
+        }
         let Some(spec) = &job.spec else { return Ok(Outcome::Done) };
         let Some(selector) = &spec.selector else { return Ok(Outcome::Done) };
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
@@ -110,9 +119,8 @@ impl Reconciler {
             let api = self.context.api::<Job>(&key.namespace);
             let changed = Job { status: Some(planned.status), ..job.clone() };
             let written = api.replace_status(&key.name, &PostParams::default(), &changed).await;
-            if ignore_not_found(written)?.is_none() {
-                return Ok(Outcome::Done);
-            }
+            let Some(written) = ignore_not_found(written)? else { return Ok(Outcome::Done) };
+            self.writes.note(key, &written.metadata, self.context.now());
         }
         for notice in planned.notices {
             let recorder = &self.context.recorder;
