@@ -116,7 +116,7 @@ fn plan(wanted: Vec<EndpointSlice>, existing: &[Arc<EndpointSlice>]) -> Vec<Op> 
         let same = |there: &&Arc<EndpointSlice>| {
             there.address_type == slice.address_type && there.ports == slice.ports
         };
-        let Some(at) = left.iter().position(|there| same(there)) else {
+        let Some(at) = left.iter().position(same) else {
             ops.push(Op::Create(Box::new(slice)));
             continue;
         };

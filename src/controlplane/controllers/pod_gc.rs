@@ -74,10 +74,11 @@ pub(super) fn start(context: &Context) {
         match node_of(pod) {
             None if pod.metadata.deletion_timestamp.is_some() => queue.add(key),
             Some(node) if all.get(&Key::cluster(node)).is_none() => queue.add_after(key, QUARANTINE),
-            Some(node) if pod.metadata.deletion_timestamp.is_some() => {
-                if all.get(&Key::cluster(node)).is_some_and(|node| is_out_of_service(&node)) {
-                    queue.add(key);
-                }
+            Some(node)
+                if pod.metadata.deletion_timestamp.is_some()
+                    && all.get(&Key::cluster(node)).is_some_and(|node| is_out_of_service(&node)) =>
+            {
+                queue.add(key);
             }
             _ => {}
         }

@@ -119,9 +119,9 @@ fn watch(scheduler: &Arc<Scheduler>, nodes: &Cache<Node>, namespaces: &Cache<Nam
 fn watch_storage(scheduler: &Arc<Scheduler>) {
     let me = Arc::clone(scheduler);
     scheduler.storage.claims.on_change(move |change| {
+        // Its class may come late, as its volume does.
         let face = |claim: &Arc<PersistentVolumeClaim>| {
-            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
-            (volume, claim.metadata.deletion_timestamp.is_some())
+            (claim.spec.clone(), claim.metadata.deletion_timestamp.is_some())
         };
         if change.new.map(face) != change.old.map(face) {
             me.queue.cluster_changed();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, ExternalMetricStatus, MetricIdentifier, MetricSpec, MetricStatus,
-    MetricTarget, MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
+    MetricTarget, MetricValueStatus, ObjectMetricSource, ObjectMetricStatus, PodsMetricStatus,
+    ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
@@ -88,93 +89,58 @@ fn requests(
 impl Round<'_> {
     /// Evaluates one metric. Fails with why it cannot be told.
     pub(super) async fn evaluate(&self, metric: &MetricSpec) -> Result<Proposal, Unknown> {
-        let kind = metric.type_.as_str();
-        match (kind, metric) {
+        let failed = |reason: &'static str| move |message: String| Unknown { reason, message };
+        let (replicas, name, status) = match (metric.type_.as_str(), metric) {
             ("Resource", MetricSpec { resource: Some(source), .. }) => {
                 let got = self.resource(&source.name, None, &source.target).await;
-                let (replicas, current) =
-                    got.map_err(|message| Unknown { reason: "FailedGetResourceMetric", message })?;
-                let name = format!("{} resource", source.name);
+                let (replicas, current) = got.map_err(failed("FailedGetResourceMetric"))?;
                 let status = ResourceMetricStatus { name: source.name.clone(), current };
-                Ok(self.proposal(
-                    kind,
-                    replicas,
-                    name,
-                    MetricStatus { resource: Some(status), ..MetricStatus::default() },
-                ))
+                let status = MetricStatus { resource: Some(status), ..MetricStatus::default() };
+                (replicas, format!("{} resource", source.name), status)
             }
             ("ContainerResource", MetricSpec { container_resource: Some(source), .. }) => {
                 let got = self.resource(&source.name, Some(&source.container), &source.target).await;
-                let (replicas, current) =
-                    got.map_err(|message| Unknown { reason: "FailedGetContainerResourceMetric", message })?;
-                let name = format!("{} container resource", source.name);
-                let (container, resource) = (source.container.clone(), source.name.clone());
-                let status = ContainerResourceMetricStatus { container, name: resource, current };
-                Ok(self.proposal(
-                    kind,
-                    replicas,
-                    name,
-                    MetricStatus { container_resource: Some(status), ..MetricStatus::default() },
-                ))
+                let (replicas, current) = got.map_err(failed("FailedGetContainerResourceMetric"))?;
+                let (container, name) = (source.container.clone(), source.name.clone());
+                let status = ContainerResourceMetricStatus { container, name, current };
+                let status = MetricStatus { container_resource: Some(status), ..MetricStatus::default() };
+                (replicas, format!("{} container resource", source.name), status)
             }
             ("Pods", MetricSpec { pods: Some(source), .. }) => {
                 let got = self.pods_metric(&source.metric, &source.target).await;
-                let (replicas, current) =
-                    got.map_err(|message| Unknown { reason: "FailedGetPodsMetric", message })?;
-                let name = format!("pods metric {}", source.metric.name);
+                let (replicas, current) = got.map_err(failed("FailedGetPodsMetric"))?;
                 let status = PodsMetricStatus { metric: source.metric.clone(), current };
-                Ok(self.proposal(
-                    kind,
-                    replicas,
-                    name,
-                    MetricStatus { pods: Some(status), ..MetricStatus::default() },
-                ))
+                let status = MetricStatus { pods: Some(status), ..MetricStatus::default() };
+                (replicas, format!("pods metric {}", source.metric.name), status)
             }
             ("Object", MetricSpec { object: Some(source), .. }) => {
-                let about = &source.described_object;
-                let resource = self.resource_name(about.api_version.as_deref(), &about.kind).await;
-                let value = match resource {
-                    Ok(resource) => self.source.object(&resource, &about.name, &source.metric).await,
-                    Err(why) => Err(why),
-                };
-                let value = value.map_err(|message| Unknown { reason: "FailedGetObjectMetric", message })?;
+                let value = self.object(source).await.map_err(failed("FailedGetObjectMetric"))?;
                 let (replicas, current) = self.single(value, &source.target);
-                let name = format!("{} metric {}", about.kind, source.metric.name);
-                let status = ObjectMetricStatus {
-                    metric: source.metric.clone(),
-                    described_object: about.clone(),
-                    current,
-                };
-                Ok(self.proposal(
-                    kind,
-                    replicas,
-                    name,
-                    MetricStatus { object: Some(status), ..MetricStatus::default() },
-                ))
+                let described_object = source.described_object.clone();
+                let status = ObjectMetricStatus { metric: source.metric.clone(), described_object, current };
+                let status = MetricStatus { object: Some(status), ..MetricStatus::default() };
+                (replicas, format!("{} metric {}", source.described_object.kind, source.metric.name), status)
             }
             ("External", MetricSpec { external: Some(source), .. }) => {
                 let value = self.source.external(&source.metric).await;
-                let value =
-                    value.map_err(|message| Unknown { reason: "FailedGetExternalMetric", message })?;
-                let (replicas, current) = self.single(value, &source.target);
-                let name = format!("external metric {}", source.metric.name);
+                let (replicas, current) =
+                    self.single(value.map_err(failed("FailedGetExternalMetric"))?, &source.target);
                 let status = ExternalMetricStatus { metric: source.metric.clone(), current };
-                Ok(self.proposal(
-                    kind,
-                    replicas,
-                    name,
-                    MetricStatus { external: Some(status), ..MetricStatus::default() },
-                ))
+                let status = MetricStatus { external: Some(status), ..MetricStatus::default() };
+                (replicas, format!("external metric {}", source.metric.name), status)
             }
-            _ => Err(Unknown {
-                reason: "InvalidMetricSourceType",
-                message: format!("unknown metric source type {kind:?}"),
-            }),
-        }
+            (kind, _) => {
+                let message = format!("unknown metric source type {kind:?}");
+                return Err(Unknown { reason: "InvalidMetricSourceType", message });
+            }
+        };
+        Ok(Proposal { replicas, name, status: MetricStatus { type_: metric.type_.clone(), ..status } })
     }
 
-    fn proposal(&self, kind: &str, replicas: i32, name: String, status: MetricStatus) -> Proposal {
-        Proposal { replicas, name, status: MetricStatus { type_: kind.to_owned(), ..status } }
+    async fn object(&self, source: &ObjectMetricSource) -> Result<i64, String> {
+        let about = &source.described_object;
+        let resource = self.resource_name(about.api_version.as_deref(), &about.kind).await?;
+        self.source.object(&resource, &about.name, &source.metric).await
     }
 
     async fn resource_name(&self, api_version: Option<&str>, kind: &str) -> Result<String, String> {

@@ -57,6 +57,9 @@ fn by_age(pods: &mut [&Arc<Pod>]) {
     });
 }
 
+/// The new and the old Pod of a node.
+type Pair<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
 impl<'a> Seen<'a> {
     pub(super) fn new(
         set: &'a DaemonSet,
@@ -182,7 +185,7 @@ impl<'a> Seen<'a> {
     }
 
     /// The one new and the one old Pod of a node; `None` when there are several of either.
-    fn pair(&self, pods: &'a [Arc<Pod>]) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+    fn pair(&self, pods: &'a [Arc<Pod>]) -> Option<Pair<'a>> {
         let (mut new, mut old) = (None, None);
         for pod in pods.iter().filter(|pod| !is_leaving(pod)) {
             let place = if self.is_new(pod) { &mut new } else { &mut old };

@@ -210,13 +210,11 @@ impl Graph {
             let mut blocking = self.dependents(uid).filter(|dependent| dependent.blocks(uid));
             // Owners in a ring would wait for each other for ever: what waits for this one itself does not hold it.
             let held = blocking.any(|dependent| !self.waits_for(&dependent.uid, uid));
-            return match usize::from(held) {
-                0 => Plan::Release,
-                _ => {
-                    let fresh = self.dependents(uid).filter(|dependent| !dependent.deleting);
-                    Plan::DeleteDependents(fresh.map(|dependent| dependent.uid.clone()).collect())
-                }
-            };
+            if !held {
+                return Plan::Release;
+            }
+            let fresh = self.dependents(uid).filter(|dependent| !dependent.deleting);
+            return Plan::DeleteDependents(fresh.map(|dependent| dependent.uid.clone()).collect());
         }
         if item.deleting || item.owners.is_empty() {
             return Plan::Nothing;
