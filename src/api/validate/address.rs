@@ -24,8 +24,9 @@ mod tests {
     #[test]
     fn the_machine_itself_is_no_destination() {
         let check = |text: &str, expect: Option<&str>| {
-            let why = special_address(text.parse().unwrap()).map(|why| why.split(' ').nth(5).unwrap_or(why));
-            assert_eq!(why, expect, "{text}");
+            let why = special_address(text.parse().unwrap());
+            assert_eq!(why.is_some(), expect.is_some(), "{text}: {why:?}");
+            assert!(why.unwrap_or_default().contains(expect.unwrap_or_default()), "{text}: {why:?}");
         };
         check("10.0.0.1", None);
         check("fd00::1", None);
@@ -35,6 +36,6 @@ mod tests {
         check("169.254.169.254", Some("link-local"));
         check("fe80::1", Some("link-local"));
         check("224.0.0.5", Some("link-local"));
-        check("0.0.0.0", Some("::)"));
+        check("0.0.0.0", Some("unspecified"));
     }
 }
