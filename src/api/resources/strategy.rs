@@ -49,6 +49,12 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// Returns what a field selector's path is called among the stored selectable fields, where this row is another view
+    /// of what is stored.
+    fn stored_field<'a>(&self, path: &'a str) -> std::borrow::Cow<'a, str> {
+        path.into()
+    }
+
     /// See [`super::Resource::grace_period`].
     fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
         None

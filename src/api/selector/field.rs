@@ -86,8 +86,8 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    pub fn terms(&self) -> &[FieldTerm] {
-        &self.terms
+    pub fn terms_mut(&mut self) -> &mut [FieldTerm] {
+        &mut self.terms
     }
 
     /// The value a field must have, if a term says so.

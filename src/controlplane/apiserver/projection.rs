@@ -11,7 +11,8 @@ pub fn apply(resource: &Resource, part: Option<Part>, new: &mut Value, old: &Val
         None => resource.prepare_update(new, old),
         Some(Part::Status) => resource.prepare_status_update(new, old),
         Some(Part::Finalize) => keep_all_but(new, old, &["/spec/finalizers"]),
-        Some(Part::Approval) => keep_all_but(new, old, &["/status/conditions"]),
+        // Rule: upstream's approval strategy takes labels and annotations with the conditions.
+        Some(Part::Approval) => keep_all_but(new, old, &["/metadata", "/status/conditions"]),
         Some(Part::EphemeralContainers) => {
             keep_all_but(new, old, &["/spec/ephemeralContainers"]);
             count(resource, new, old);

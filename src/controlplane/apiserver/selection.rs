@@ -29,8 +29,8 @@ impl Selection {
     pub fn read(resource: &Resource, params: &Params<'_>, name: &str) -> Result<Self, ApiError> {
         let bad = |error: SelectorError| ApiError::bad_request(error.to_string());
         let labels = params.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
-        let fields = params.text("fieldSelector").map(FieldSelector::parse).transpose().map_err(bad)?;
-        if let Some(fields) = &fields {
+        let mut fields = params.text("fieldSelector").map(FieldSelector::parse).transpose().map_err(bad)?;
+        if let Some(fields) = &mut fields {
             check_fields(resource, fields)?;
         }
         let name = (!name.is_empty()).then(|| name.to_owned());
@@ -83,14 +83,17 @@ fn prefixed<'e>(entry: &'e Entry, prefix: &str, name: &str) -> Option<&'e str> {
     found.map(|(_, value)| value.as_ref())
 }
 
-fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
+/// Every term must name a field that can be selected on; it is then called as the stored fields are.
+fn check_fields(resource: &Resource, fields: &mut FieldSelector) -> Result<(), ApiError> {
     let known = resource.selectable_fields(&Value::Null);
-    for path in fields.terms().iter().map(|term| term.field.as_str()) {
-        let ok = matches!(path, "metadata.name" | "metadata.namespace")
-            || known.iter().any(|(own, _)| *own == path);
+    for term in fields.terms_mut() {
+        let stored = resource.strategy().stored_field(&term.field).into_owned();
+        let ok = matches!(stored.as_str(), "metadata.name" | "metadata.namespace")
+            || known.iter().any(|(own, _)| *own == stored);
         if !ok {
-            return Err(ApiError::bad_request(format!("field label not supported: {path}")));
+            return Err(ApiError::bad_request(format!("field label not supported: {}", term.field)));
         }
+        term.field = stored;
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::api::resources::Strategy;
@@ -31,6 +33,19 @@ impl Strategy for Event {
     fn to_storage(&self, event: &mut Value) {
         rename(event, NAMES.iter().copied());
     }
+
+    fn selectable_fields(&self, event: &Value) -> Vec<(&'static str, String)> {
+        super::super::core::Event.selectable_fields(event)
+    }
+
+    /// Rule: upstream's field label conversion of `events.k8s.io/v1`.
+    fn stored_field<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        match path.strip_prefix("regarding.") {
+            Some(rest) => format!("involvedObject.{rest}").into(),
+            None if path == "reportingController" => "reportingComponent".into(),
+            None => path.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -38,6 +53,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn selectors_name_fields_as_they_are_shown() {
+        let check = |path: &str, expect: &str| {
+            assert_eq!(Event.stored_field(path), expect);
+            let fields = Event.selectable_fields(&Value::Null);
+            assert!(fields.iter().any(|(name, _)| *name == expect), "{path}");
+        };
+        check("reportingController", "reportingComponent");
+        check("regarding.kind", "involvedObject.kind");
+        check("reason", "reason");
+    }
 
     #[test]
     fn the_way_there_and_back() {
