@@ -138,6 +138,11 @@ fn part(
     changed: &mut FieldSet,
     removed: &mut FieldSet,
 ) {
+    // Where the whole is there, a part that is null is one that nothing says.
+    let null = |value: Option<&Value>| value.is_none_or(Value::is_null);
+    if there.0 && there.1 && null(old) && null(new) {
+        return;
+    }
     let always = form.always_there(name);
     let (mut added, mut gone) = (FieldSet::default(), FieldSet::default());
     let there = (always && there.0, always && there.1);

@@ -113,8 +113,11 @@ pub struct Managed(pub Vec<Entry>);
 impl Managed {
     /// The managers that an object names; `None` if it names none, or what it says cannot be read.
     pub fn of(object: &Value) -> Option<Self> {
-        let entries = object.array_at("/metadata/managedFields");
-        let entries: Option<Vec<Entry>> = entries.iter().map(Entry::read).collect();
+        Self::read(object.meta()?.get("managedFields")?)
+    }
+
+    fn read(entries: &Value) -> Option<Self> {
+        let entries: Option<Vec<Entry>> = entries.as_array()?.iter().map(Entry::read).collect();
         entries.filter(|entries| !entries.is_empty()).map(Self)
     }
 
@@ -199,27 +202,36 @@ impl Managed {
 }
 
 /// Whether a client wants the managers forgotten: it sends a list of one empty entry.
-fn forgets(object: &Value) -> bool {
-    matches!(object.array_at("/metadata/managedFields"), [one] if one.as_object().is_some_and(Map::is_empty))
+fn forgets(managers: &Value) -> bool {
+    let entries = managers.as_array().map(Vec::as_slice);
+    matches!(entries, Some([one]) if one.as_object().is_some_and(Map::is_empty))
 }
 
 /// Brings the managers of `new`, written over `old` (`None`: created) by an updater, up to date. Managers that the client sends with
 /// the object are taken for those that it had, but not through a subresource. An object whose managers nobody knows stays so.
 pub fn track(schema: Option<&Schema>, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
-    let sent = if writer.subresource.is_empty() { Managed::of(new) } else { None };
-    let forgets = writer.subresource.is_empty() && forgets(new);
-    new.meta_mut().remove("managedFields");
-    let known = match old {
-        _ if forgets => None,
-        Some(old) => sent.or_else(|| Managed::of(old)),
-        None => Some(Managed::default()),
-    };
-    let Some(mut managed) = known else { return };
+    let sent = new.meta_mut().remove("managedFields").filter(|_| writer.subresource.is_empty());
+    if sent.as_ref().is_some_and(forgets) {
+        return;
+    }
+    let standing = old.and_then(|old| old.meta()?.get("managedFields"));
+    // Most clients send what they have read.
+    let sent = sent.filter(|sent| Some(sent) != standing).and_then(|sent| Managed::read(&sent));
     let nothing = json!({});
     let difference = compare(Form::of_object(schema), old.unwrap_or(&nothing), new);
-    if !difference.is_empty() {
-        managed.update(writer, &difference);
+    if difference.is_empty() && sent.is_none() {
+        if let Some(standing) = standing {
+            new.meta_mut().insert("managedFields".to_owned(), standing.clone());
+        }
+        return;
     }
+    let known = if old.is_some() {
+        sent.or_else(|| standing.and_then(Managed::read))
+    } else {
+        Some(Managed::default())
+    };
+    let Some(mut managed) = known else { return };
+    managed.update(writer, &difference);
     managed.write(new);
 }
 

@@ -134,8 +134,8 @@ impl RequestContext<'_> {
     }
 
     /// The schema of the resource's own objects; `None` if nothing is known of them.
-    pub fn own_schema(&self) -> Option<&'static Schema> {
-        schema::builtin(&self.resource.gvk())
+    pub fn own_schema(&self) -> Option<&Schema> {
+        self.resource.schema()
     }
 
     /// Brings the field managers of an object that is about to be written up to date.

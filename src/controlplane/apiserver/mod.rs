@@ -16,6 +16,7 @@ mod context;
 mod convert;
 mod gate;
 pub mod index;
+mod inflight;
 mod key;
 mod measured;
 mod projection;

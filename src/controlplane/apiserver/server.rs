@@ -27,6 +27,7 @@ use super::authz::Authorizer;
 use super::context::{Engine, RequestContext};
 use super::gate::Gate;
 use super::index::{Follower, Index};
+use super::inflight::InFlight;
 use super::proxy::Streams;
 use super::registry::{Registry, Snapshot};
 use super::request::RequestInfo;
@@ -67,6 +68,7 @@ struct Shared {
     gate: Gate,
     index: Arc<Index>,
     registry: Arc<Registry>,
+    inflight: InFlight,
 }
 
 impl ApiServer {
@@ -96,11 +98,11 @@ impl ApiServer {
             stop: tasks.stop(),
             tasks,
         };
-        let shared = Shared { engine, gate, index, registry };
+        let shared = Shared { engine, gate, index, registry, inflight: InFlight::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The whole API as a service: what is put behind TLS, and what in-process clients context.
+    /// The whole API as a service: what is put behind TLS, and what in-process clients call.
     pub fn router(&self) -> Router {
         let shared = self.shared.clone();
         Router::new().fallback(move |request: Request<Body>| handle(shared.clone(), request))
@@ -254,6 +256,10 @@ impl Shared {
         if let Some(stream) = target.stream() {
             return special::stream(&context, stream, Request::from_parts(parts.clone(), body)).await;
         }
+        let _place = match info.verb {
+            "watch" => None,
+            verb => self.inflight.admit(&user, verb)?,
+        };
         let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
         context.media = MediaType::negotiate(accept, context.offer())?;
         let bytes = if matches!(info.verb, "get" | "list" | "watch") {

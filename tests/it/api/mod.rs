@@ -2,4 +2,5 @@
 
 mod custom_resources;
 mod kubectl;
+mod kubectl_apply;
 mod kubectl_create;
