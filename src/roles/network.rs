@@ -26,6 +26,8 @@ use crate::sys::netlink::{self, Link, Netlink};
 /// kernels, and every node has this one.
 const DNS_INTERFACE: &str = "lo";
 const DNS_PORT: u16 = 53;
+/// The name of the machine that the cluster runs on.
+const HOST_NAME: &str = "host.minik.internal";
 
 /// The node's network could not start.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +89,8 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
         dns_ip: config.dns_ip,
         networks: vec![config.service_cidr, config.pod_cidr],
     };
-    dns::run(listeners, &dns_options, feed.clone(), upstream, tasks)?;
+    let custom = dns::follow(client.clone(), names_of_the_host(), tasks);
+    dns::run(listeners, &dns_options, feed.clone(), upstream, custom, tasks)?;
     routes::run(feed.clone(), config.node.clone(), netlink.clone(), tasks);
     let applied = proxy::run(
         proxy::Proxy {
@@ -107,6 +110,18 @@ pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
         announced_address(feed.clone(), ServiceKey::new(namespace, name), config.node.clone(), tasks);
     let proven = follow_proof(&config, applied.clone(), tasks);
     Ok(Handles { feed, applied, proven, announced, ingress, policies, netlink })
+}
+
+/// The machine that the cluster runs on, as its nodes see it.
+fn names_of_the_host() -> dns::Custom {
+    let gateway = netlink::default_gateway();
+    if gateway.is_none() {
+        tracing::warn!("{HOST_NAME} will not resolve: the node has no default route");
+    }
+    dns::Custom {
+        hosts: gateway.map(|ip| (HOST_NAME.to_owned(), vec![ip])).into_iter().collect(),
+        ..dns::Custom::default()
+    }
 }
 
 fn settings(config: &NodeConfig) -> proxy::Settings {

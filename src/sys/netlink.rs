@@ -164,6 +164,21 @@ fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
     move |source| Error::Request { what, source }
 }
 
+/// The gateway of the default route, as the kernel's own table says (/proc/net/route).
+pub fn default_gateway() -> Option<Ipv4Addr> {
+    gateway_in(&std::fs::read_to_string("/proc/net/route").ok()?)
+}
+
+fn gateway_in(table: &str) -> Option<Ipv4Addr> {
+    table.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (to, via) = (words.next()?, words.next()?);
+        let via = u32::from_str_radix(via, 16).ok().filter(|via| *via != 0)?;
+        // The kernel writes addresses as it has them in memory.
+        (to == "00000000").then(|| Ipv4Addr::from(via.to_ne_bytes()))
+    })
+}
+
 /// Tells the network segment that `address` is at `link` now (a gratuitous ARP reply and request, so that peers update
 /// their tables whichever of the two they listen to).
 pub fn announce(link: &Link, address: Ipv4Addr) -> Result<(), Error> {
@@ -210,6 +225,14 @@ fn send(socket: &impl AsRawFd, index: u32, frame: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_gateway_is_found() {
+        let table =
+            "Iface Destination Gateway Flags\neth0 000012AC 00000000 0001\neth0 00000000 010012AC 0003\n";
+        assert_eq!(gateway_in(table), Some(Ipv4Addr::new(172, 18, 0, 1)));
+        assert_eq!(gateway_in("Iface Destination Gateway Flags\n"), None);
+    }
 
     #[test]
     fn an_announcement_is_a_42_byte_broadcast() {

@@ -10,7 +10,9 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponseBuilder;
 use rand::seq::SliceRandom;
 
-use super::upstream::{Reply, Upstream};
+use super::outside::Outside;
+use super::records::{a, cname};
+use super::upstream::Reply;
 use super::zone::{Answer, Zone};
 use crate::node::network::Feed;
 
@@ -23,7 +25,7 @@ const MAX_ALIASES: usize = 8;
 pub(super) struct Handler {
     zone: Zone,
     feed: Feed,
-    upstream: Upstream,
+    outside: Outside,
 }
 
 /// A response before it is written.
@@ -47,9 +49,19 @@ impl Response {
     }
 }
 
+impl Response {
+    fn take(&mut self, reply: Reply) {
+        let Reply { code, answers, authority } = reply;
+        self.authoritative = false;
+        self.code = code;
+        self.answers.extend(answers);
+        self.authorities.extend(authority);
+    }
+}
+
 impl Handler {
-    pub(super) fn new(zone: Zone, feed: Feed, upstream: Upstream) -> Self {
-        Self { zone, feed, upstream }
+    pub(super) fn new(zone: Zone, feed: Feed, outside: Outside) -> Self {
+        Self { zone, feed, outside }
     }
 
     async fn respond(&self, request: &Request) -> Response {
@@ -63,7 +75,12 @@ impl Handler {
         if !matches!(info.query.query_class(), DNSClass::IN | DNSClass::ANY) {
             return Response::code(ResponseCode::Refused);
         }
-        self.resolve(info.query.original().name(), info.query.query_type()).await
+        let (name, kind) = (info.query.original().name(), info.query.query_type());
+        let response = self.resolve(name, kind).await;
+        if self.outside.logs() {
+            tracing::info!(client = %request.src(), %name, %kind, code = %response.code, answers = response.answers.len(), "DNS question");
+        }
+        response
     }
 
     async fn resolve(&self, asked: &Name, kind: RecordType) -> Response {
@@ -71,6 +88,10 @@ impl Handler {
         let mut response = Response::code(ResponseCode::NoError);
         response.authoritative = true;
         for _ in 0..MAX_ALIASES {
+            if let Some(added) = self.added(&name, kind) {
+                response.answers.extend(added);
+                return response;
+            }
             let answer = self.zone.answer(&self.feed.read(), &name, kind);
             match answer {
                 Answer::Records { mut answers, additionals } => {
@@ -92,21 +113,58 @@ impl Handler {
                     return response;
                 }
                 Answer::NoSuchName => {
+                    // Only for the client's own question: what an alias leads to is no search.
+                    if response.answers.is_empty()
+                        && let Some(found) = self.search(&name, kind).await
+                    {
+                        return found;
+                    }
                     response.code = ResponseCode::NXDomain;
                     response.authorities.push(self.zone.authority(&name));
                     return response;
                 }
                 Answer::Elsewhere => {
-                    let Reply { code, answers, authority } = self.upstream.ask(&name, kind).await;
-                    response.authoritative = false;
-                    response.code = code;
-                    response.answers.extend(answers);
-                    response.authorities.extend(authority);
+                    response.take(self.outside.ask(&name, kind).await);
                     return response;
                 }
             }
         }
         Response::code(ResponseCode::ServFail)
+    }
+
+    /// The records of a name that somebody has added; None where nobody has.
+    fn added(&self, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
+        let addresses = self.outside.host(name)?;
+        let wanted = matches!(kind, RecordType::A | RecordType::ANY);
+        Some(addresses.iter().filter(|_| wanted).map(|ip| a(name, *ip)).collect())
+    }
+
+    /// A name with a search domain at its end, that does not exist so: what the client would find with the next ones is
+    /// answered at once, as an alias. One round trip instead of four.
+    async fn search(&self, name: &Name, kind: RecordType) -> Option<Response> {
+        if !matches!(kind, RecordType::A | RecordType::AAAA) {
+            return None;
+        }
+        let candidates = self.zone.searched(&self.feed.read(), name)?;
+        for candidate in candidates {
+            let mut found = Response::code(ResponseCode::NoError);
+            found.answers.push(cname(name, candidate.clone()));
+            if let Some(added) = self.added(&candidate, kind) {
+                found.answers.extend(added);
+                return Some(found);
+            }
+            let answer = self.zone.answer(&self.feed.read(), &candidate, kind);
+            match answer {
+                Answer::Records { answers, .. } => found.answers.extend(answers),
+                Answer::NoData => found.authorities.push(self.zone.authority(&candidate)),
+                Answer::Elsewhere => found.take(self.outside.ask(&candidate, kind).await),
+                Answer::Alias { .. } | Answer::NoSuchName => continue,
+            }
+            if found.code == ResponseCode::NoError {
+                return Some(found);
+            }
+        }
+        None
     }
 
     async fn handle<R: ResponseHandler>(&self, request: &Request, mut out: R) -> ResponseInfo {

@@ -3,7 +3,9 @@
 //! Names of the cluster (the Kubernetes DNS specification, schema 1.1.0) come from the node's view of Services and
 //! endpoints; all others are asked upstream, as the node itself would ask them.
 
+mod custom;
 mod handler;
+mod outside;
 mod records;
 mod upstream;
 mod zone;
@@ -15,12 +17,15 @@ use hickory_server::Server;
 use hickory_server::proto::ProtoError;
 use ipnet::Ipv4Net;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
 
+pub use custom::{Custom, follow};
 pub use upstream::{Upstream, UpstreamError};
 pub use zone::{Answer, Zone};
 
 use crate::node::network::Feed;
 use crate::rt::Tasks;
+use outside::Outside;
 
 /// An idle TCP client is hung up on after this.
 const TCP_IDLE: Duration = Duration::from_secs(10);
@@ -69,16 +74,19 @@ impl Listeners {
     }
 }
 
-/// Serves until `tasks` stops.
+/// Serves until `tasks` stops. `upstream` is asked for names outside the cluster where `custom` says nothing else. Fails
+/// when the cluster's domain is no domain name.
 pub fn run(
     listeners: Listeners,
     options: &Options,
     feed: Feed,
     upstream: Upstream,
+    custom: watch::Receiver<Custom>,
     tasks: &Tasks,
 ) -> Result<(), Error> {
     let zone = Zone::new(options)?;
-    let mut server = Server::new(handler::Handler::new(zone, feed, upstream));
+    let outside = Outside::follow(upstream, custom, tasks);
+    let mut server = Server::new(handler::Handler::new(zone, feed, outside));
     server.register_socket(listeners.udp);
     server.register_listener(listeners.tcp, TCP_IDLE, TCP_BUFFER);
     let stop = tasks.stop();

@@ -91,6 +91,22 @@ impl Zone {
         }
     }
 
+    /// What a client means by `X.<namespace>.svc.<domain>`, where that is no name and X has a dot: the names that it would
+    /// ask for next, by the search list that Pods have. None where the name was not made by such a list.
+    pub fn searched(&self, view: &View, name: &Name) -> Option<Vec<Name>> {
+        let count = usize::from(name.num_labels());
+        let own = count.checked_sub(self.labels.len() + 2).filter(|own| *own >= 2)?;
+        let labels = labels(name);
+        let by_list = labels[own + 2..] == self.labels && labels[own + 1] == "svc";
+        if !by_list || !view.has_namespace(&labels[own]) {
+            return None;
+        }
+        let bare = Name::from_labels(name.iter().take(own)).ok()?;
+        let below = |suffix: Name| bare.clone().append_domain(&suffix).ok();
+        let services = self.domain.prepend_label("svc").ok()?;
+        Some([services, self.domain.clone(), Name::root()].into_iter().filter_map(below).collect())
+    }
+
     fn below(&self, view: &View, name: &Name, path: &[&str], kind: RecordType) -> Answer {
         match path {
             [] => match kind {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
-use minik::node::dns::{Answer, Listeners, Options, Upstream, Zone, run};
+use minik::node::dns::{Answer, Custom, Listeners, Options, Upstream, Zone, run};
 use minik::node::network::{Source, View};
 use minik::rt::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::watch;
 
 use super::objects::view;
 
@@ -174,7 +175,7 @@ async fn start(view: View, upstream: Upstream) -> Running {
     let (source, feed) = Source::new();
     source.replace(view);
     let tasks = Tasks::new();
-    run(listeners, &options(), feed, upstream, &tasks).expect("started");
+    run(listeners, &options(), feed, upstream, watch::channel(Custom::default()).1, &tasks).expect("started");
     Running { address, tasks }
 }
 
@@ -304,7 +305,10 @@ spec: { type: ExternalName, externalName: www.example.svc.cluster.local }
 ",
     ));
     let tasks = Tasks::new();
-    run(listeners, &local, feed, upstream, &tasks).expect("started");
+    let data_of = [("hosts".to_owned(), "192.0.2.9 build.corp".to_owned())].into();
+    let (custom, problems) = Custom::parse(&data_of, &Custom::default());
+    assert_eq!(problems, [""; 0]);
+    run(listeners, &local, feed, upstream, watch::channel(custom).1, &tasks).expect("started");
 
     let ask = async |name: &str, kind| by_udp(address, &question(name, kind, Some(1232))).await.0;
     let found = ask("www.example.svc.cluster.local.", RecordType::A).await;
@@ -312,6 +316,15 @@ spec: { type: ExternalName, externalName: www.example.svc.cluster.local }
     assert!(!found.metadata.authoritative);
     let alias = ask("outside.shop.svc.other.test.", RecordType::A).await;
     assert_eq!(data(&alias), ["www.example.svc.cluster.local.", "192.0.2.80"]);
+    // What people have added, and what a Pod's search list comes to, in one round trip.
+    assert_eq!(data(&ask("Build.corp.", RecordType::A).await), ["192.0.2.9"]);
+    assert!(data(&ask("build.corp.", RecordType::AAAA).await).is_empty());
+    let searched = ask("build.corp.shop.svc.other.test.", RecordType::A).await;
+    assert_eq!(data(&searched), ["build.corp.", "192.0.2.9"]);
+    let searched = ask("www.example.svc.cluster.local.shop.svc.other.test.", RecordType::A).await;
+    assert_eq!(data(&searched), ["www.example.svc.cluster.local.", "192.0.2.80"]);
+    let missing = ask("no.such.shop.svc.other.test.", RecordType::A).await;
+    assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
     let nobody = ask("nobody.example.svc.cluster.local.", RecordType::A).await;
     assert_eq!(nobody.metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(nobody.authorities.len(), 1, "with the SOA that says how long to remember");
