@@ -141,37 +141,22 @@ fn are_looked_into(env: &Env) {
 }
 
 fn end_before_their_node_does(env: &Env) {
-    let (namespace, cluster) = (made(env, "stops"), env.cluster());
-    wait(cluster, &namespace, "in-order", "condition=Ready");
-    let node = field(cluster, &namespace, "in-order", ".spec.nodeName");
-    let server = cluster.kubectl(&[
-        "get",
-        "nodes",
-        "--selector=node-role.kubernetes.io/control-plane",
-        "--output=name",
-    ]);
+    let cluster = env.cluster();
+    let servers = ["get", "nodes", "--selector=node-role.kubernetes.io/control-plane", "--output=name"];
+    let server = cluster.kubectl(&servers).ok();
     // Stopping the server would take the API with it: nobody could be asked.
-    if server.ok().trim() != format!("node/{node}") {
-        docker(&["stop", &node]);
-        let reason = field(
-            cluster,
-            &namespace,
-            "in-order",
-            ".status.conditions[?(@.type==\"DisruptionTarget\")].reason",
-        );
-        assert_eq!(reason, "TerminationByKubelet");
-        let code =
-            field(cluster, &namespace, "in-order", ".status.containerStatuses[0].state.terminated.exitCode");
-        assert_eq!(code, "0", "it was told to end, not killed");
-        docker(&["start", &node]);
-        wait(cluster, &namespace, "in-order", "condition=Ready");
-        let reason = field(
-            cluster,
-            &namespace,
-            "in-order",
-            ".status.conditions[?(@.type==\"DisruptionTarget\")].reason",
-        );
-        assert_eq!(reason, "", "the disturbance is over");
-    }
+    cluster.kubectl(&["cordon", server.trim()]).ok();
+    let namespace = made(env, "stops");
+    wait(cluster, &namespace, "in-order", "condition=Ready");
+    cluster.kubectl(&["uncordon", server.trim()]).ok();
+    let node = field(cluster, &namespace, "in-order", ".spec.nodeName");
+    docker(&["stop", &node]);
+    const DISTURBED: &str = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
+    assert_eq!(field(cluster, &namespace, "in-order", DISTURBED), "TerminationByKubelet");
+    let code = ".status.containerStatuses[0].state.terminated.exitCode";
+    assert_eq!(field(cluster, &namespace, "in-order", code), "0", "it was told to end, not killed");
+    docker(&["start", &node]);
+    wait(cluster, &namespace, "in-order", "condition=Ready");
+    assert_eq!(field(cluster, &namespace, "in-order", DISTURBED), "", "the disturbance is over");
     remove(cluster, &namespace);
 }
