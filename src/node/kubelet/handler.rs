@@ -84,8 +84,8 @@ impl Target {
     }
 
     /// Asks over HTTP; any status from 200 to 399 is success. Redirects on the same host are followed; one to another
-    /// host says that somebody answers, which is enough.
-    pub async fn http(&self, action: &HTTPGetAction, agent: &str) -> Result<(), String> {
+    /// host says that somebody answers, which is enough: the answer is a warning then.
+    pub async fn http(&self, action: &HTTPGetAction, agent: &str) -> Result<Option<String>, String> {
         let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
         let mut place = Place {
             tls: action.scheme.as_deref() == Some("HTTPS"),
@@ -94,10 +94,13 @@ impl Target {
             path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
         };
         for _ in 0..REDIRECTS {
-            let (status, location) = place.get(action, agent).await?;
+            let Page { status, location, text } = place.get(action, agent).await?;
             match (status, location.and_then(|location| place.follow(&location))) {
                 (301 | 302 | 303 | 307 | 308, Some(next)) if next.host == place.host => place = next,
-                (200..400, _) => return Ok(()),
+                (300..400, Some(_)) => {
+                    return Ok(Some(format!("Probe terminated redirects, Response body: {text}")));
+                }
+                (200..400, _) => return Ok(None),
                 _ => return Err(format!("HTTP probe failed with statuscode: {status}")),
             }
         }
@@ -107,6 +110,14 @@ impl Target {
 
 /// As many redirects are followed.
 const REDIRECTS: u32 = 10;
+
+/// What was answered over HTTP.
+struct Page {
+    status: u16,
+    /// Where it points to.
+    location: Option<String>,
+    text: String,
+}
 
 /// What is asked for over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +155,8 @@ impl Place {
         })
     }
 
-    /// Asks once: the status, and where the answer points to.
-    async fn get(&self, action: &HTTPGetAction, agent: &str) -> Result<(u16, Option<String>), String> {
+    /// Asks once.
+    async fn get(&self, action: &HTTPGetAction, agent: &str) -> Result<Page, String> {
         let Self { host, port, .. } = self;
         let mut request = Request::get(&self.path)
             .header(http::header::HOST, format!("{host}:{port}"))
@@ -194,7 +205,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     }
 }
 
-async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(u16, Option<String>), hyper::Error>
+async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Page, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -205,8 +216,10 @@ where
         let location = answer.headers().get(http::header::LOCATION);
         let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
         // Read what there is of the answer, so that the server does not see a broken connection.
-        let _ = Limited::new(answer.into_body(), BODY).collect().await;
-        Ok((status, location))
+        let body = Limited::new(answer.into_body(), BODY).collect().await;
+        let text =
+            body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        Ok(Page { status, location, text })
     };
     tokio::pin!(connection);
     tokio::pin!(ask);

@@ -97,9 +97,13 @@ pub async fn run(
     loop {
         ticks.tick().await;
         let answer = ask(&target, &probe).await;
-        if let Err(why) = &answer {
-            let about = reference(&pod, Some(&target.container.name));
-            events.warning(about, "Unhealthy", format!("{} probe failed: {why}", kind.name()));
+        let about = || reference(&pod, Some(&target.container.name));
+        match &answer {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                events.warning(about(), "ProbeWarning", format!("{} probe warning: {what}", kind.name()));
+            }
+            Err(why) => events.warning(about(), "Unhealthy", format!("{} probe failed: {why}", kind.name())),
         }
         let Some(healthy) = counter.count(answer.is_ok()) else { continue };
         let verdict =
@@ -112,22 +116,23 @@ pub async fn run(
     }
 }
 
-async fn ask(target: &Target, probe: &Probe) -> Result<(), String> {
+/// Asks once; success may come with a warning.
+async fn ask(target: &Target, probe: &Probe) -> Result<Option<String>, String> {
     let limit = seconds(probe.timeout_seconds, 1);
     let asked = async {
         if let Some(exec) = &probe.exec {
-            return target.exec(exec, limit).await;
+            return target.exec(exec, limit).await.map(|()| None);
         }
         if let Some(http) = &probe.http_get {
             return target.http(http, "kube-probe/1.36").await;
         }
         if let Some(tcp) = &probe.tcp_socket {
-            return target.tcp(tcp).await;
+            return target.tcp(tcp).await.map(|()| None);
         }
         if let Some(grpc) = &probe.grpc {
-            return target.grpc(grpc).await;
+            return target.grpc(grpc).await.map(|()| None);
         }
-        Ok(())
+        Ok(None)
     };
     match tokio::time::timeout(limit, asked).await {
         Ok(answer) => answer,

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 pub struct File {
     pub contents: Vec<u8>,
     pub mode: u32,
+    /// Who owns it; root where nobody is named.
+    pub owner: Option<u32>,
 }
 
 /// The files of a volume by relative path.
@@ -40,8 +42,8 @@ pub fn write(dir: &Path, files: &Files, group: Option<u32>) -> io::Result<bool> 
         // The group may read what it owns; nothing of it is written by containers.
         let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
         fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
-        if group.is_some() {
-            chown(&target, None, group)?;
+        if group.is_some() || file.owner.is_some() {
+            chown(&target, file.owner, group)?;
         }
     }
     let old = fs::read_link(&data).ok();
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn swaps_all_at_once_and_only_when_changed() {
         let dir = tempfile::tempdir().expect("folder");
-        let file = |text: &str| File { contents: text.as_bytes().to_vec(), mode: 0o644 };
+        let file = |text: &str| File { contents: text.as_bytes().to_vec(), mode: 0o644, owner: None };
         let files =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), file(v))).collect::<Files>();
         let path = dir.path();

@@ -158,7 +158,9 @@ fn empty_dir(target: &Path, empty: &EmptyDirVolumeSource, group: Option<u32>) ->
         let size = empty.size_limit.as_ref().and_then(quantity_value).filter(|size| *size > 0);
         sys::tmpfs(target, size)?;
     }
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    // As upstream leaves them: a tmpfs keeps its sticky bit, and what a group owns hands it on.
+    let sticky = if empty.medium.as_deref() == Some("Memory") { 0o1000 } else { 0 };
+    let mode = 0o777 | sticky | if group.is_some() { 0o2000 } else { 0 };
     fs::set_permissions(target, fs::Permissions::from_mode(mode)).map_err(at(target))?;
     if group.is_some() {
         chown(target, None, group).map_err(at(target))?;

@@ -1,5 +1,6 @@
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume, VolumeProjection,
+    ConfigMapProjection, Container, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume,
+    VolumeProjection,
 };
 use kube::Client;
 
@@ -71,15 +72,34 @@ async fn projection(
             .get(contents.client, contents.pod, token)
             .await
             .map_err(|error| VolumeError::Token(Box::new(error)))?;
-        put(out, &token.path, text.into_bytes(), token_mode(contents.pod, mode))?;
+        let owner = only_user(contents.pod);
+        put(out, &token.path, text.into_bytes(), token_mode(contents.pod, owner, mode))?;
+        if let Some(file) = out.get_mut(&token.path) {
+            file.owner = owner;
+        }
     }
     Ok(())
 }
 
-/// Tokens are readable by their owner alone unless a group shares the volume or the Pod runs as another user.
-fn token_mode(pod: &Pod, mode: i32) -> i32 {
+/// The one user all containers of the Pod run as, where there is one.
+fn only_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let default = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let user = |container: &Container| {
+        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
+        own.or(default)
+    };
+    let mut users = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(user);
+    let first = users.next()??;
+    if users.all(|other| other == Some(first)) { u32::try_from(first).ok() } else { None }
+}
+
+/// Tokens are readable by their owner alone where a group shares the volume (it is let in by that) or all containers
+/// run as one user, who owns them then.
+fn token_mode(pod: &Pod, owner: Option<u32>, mode: i32) -> i32 {
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    if context.is_some_and(|context| context.fs_group.is_some()) { mode & 0o777 | 0o600 } else { mode }
+    let grouped = context.is_some_and(|context| context.fs_group.is_some());
+    if grouped || owner.is_some() { 0o600 } else { mode }
 }
 
 /// The keys of a ConfigMap or Secret: all of them, or those listed under the paths listed.
@@ -155,6 +175,27 @@ fn put(out: &mut Files, path: &str, contents: Vec<u8>, mode: i32) -> Result<(), 
         return Err(VolumeError::Path(path.to_owned()));
     }
     let mode = u32::try_from(mode).unwrap_or(0o644) & 0o777;
-    out.insert(path.to_owned(), File { contents, mode });
+    out.insert(path.to_owned(), File { contents, mode, owner: None });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::kubelet::testing::pod;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn tokens_are_for_those_who_run() {
+        let check = |context: Value, own: Value, expect: (Option<u32>, i32)| {
+            let pod = pod(json!({"spec": {"securityContext": context,
+                "containers": [{"name": "a"}, {"name": "b", "securityContext": own}]}}));
+            let owner = only_user(&pod);
+            assert_eq!((owner, token_mode(&pod, owner, 0o644)), expect, "{pod:?}");
+        };
+        check(json!({}), json!({}), (None, 0o644));
+        check(json!({"runAsUser": 1000}), json!({}), (Some(1000), 0o600));
+        check(json!({"runAsUser": 1000}), json!({"runAsUser": 1}), (None, 0o644));
+        check(json!({"fsGroup": 5}), json!({}), (None, 0o600));
+    }
 }

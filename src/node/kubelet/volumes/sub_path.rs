@@ -86,6 +86,8 @@ fn beneath(root: &impl AsFd, path: &str, flags: OFlag) -> Result<OwnedFd, Errno>
 /// Makes what is missing of `path`, one folder at a time, each inside the one that was opened before it.
 fn make_folders(root: &OwnedFd, path: &str) -> Result<(), Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // What is made is as open as the volume itself; the umask must not decide.
+    let mode = Mode::from_bits_truncate(fstat(root)?.st_mode & 0o7777);
     let mut at = String::new();
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
         let above = if at.is_empty() { ".".to_owned() } else { at.clone() };
@@ -94,9 +96,8 @@ fn make_folders(root: &OwnedFd, path: &str) -> Result<(), Errno> {
             Ok(_) => {}
             Err(Errno::ENOENT) => {
                 let parent = beneath(root, &above, flags)?;
-                mkdirat(&parent, part, Mode::from_bits_truncate(0o777))?;
-                // Whoever the container runs as writes there; the umask must not decide.
-                fchmod(beneath(root, &at, flags)?, Mode::from_bits_truncate(0o777))?;
+                mkdirat(&parent, part, mode)?;
+                fchmod(beneath(root, &at, flags)?, mode)?;
             }
             Err(errno) => return Err(errno),
         }
@@ -122,6 +123,10 @@ mod tests {
         check("out", false);
         check("out/made", false);
         check("within/made", true);
+        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o3777)).expect("mode");
+        check("open", true);
+        let made = fs::metadata(dir.path().join("open")).expect("made");
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&made) & 0o7777, 0o3777, "as the volume");
         assert!(dir.path().join("a/b").is_dir());
         assert!(dir.path().join("real/made").is_dir());
         assert!(!Path::new("/etc/made").exists());

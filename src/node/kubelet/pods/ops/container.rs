@@ -108,7 +108,7 @@ impl Job {
             return target.exec(exec, Duration::ZERO).await;
         }
         if let Some(http) = &handler.http_get {
-            return target.http(http, "kube-lifecycle/1.36").await;
+            return target.http(http, "kube-lifecycle/1.36").await.map(drop);
         }
         if let Some(tcp) = &handler.tcp_socket {
             return target.tcp(tcp).await;
