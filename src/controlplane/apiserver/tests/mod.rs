@@ -7,6 +7,7 @@ mod media;
 mod pods;
 mod quotas;
 mod reservations;
+mod upstream;
 mod webhooks;
 
 use std::sync::Arc;
