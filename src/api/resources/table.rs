@@ -1,3 +1,5 @@
+//! The rows at one moment, and ways to find them.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -276,7 +276,7 @@ pub fn named(name: &str) -> Option<&'static Schema> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::builtin as rows;
+    use crate::api::resources::{Storage, builtin as rows};
 
     #[test]
     fn every_line_is_understood() {
@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn every_resource_has_a_type() {
-        for row in rows() {
+        // What is measured is answered in the form that its makers gave it.
+        for row in rows().iter().filter(|row| !matches!(row.storage, Storage::Measured(_))) {
             assert!(builtin(&row.gvk()).is_some(), "{row:?}");
             for sub in &row.subresources {
                 let connect = sub.kind.kind.ends_with("Options");

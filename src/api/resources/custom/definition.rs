@@ -1,3 +1,5 @@
+//! What is special about CustomResourceDefinitions themselves.
+
 use serde_json::{Value, json};
 
 use crate::api::meta::ObjectExt;

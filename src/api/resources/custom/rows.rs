@@ -1,3 +1,5 @@
+//! The rows that one definition brings.
+
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! How one version of a custom kind behaves: what its schema says.
+
 use serde_json::Value;
 
 use crate::api::resources::Strategy;
