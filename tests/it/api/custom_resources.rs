@@ -33,7 +33,7 @@ spec:
               color: {type: string, enum: [red, blue]}
               replicas: {type: integer, minimum: 1, maximum: 10, default: 1}
           status: {type: object, x-kubernetes-preserve-unknown-fields: true}
-  - name: v2
+  - name: v1beta1
     served: true
     storage: false
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
@@ -86,8 +86,8 @@ async fn kubectl_works_on_a_custom_kind() {
     server.kubectl(&patch).ok();
     let path = "jsonpath={.status.x}/{.spec.image}/{.metadata.generation}";
     assert_eq!(run(&format!("get ct one -o {path}")).ok(), "1/i/2");
-    let other = run("get crontabs.v2.stable.example.com one -o jsonpath={.apiVersion}").ok();
-    assert_eq!(other, "stable.example.com/v2");
+    let other = run("get crontabs.v1beta1.stable.example.com one -o jsonpath={.apiVersion}").ok();
+    assert_eq!(other, "stable.example.com/v1beta1");
     assert!(run("describe ct one").ok().contains("Cron Spec:"));
     let strategic = server.kubectl(&["patch", "ct", "one", "--type=strategic", "-p", "{}"]).err();
     assert!(strategic.contains("UnsupportedMediaType") || strategic.contains("strategic"), "{strategic}");
