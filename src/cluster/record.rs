@@ -133,6 +133,9 @@ impl ClusterRecord {
 }
 
 #[cfg(test)]
+pub(super) use tests::drawn as test_drawn;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -165,5 +168,3 @@ mod tests {
         assert!(error.contains("version 2"), "{error}");
     }
 }
-#[cfg(test)]
-pub(super) use tests::drawn as test_drawn;

@@ -71,6 +71,7 @@ pub trait Strategy: Send + Sync {
     }
 
     /// For a resource that shows another one's objects: the stored object as this version writes it.
+    #[allow(clippy::wrong_self_convention)] // the object is what comes from storage, not the strategy
     fn from_storage(&self, _object: &mut Value) {}
 
     /// The way back.

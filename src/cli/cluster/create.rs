@@ -183,9 +183,15 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
         node.memory = args.node_memory.or(node.memory);
         node.cpus = args.node_cpus.or(node.cpus);
     }
-    filtered(&args.volumes, &mut spec, |node, text| Ok(node.mounts.push(text.parse()?)))?;
+    filtered(&args.volumes, &mut spec, |node, text| {
+        node.mounts.push(text.parse()?);
+        Ok(())
+    })?;
     filtered(&args.env, &mut spec, |node, text| match text.split_once('=') {
-        Some((name, _)) if !name.is_empty() => Ok(node.env.push(text.to_owned())),
+        Some((name, _)) if !name.is_empty() => {
+            node.env.push(text.to_owned());
+            Ok(())
+        }
         _ => Err(SpecError::Node(format!("invalid variable {text:?}: KEY=VALUE is expected"))),
     })?;
     filtered(&args.labels, &mut spec, |node, text| {
@@ -193,7 +199,10 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
         node.labels.insert(key, value);
         Ok(())
     })?;
-    filtered(&args.taints, &mut spec, |node, text| Ok(node.taints.push(taint(text)?)))?;
+    filtered(&args.taints, &mut spec, |node, text| {
+        node.taints.push(taint(text)?);
+        Ok(())
+    })?;
     spec.validate()?;
     Ok(spec)
 }

@@ -86,6 +86,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+#[allow(clippy::too_many_lines)] // a table
 fn ingress_cases() -> Vec<Case> {
     let ns = |name: &str| json!({ "matchLabels": { "ns": name } });
     let is = |name: &str| json!({ "matchLabels": { "pod": name } });

@@ -11,7 +11,7 @@ pub fn all(pod: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Names of the containers for which it is true.
-pub fn those<'a>(pod: &'a Value, which: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+pub fn those(pod: &Value, which: impl Fn(&Value) -> bool) -> Vec<&str> {
     all(pod)
         .filter(|container| which(container))
         .map(|container| container.text("name").unwrap_or_default())

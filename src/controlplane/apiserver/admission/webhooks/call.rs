@@ -72,10 +72,13 @@ fn service_address(known: &Known, namespace: &str, name: &str, port: i64) -> Res
     Ok(SocketAddr::new(ip, port))
 }
 
+/// What a client is made for: where the host is resolved to, and whose certificates are trusted.
+type ClientKey = (Option<(String, SocketAddr)>, String);
+
 /// Calls webhooks, and keeps the connections.
 #[derive(Default)]
 pub struct Caller {
-    clients: Mutex<HashMap<(Option<(String, SocketAddr)>, String), reqwest::Client>>,
+    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
 }
 
 impl Caller {

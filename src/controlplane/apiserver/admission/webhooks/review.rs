@@ -140,8 +140,8 @@ impl Verdict {
     /// The refusal, as the client is told. Rule: `ToStatusErr`.
     pub fn refusal(&self, name: &str) -> ApiError {
         let denied = format!("admission webhook {name:?} denied the request");
-        let said = ["message", "reason"].iter().filter_map(|key| self.status.text(key));
-        let message = match said.filter(|text| !text.is_empty()).next() {
+        let mut said = ["message", "reason"].iter().filter_map(|key| self.status.text(key));
+        let message = match said.find(|text| !text.is_empty()) {
             Some(text) => format!("{denied}: {text}"),
             None => format!("{denied} without explanation"),
         };
