@@ -79,6 +79,29 @@ impl NodeConfig {
     pub const STATE_DIR: &'static str = "/var/lib/minik";
     /// The cluster authority and the administrator's identity: put here before the server node first starts.
     pub const PKI_DIR: &'static str = "/var/lib/minik/pki";
+
+    /// A node as the command line makes one: the first agent of the cluster `dev`. What tests start from.
+    pub fn example() -> Self {
+        let network = |a: u8, b: u8| Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16);
+        Self {
+            cluster: "dev".into(),
+            node: "dev-agent-0".into(),
+            role: Role::Agent,
+            node_ip: Ipv4Addr::new(172, 20, 0, 3),
+            server_ip: Ipv4Addr::new(172, 20, 0, 2),
+            server_port: 6443,
+            token: "abcdef.0123456789abcdef".into(),
+            ca_hash: String::new(),
+            pod_cidr: network(10, 42),
+            service_cidr: network(10, 43),
+            dns_ip: Ipv4Addr::new(10, 43, 0, 10),
+            cluster_domain: "cluster.local".into(),
+            lb_first: Ipv4Addr::new(172, 20, 1, 1),
+            lb_last: Ipv4Addr::new(172, 20, 1, 9),
+            api_sans: Vec::new(),
+            settings: Default::default(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{NodeConfig, Role};
+use crate::node::kubelet::Kubelet;
 use crate::rt::Tasks;
 use crate::sys::{cgroups, identity, mounts};
 
@@ -36,23 +37,28 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
             Role::Server => Some(server::run(&config, &tasks).await?),
             Role::Agent => None,
         };
-        prepare(&config)?;
-        let kubelet = agent::run(&config, &tasks).await?;
-        if let Some(control_plane) = control_plane {
-            control_plane.mark(&config.node).await.context("labelling the control plane's node")?;
-        }
-        anyhow::Ok(kubelet)
+        let rest = async {
+            prepare(&config)?;
+            let kubelet = agent::run(&config, &tasks).await?;
+            if let Some(control_plane) = &control_plane {
+                control_plane.mark(&config.node).await.context("labelling the control plane's node")?;
+            }
+            anyhow::Ok(kubelet)
+        };
+        let kubelet = tokio::select! {
+            kubelet = rest => kubelet?,
+            error = storage_failed(control_plane.as_ref()) => return Err(error),
+        };
+        anyhow::Ok((kubelet, control_plane))
     };
     let result = tokio::select! {
         result = started => match result {
-            Ok(kubelet) => {
+            Ok((kubelet, control_plane)) => {
                 tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => stop_pods(kubelet).await,
+                    _ = interrupt.recv() => stop_pods(kubelet).await,
+                    error = storage_failed(control_plane.as_ref()) => Err(error),
                 }
-                // While everything else still serves: their status is to be stored, their traffic turned away.
-                kubelet.shutdown(DRAIN_PODS).await;
-                Ok(())
             }
             Err(error) => Err(error),
         },
@@ -63,6 +69,24 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
         tracing::warn!(%error, "not everything ended in time");
     }
     result
+}
+
+/// While everything else still serves: their status is to be stored, their traffic turned away.
+async fn stop_pods(kubelet: Kubelet) -> anyhow::Result<()> {
+    kubelet.shutdown(DRAIN_PODS).await;
+    Ok(())
+}
+
+/// Resolves when this node's control plane can store nothing more. The process ends then and says why; Docker starts it
+/// again, and it carries on once there is room.
+async fn storage_failed(control_plane: Option<&server::ControlPlane>) -> anyhow::Error {
+    match control_plane {
+        Some(control_plane) => {
+            let reason = control_plane.storage_failed().await;
+            anyhow::anyhow!("the cluster's state cannot be written any more: {reason}; is the disk full?")
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// Makes the container fit for running containers in it.

@@ -14,6 +14,7 @@ use crate::client::informer::Informers;
 use crate::config::NodeConfig;
 use crate::controlplane::apiserver::UserInfo;
 use crate::controlplane::apiserver::{self, bootstrap, serve};
+use crate::controlplane::storage::Store;
 use crate::controlplane::{controllers, scheduler, storage};
 use crate::pki::ServerPki;
 use crate::rt::{Clock, SystemClock, Tasks};
@@ -34,7 +35,7 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
     let store = storage::open(storage::Config { clock: clock.clone(), ..storage::Config::embedded(&path) })
         .with_context(|| format!("opening {}", path.display()))?;
     let tls = serve::tls(&pki.serving, pki.authority.certificate_pem())?;
-    let server = apiserver::start(store, clock.clone(), &pki, config, tasks).await?;
+    let server = apiserver::start(store.clone(), clock.clone(), &pki, config, tasks).await?;
     let listener =
         TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
     serve::serve(listener, server.router(), tls, tasks);
@@ -54,16 +55,23 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
     controllers::run(client, &informers, settings, tasks);
     scheduler::run(user("system:kube-scheduler"), &informers, clock, tasks);
     let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]));
-    Ok(ControlPlane { admin })
+    Ok(ControlPlane { store, admin })
 }
 
 /// A control plane that runs.
 pub struct ControlPlane {
+    store: Arc<dyn Store>,
     /// Acts as the administrator.
     admin: Client,
 }
 
 impl ControlPlane {
+    /// Resolves, with the reason, when the store can take no more writes: a disk that is full or broken. Nothing can help
+    /// then but opening it again, which is what the container's restart does.
+    pub async fn storage_failed(&self) -> Arc<str> {
+        self.store.failed().await
+    }
+
     /// Says which node runs the control plane. The node itself may not: it could claim anything.
     pub async fn mark(&self, node: &str) -> anyhow::Result<()> {
         let patch = json!({ "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "" } } });

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod cli;
 mod controllers;
+mod decoders;
 mod network;
 mod storage;
 mod support;

@@ -1,18 +1,20 @@
 //! The three kinds of patches that are not server-side apply: JSON patch (RFC 6902), JSON merge patch
 //! (RFC 7386), and Kubernetes' strategic merge patch.
 
+mod bounds;
 mod strategic;
 
 pub use strategic::strategic;
 
 use serde_json::Value;
 
+use self::bounds::Bounds;
 use super::status::{ApiError, Reason};
 
 /// Upstream refuses longer JSON patches.
 const MOST_OPERATIONS: usize = 10_000;
 
-/// Applies a JSON patch: 400 if it cannot be read, 422 if it does not apply.
+/// Applies a JSON patch: 400 if it cannot be read, 413 if it makes too much of the object, 422 if it does not apply.
 pub fn json(object: &Value, patch: &Value) -> Result<Value, ApiError> {
     let operations: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
@@ -24,23 +26,28 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, ApiError> {
         return Err(ApiError::too_large(&why));
     }
     let mut result = object.clone();
-    match json_patch::patch(&mut result, &operations) {
-        Ok(()) => Ok(result),
-        Err(error) => Err(ApiError::new(
-            422,
-            Reason::Invalid,
-            format!("the server rejected our request due to an error in our request: {error}"),
-        )),
+    let mut bounds = Bounds::default();
+    for (index, operation) in operations.0.iter().enumerate() {
+        bounds.check(&result, operation)?;
+        json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            let why = format!("the server rejected our request due to an error in our request: {error}");
+            ApiError::new(422, Reason::Invalid, why)
+        })?;
     }
+    bounds::check_result(&result)?;
+    Ok(result)
 }
 
-/// Applies a JSON merge patch: null removes, maps merge, everything else replaces.
+/// Applies a JSON merge patch: null removes, maps merge, everything else replaces. 400 if the patch is no object, 413 if the
+/// result is too large.
 pub fn merge(object: &Value, patch: &Value) -> Result<Value, ApiError> {
     if !patch.is_object() {
         return Err(ApiError::bad_request("error decoding patch: a merge patch is a JSON object"));
     }
     let mut result = object.clone();
     json_patch::merge(&mut result, patch);
+    bounds::check_result(&result)?;
     Ok(result)
 }
 

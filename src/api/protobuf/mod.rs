@@ -22,8 +22,23 @@ pub fn is_protobuf(content_type: &str) -> bool {
     content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(CONTENT_TYPE))
 }
 
-/// Decodes a body: the magic, an envelope that says the type, the object.
+/// Messages in messages, at most. Each is at most two levels of the object, so this is what JSON bodies may have, too.
+const MOST_NESTED: usize = 64;
+
+/// What a body says it is: API version and kind, either of which may be empty. Nothing of the object is read: whoever
+/// expects a kind compares it first. 400 if the body is none.
+pub fn type_of(body: &[u8]) -> Result<(String, String), ApiError> {
+    let envelope = Envelope::read(body).map_err(refuse)?;
+    Ok((envelope.api_version, envelope.kind))
+}
+
+/// Decodes a body as the kind that its envelope names. 400 if that is unknown or the body cannot be read, 413 if it is
+/// nested too deeply.
 pub fn decode(body: &[u8]) -> Result<Value, ApiError> {
+    decode_within(body, MOST_NESTED)
+}
+
+fn decode_within(body: &[u8], left: usize) -> Result<Value, ApiError> {
     let envelope = Envelope::read(body).map_err(refuse)?;
     let (group, version) = split_api_version(&envelope.api_version);
     let kind = Gvk::new(group.to_owned(), version.to_owned(), envelope.kind.clone());
@@ -31,27 +46,37 @@ pub fn decode(body: &[u8]) -> Result<Value, ApiError> {
         let why = format!("no kind {:?} is registered for version {:?}", envelope.kind, envelope.api_version);
         return Err(ApiError::bad_request(why));
     };
-    let mut object = message(schema, &envelope.raw).map_err(refuse)?;
+    let mut object = message(schema, envelope.raw, left).map_err(refuse)?;
     object.insert("apiVersion".into(), envelope.api_version.into());
     object.insert("kind".into(), envelope.kind.into());
     Ok(Value::Object(object))
 }
 
 fn refuse(error: WireError) -> ApiError {
+    if error == TOO_DEEP {
+        return ApiError::too_large(error.0);
+    }
     ApiError::bad_request(format!("unable to decode the protobuf body: {error}"))
 }
 
-/// `runtime.Unknown`.
-struct Envelope {
-    api_version: String,
-    kind: String,
-    raw: Vec<u8>,
+const TOO_DEEP: WireError = WireError("the object is nested too deeply");
+
+/// One level further in.
+fn deeper(left: usize) -> Result<usize, WireError> {
+    left.checked_sub(1).ok_or(TOO_DEEP)
 }
 
-impl Envelope {
-    fn read(body: &[u8]) -> Result<Self, WireError> {
+/// `runtime.Unknown`.
+struct Envelope<'a> {
+    api_version: String,
+    kind: String,
+    raw: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, WireError> {
         let body = body.strip_prefix(MAGIC).ok_or(WireError("the body does not start with k8s\\0"))?;
-        let mut this = Self { api_version: String::new(), kind: String::new(), raw: Vec::new() };
+        let mut this = Self { api_version: String::new(), kind: String::new(), raw: &[] };
         let mut reader = Reader::new(body);
         while let Some((number, value)) = reader.next()? {
             match (number, value) {
@@ -65,7 +90,7 @@ impl Envelope {
                         }
                     }
                 }
-                (2, Wire::Bytes(raw)) => this.raw = raw.to_vec(),
+                (2, Wire::Bytes(raw)) => this.raw = raw,
                 _ => {}
             }
         }
@@ -73,14 +98,15 @@ impl Envelope {
     }
 }
 
-/// One message as a map, with what Go's JSON encoder leaves out left out.
-fn message(schema: &Schema, bytes: &[u8]) -> Result<Map<String, Value>, WireError> {
+/// One message as a map, with what Go's JSON encoder leaves out left out. At most `left` more may lie in each other.
+fn message(schema: &Schema, bytes: &[u8], left: usize) -> Result<Map<String, Value>, WireError> {
+    let left = deeper(left)?;
     let mut map = Map::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.next()? {
         if let Some((_, kind)) = schema.nested.iter().find(|(n, _)| *n == number) {
             if let Some(inner) = kind.schema() {
-                map.extend(message(inner, wire.bytes()?)?);
+                map.extend(message(inner, wire.bytes()?, left)?);
             }
             continue;
         }
@@ -96,18 +122,18 @@ fn message(schema: &Schema, bytes: &[u8]) -> Result<Map<String, Value>, WireErro
                             list.push(Value::from(number.cast_signed()));
                         }
                     }
-                    _ => list.push(single(item, wire)?.unwrap_or_else(|| item.zero())),
+                    _ => list.push(single(item, wire, left)?.unwrap_or_else(|| item.zero())),
                 }
             }
             Kind::Map(item) => {
-                let (key, value) = entry(item, wire.bytes()?)?;
+                let (key, value) = entry(item, wire.bytes()?, left)?;
                 let slot = map.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(slot) = slot {
                     slot.insert(key, value);
                 }
             }
             kind => {
-                if let Some(value) = single(kind, wire)?.filter(|value| field.keeps(value)) {
+                if let Some(value) = single(kind, wire, left)?.filter(|value| field.keeps(value)) {
                     map.insert(field.name.to_owned(), value);
                 }
             }
@@ -117,7 +143,7 @@ fn message(schema: &Schema, bytes: &[u8]) -> Result<Map<String, Value>, WireErro
 }
 
 /// A map's entry: key 1, value 2. A value that is a list travels as a message with the items in field 1.
-fn entry(item: &Kind, bytes: &[u8]) -> Result<(String, Value), WireError> {
+fn entry(item: &Kind, bytes: &[u8], left: usize) -> Result<(String, Value), WireError> {
     let (mut key, mut value) = (String::new(), None);
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.next()? {
@@ -127,11 +153,11 @@ fn entry(item: &Kind, bytes: &[u8]) -> Result<(String, Value), WireError> {
                 let mut items = Vec::new();
                 let mut reader = Reader::new(wire.bytes()?);
                 while let Some((_, wire)) = reader.next()? {
-                    items.push(single(inner, wire)?.unwrap_or_else(|| inner.zero()));
+                    items.push(single(inner, wire, left)?.unwrap_or_else(|| inner.zero()));
                 }
                 value = Some(Value::Array(items));
             }
-            (2, _) => value = single(item, wire)?,
+            (2, _) => value = single(item, wire, left)?,
             _ => {}
         }
     }
@@ -139,7 +165,7 @@ fn entry(item: &Kind, bytes: &[u8]) -> Result<(String, Value), WireError> {
 }
 
 /// A value that is not a list or map; `None`: it stands for null.
-fn single(kind: &Kind, wire: Wire<'_>) -> Result<Option<Value>, WireError> {
+fn single(kind: &Kind, wire: Wire<'_>, left: usize) -> Result<Option<Value>, WireError> {
     Ok(Some(match kind {
         Kind::String => wire.text()?.into(),
         Kind::Bool => (wire.varint()? != 0).into(),
@@ -150,12 +176,12 @@ fn single(kind: &Kind, wire: Wire<'_>) -> Result<Option<Value>, WireError> {
         Kind::Quantity => quantity(wire.bytes()?)?,
         Kind::Time => return Ok(time(wire.bytes()?)?.map(|t| format_time(t).into())),
         Kind::MicroTime => return Ok(time(wire.bytes()?)?.map(|t| format_micro_time(t).into())),
-        Kind::Fields | Kind::Raw | Kind::Json => return raw(wire.bytes()?),
+        Kind::Fields | Kind::Raw | Kind::Json => return raw(wire.bytes()?, left),
         Kind::SchemaOrArray | Kind::SchemaOrBool | Kind::SchemaOrStrings => {
-            return schema_union(kind, wire.bytes()?);
+            return schema_union(kind, wire.bytes()?, left);
         }
         Kind::Object(_) => match kind.schema() {
-            Some(schema) => Value::Object(message(schema, wire.bytes()?)?),
+            Some(schema) => Value::Object(message(schema, wire.bytes()?, left)?),
             None => return Ok(None),
         },
         Kind::List(_) | Kind::Map(_) => return Err(WireError("a list in a list")),
@@ -206,7 +232,7 @@ fn time(bytes: &[u8]) -> Result<Option<Timestamp>, WireError> {
 }
 
 /// JSON (or a whole protobuf object) in field 1.
-fn raw(bytes: &[u8]) -> Result<Option<Value>, WireError> {
+fn raw(bytes: &[u8], left: usize) -> Result<Option<Value>, WireError> {
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.next()? {
         if number != 1 {
@@ -214,7 +240,8 @@ fn raw(bytes: &[u8]) -> Result<Option<Value>, WireError> {
         }
         let raw = wire.bytes()?;
         if raw.starts_with(MAGIC) {
-            return decode(raw).map(Some).map_err(|_| WireError("an embedded object that cannot be read"));
+            let object = decode_within(raw, deeper(left)?);
+            return object.map(Some).map_err(|_| WireError("an embedded object that cannot be read"));
         }
         let value =
             serde_json::from_slice(raw).map_err(|_| WireError("embedded JSON that cannot be read"))?;
@@ -224,10 +251,10 @@ fn raw(bytes: &[u8]) -> Result<Option<Value>, WireError> {
 }
 
 /// A JSON schema in one field, or the alternative in the other.
-fn schema_union(kind: &Kind, bytes: &[u8]) -> Result<Option<Value>, WireError> {
+fn schema_union(kind: &Kind, bytes: &[u8], left: usize) -> Result<Option<Value>, WireError> {
     let props = schema::named("apiextensions.v1.JSONSchemaProps");
     let object = |wire: &Wire<'_>| match props {
-        Some(props) => Ok(Value::Object(message(props, wire.bytes()?)?)),
+        Some(props) => Ok(Value::Object(message(props, wire.bytes()?, left)?)),
         None => Err(WireError("no type for JSON schemas")),
     };
     let (mut one, mut items, mut allows) = (None, Vec::new(), None);
@@ -296,5 +323,44 @@ mod tests {
         assert!(decode(b"{}").is_err());
         assert!(decode(b"k8s\0\x0a\xff").is_err());
         assert!(decode(&body("v1", "Nonsense", b"")).is_err());
+    }
+
+    /// Bytes of `field number: bytes`, of any length.
+    fn long_field(number: u8, content: &[u8]) -> Vec<u8> {
+        let (mut head, mut length) = (vec![number << 3 | 2], content.len());
+        while length >= 0x80 {
+            head.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        head.push(length as u8);
+        [&head[..], content].concat()
+    }
+
+    #[test]
+    fn nesting_ends() {
+        // A CustomResourceDefinition's schema: versions[0].schema.openAPIV3Schema.not.not.not...
+        let props = schema::named("apiextensions.v1.JSONSchemaProps").unwrap();
+        let not = props.fields.iter().find(|field| field.name == "not").unwrap().number;
+        assert_eq!(not, 29);
+        // Field 29 needs a tag of two bytes.
+        let nest = |levels: usize| {
+            let mut schema: Vec<u8> = Vec::new();
+            for _ in 0..levels {
+                let framed = long_field(1, &schema);
+                schema = [&[(29 << 3 | 2) as u8 & 0x7f | 0x80, 1][..], &framed[1..]].concat();
+            }
+            schema
+        };
+        assert!(message(props, &nest(20), MOST_NESTED).is_ok());
+        assert_eq!(message(props, &nest(200), MOST_NESTED), Err(TOO_DEEP));
+        assert_eq!(message(props, &nest(400_000), MOST_NESTED), Err(TOO_DEEP));
+        // Objects in objects, each a whole body in a RawExtension (a List's items).
+        let mut body_of = body("v1", "List", b"");
+        for _ in 0..200 {
+            let meta = [field(1, b"v1"), field(2, b"List")].concat();
+            let item = long_field(1, &body_of);
+            body_of = [MAGIC, &field(1, &meta), &long_field(2, &long_field(2, &item))].concat();
+        }
+        assert!(decode(&body_of).is_err());
     }
 }

@@ -115,6 +115,11 @@ pub struct Resource {
     pub published: Option<Arc<Value>>,
     /// Cancelled when the row goes, for rows that may: watches end.
     pub end: Option<Stop>,
+    /// Whether an update must say which version it replaces (upstream's `AllowUnconditionalUpdate` is false).
+    pub conditional_update: bool,
+    /// Whether a status update leaves labels, annotations, finalizers and owners as stored (upstream's
+    /// `ResetObjectMetaForStatus`).
+    pub status_keeps_metadata: bool,
     behaviour: Behaviour,
 }
 
@@ -162,6 +167,8 @@ impl Resource {
             own_schema: None,
             published: None,
             end: None,
+            conditional_update: false,
+            status_keeps_metadata: false,
             behaviour: Behaviour::Fixed(&Plain),
         }
     }
@@ -260,6 +267,20 @@ impl Resource {
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// An update must say which version it replaces.
+    #[must_use]
+    pub fn conditional_update(mut self) -> Self {
+        self.conditional_update = true;
+        self
+    }
+
+    /// A status update leaves the metadata as stored.
+    #[must_use]
+    pub fn status_keeps_metadata(mut self) -> Self {
+        self.status_keeps_metadata = true;
         self
     }
 
@@ -397,6 +418,11 @@ impl Resource {
         if self.generation {
             new.meta_mut().insert("generation".into(), old.generation().into());
         }
+        if self.status_keeps_metadata {
+            for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+                keep_meta(new, old, field);
+            }
+        }
         self.strategy().prepare_status_update(new, old);
     }
 
@@ -450,5 +476,13 @@ pub(super) fn copy_member(new: &mut Value, old: &Value, key: &str) {
     match old.get(key) {
         Some(value) => map.insert(key.to_owned(), value.clone()),
         None => map.remove(key),
+    };
+}
+
+/// A field of the metadata as it is stored.
+pub(super) fn keep_meta(new: &mut Value, old: &Value, field: &str) {
+    match old.meta().and_then(|meta| meta.get(field)) {
+        Some(value) => new.meta_mut().insert(field.to_owned(), value.clone()),
+        None => new.meta_mut().remove(field),
     };
 }

@@ -102,6 +102,7 @@ fn core_rows() -> Vec<Resource> {
             .short(&["pvc"])
             .status(),
         Resource::cluster(gv, "PersistentVolume", "persistentvolumes")
+            .cached(Cached::All)
             .shown_when_gone()
             .printer(&table::storage::VOLUMES)
             .with(&core::PersistentVolume)
@@ -138,6 +139,7 @@ fn core_workload_rows() -> Vec<Resource> {
     let gv = ("", "v1");
     vec![
         Resource::namespaced(gv, "Pod", "pods")
+            .cached(Cached::All)
             .shown_when_gone()
             .printer(&table::pod::PODS)
             .with(&core::Pod)
@@ -179,6 +181,8 @@ fn core_workload_rows() -> Vec<Resource> {
 fn apiregistration() -> Vec<Resource> {
     vec![
         Resource::cluster(("apiregistration.k8s.io", "v1"), "APIService", "apiservices")
+            .conditional_update()
+            .status_keeps_metadata()
             .with(&others::ApiService)
             .cached(Cached::All)
             .printer(&table::access::API_SERVICES)
@@ -311,6 +315,7 @@ fn networking() -> Vec<Resource> {
             .printer(&table::network::INGRESS_CLASSES)
             .counted(),
         Resource::namespaced(gv, "Ingress", "ingresses")
+            .cached(Cached::All)
             .printer(&table::network::INGRESSES)
             .with(&others::Ingress)
             .short(&["ing"])
@@ -344,6 +349,7 @@ fn metrics() -> Vec<Resource> {
 fn policy() -> Vec<Resource> {
     vec![
         Resource::namespaced(("policy", "v1"), "PodDisruptionBudget", "poddisruptionbudgets")
+            .conditional_update()
             .printer(&table::policy::DISRUPTION_BUDGETS)
             .with(&others::DisruptionBudget)
             .short(&["pdb"])
@@ -386,12 +392,15 @@ fn storage() -> Vec<Resource> {
     let gv = ("storage.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "CSIDriver", "csidrivers")
+            .conditional_update()
             .with(&others::CsiDriver)
             .printer(&table::storage::CSI_DRIVERS),
         Resource::cluster(gv, "CSINode", "csinodes")
+            .conditional_update()
             .with(&others::CsiNode)
             .printer(&table::storage::CSI_NODES),
         Resource::namespaced(gv, "CSIStorageCapacity", "csistoragecapacities")
+            .conditional_update()
             .with(&others::CsiStorageCapacity),
         Resource::cluster(gv, "StorageClass", "storageclasses")
             .cached(Cached::All)
@@ -399,6 +408,8 @@ fn storage() -> Vec<Resource> {
             .with(&others::StorageClass)
             .short(&["sc"]),
         Resource::cluster(gv, "VolumeAttachment", "volumeattachments")
+            .conditional_update()
+            .status_keeps_metadata()
             .with(&others::VolumeAttachment)
             .printer(&table::storage::ATTACHMENTS)
             .status(),
@@ -411,7 +422,11 @@ fn storage() -> Vec<Resource> {
 fn admissionregistration() -> Vec<Resource> {
     let gv = ("admissionregistration.k8s.io", "v1");
     let row = |kind, plural| {
-        Resource::cluster(gv, kind, plural).category(&["api-extensions"]).counted().cached(Cached::All)
+        Resource::cluster(gv, kind, plural)
+            .conditional_update()
+            .category(&["api-extensions"])
+            .counted()
+            .cached(Cached::All)
     };
     vec![
         row("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
@@ -438,6 +453,8 @@ fn apiextensions() -> Vec<Resource> {
     let gv = ("apiextensions.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "CustomResourceDefinition", "customresourcedefinitions")
+            .conditional_update()
+            .status_keeps_metadata()
             .with(&custom::Definition)
             .cached(Cached::All)
             .printer(&table::CREATED_AT)
@@ -463,6 +480,7 @@ fn scheduling() -> Vec<Resource> {
 fn coordination() -> Vec<Resource> {
     vec![
         Resource::namespaced(("coordination.k8s.io", "v1"), "Lease", "leases")
+            .conditional_update()
             .with(&others::Lease)
             .created_by_update()
             .printer(&table::cluster::LEASES),
@@ -472,6 +490,7 @@ fn coordination() -> Vec<Resource> {
 fn node() -> Vec<Resource> {
     vec![
         Resource::cluster(("node.k8s.io", "v1"), "RuntimeClass", "runtimeclasses")
+            .conditional_update()
             .with(&others::RuntimeClass)
             .cached(Cached::All)
             .printer(&table::cluster::RUNTIME_CLASSES),
@@ -491,11 +510,15 @@ fn flowcontrol() -> Vec<Resource> {
     let gv = ("flowcontrol.apiserver.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "FlowSchema", "flowschemas")
+            .conditional_update()
+            .status_keeps_metadata()
             .with(&others::FlowSchema)
             .printer(&table::policy::FLOW_SCHEMAS)
             .counted()
             .status(),
         Resource::cluster(gv, "PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .conditional_update()
+            .status_keeps_metadata()
             .with(&others::PriorityLevel)
             .printer(&table::policy::PRIORITY_LEVELS)
             .counted()
@@ -507,7 +530,7 @@ fn resource() -> Vec<Resource> {
     let gv = ("resource.k8s.io", "v1");
     vec![
         Resource::cluster(gv, "DeviceClass", "deviceclasses").counted(),
-        Resource::namespaced(gv, "ResourceClaim", "resourceclaims").status(),
+        Resource::namespaced(gv, "ResourceClaim", "resourceclaims").status_keeps_metadata().status(),
         Resource::namespaced(gv, "ResourceClaimTemplate", "resourceclaimtemplates"),
         Resource::cluster(gv, "ResourceSlice", "resourceslices").counted(),
     ]

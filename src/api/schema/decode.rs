@@ -86,6 +86,9 @@ impl Schema {
         let value = match (result, state.fatal) {
             (Ok(value), None) => value.unwrap_or_else(|| Value::Object(Map::new())),
             (_, Some(why)) => return refuse(why),
+            (Err(why), None) if why.contains("recursion limit exceeded") => {
+                return Err(ApiError::too_large("the object is nested too deeply"));
+            }
             (Err(why), None) => return refuse(why),
         };
         match validation {

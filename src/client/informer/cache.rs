@@ -248,9 +248,20 @@ impl<K: Object> Cache<K> {
         }
     }
 
+    /// Forgets the object at `key`, of which no last state can be told.
+    pub(super) fn forget(&self, key: &Key) {
+        self.put(key, None);
+    }
+
     /// Takes over a complete list: what it lacks is gone.
     pub fn replace(&self, objects: Vec<K>) {
-        let keys: BTreeSet<Key> = objects.iter().map(|object| Key::of(object.meta())).collect();
+        self.replace_but(objects, BTreeSet::new());
+    }
+
+    /// The same, but what stands at `unread` stays as it was last seen: it is there, and could not be read.
+    pub(super) fn replace_but(&self, objects: Vec<K>, unread: BTreeSet<Key>) {
+        let mut keys = unread;
+        keys.extend(objects.iter().map(|object| Key::of(object.meta())));
         let gone: Vec<Key> =
             self.read(|state| state.objects.keys().filter(|key| !keys.contains(*key)).cloned().collect());
         for key in gone {

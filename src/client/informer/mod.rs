@@ -6,6 +6,7 @@
 //! ```
 
 mod cache;
+mod sent;
 mod shared;
 
 pub use cache::{Cache, Change, Key, Object};

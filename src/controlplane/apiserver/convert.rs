@@ -39,7 +39,7 @@ pub fn read(resource: &Resource, data: &[u8]) -> Result<Value, ApiError> {
     Ok(object)
 }
 
-/// Encodes an object of the resource's version as it is stored.
+/// Encodes an object of the resource's version as it is stored. 413 if it has grown beyond what a body may have.
 pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiError> {
     if let Some(stored) = &resource.stored_as {
         resource.strategy().to_storage(&mut object);
@@ -48,7 +48,11 @@ pub fn payload(resource: &Resource, mut object: Value) -> Result<Payload, ApiErr
     let resource = resource.stored_as.as_deref().unwrap_or(resource);
     let metadata = object.get("metadata").and_then(Value::as_object);
     let attrs = wire::attrs(metadata, &resource.selectable_fields(&object));
-    Ok(wire::payload(&object, attrs, resource.ttl))
+    let payload = wire::payload(&object, attrs, resource.ttl);
+    if payload.data.len() > wire::LIMIT {
+        return Err(ApiError::too_large(&format!("limit is {}", wire::LIMIT)));
+    }
+    Ok(payload)
 }
 
 fn say_type(object: &mut Value, resource: &Resource) {

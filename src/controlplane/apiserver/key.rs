@@ -108,6 +108,7 @@ pub mod collections {
     pub const VALIDATING_WEBHOOKS: CollectionKey<'_> =
         CollectionKey::cluster("admissionregistration.k8s.io", "validatingwebhookconfigurations");
     pub const STORAGE_CLASSES: CollectionKey<'_> = CollectionKey::cluster("storage.k8s.io", "storageclasses");
+    pub const INGRESSES: CollectionKey<'_> = CollectionKey::namespaced("networking.k8s.io", "ingresses");
     pub const LIMIT_RANGES: CollectionKey<'_> = CollectionKey::namespaced("", "limitranges");
     pub const NAMESPACES: CollectionKey<'_> = CollectionKey::cluster("", "namespaces");
     pub const NODES: CollectionKey<'_> = CollectionKey::cluster("", "nodes");
@@ -118,6 +119,7 @@ pub mod collections {
     pub const RUNTIME_CLASSES: CollectionKey<'_> = CollectionKey::cluster("node.k8s.io", "runtimeclasses");
     pub const SECRETS: CollectionKey<'_> = CollectionKey::namespaced("", "secrets");
     pub const SERVICE_ACCOUNTS: CollectionKey<'_> = CollectionKey::namespaced("", "serviceaccounts");
+    pub const VOLUMES: CollectionKey<'_> = CollectionKey::cluster("", "persistentvolumes");
     pub const SERVICES: CollectionKey<'_> = CollectionKey::namespaced("", "services");
 }
 

@@ -30,6 +30,7 @@ pub async fn start(
     config: &NodeConfig,
     tasks: &Tasks,
 ) -> Result<ApiServer, StartError> {
+    let now = clock.now();
     let options = Options {
         store: store.clone(),
         clock,
@@ -41,7 +42,7 @@ pub async fn start(
     };
     let server = ApiServer::build(options).await?;
     let router = server.router();
-    bootstrap::run(&router, store.as_ref(), config, pki.authority.certificate_pem()).await?;
+    bootstrap::run(&router, store.as_ref(), config, pki.authority.certificate_pem(), now).await?;
     tasks.spawn_until_stop(bootstrap::keep_aggregates(router, server.index().clone()));
     Ok(server)
 }

@@ -66,6 +66,7 @@ enum Plan {
     /// Nothing to do, or not yet: a change of the request or of the node brings it back.
     Wait,
     Approve(&'static str),
+    Deny(&'static str),
     Sign(Vec<String>),
     Fail(String),
 }
@@ -150,6 +151,11 @@ fn plan_approval(spec: &CertificateSigningRequestSpec, csr: &Csr, node: Option<&
             let bootstrapper = spec.groups.iter().flatten().any(|group| group == BOOTSTRAPPERS);
             if from_the_node(spec, csr) {
                 Plan::Approve("Auto approving self kubelet client certificate after SubjectAccessReview.")
+            } else if bootstrapper && node.is_some() {
+                // Whoever holds a join token would become a node that is there already.
+                Plan::Deny(
+                    "a node of this name has joined with another key: delete the Node before its name joins again",
+                )
             } else if bootstrapper {
                 Plan::Approve("Auto approving kubelet client certificate after SubjectAccessReview.")
             } else {
@@ -283,14 +289,18 @@ impl Reconcile for Reconciler {
             }
             outcome = Outcome::after(Some(left));
         }
-        let plan =
-            plan(&request, |node| self.nodes.get(&Key::cluster(node)).map(|node| NodeHosts::of(&node)));
+        let node = |name: &str| self.nodes.get(&Key::cluster(name)).map(|node| NodeHosts::of(&node));
+        let plan = plan(&request, node);
         let mut request = CertificateSigningRequest::clone(&request);
         let post = PostParams::default();
         match plan {
             Plan::Wait => {}
             Plan::Approve(why) => {
                 add_condition(&mut request, "Approved", "AutoApproved", why, now);
+                api.replace_subresource("approval", name, &post, &request).await?;
+            }
+            Plan::Deny(why) => {
+                add_condition(&mut request, "Denied", "AutoDenied", why, now);
                 api.replace_subresource("approval", name, &post, &request).await?;
             }
             Plan::Sign(usages) => {
@@ -355,6 +365,9 @@ mod tests {
         let boot = "system:bootstrappers";
         check(spec(KUBELET_CLIENT, "system:bootstrap:abc", boot, "client auth"), client(), None, true);
         check(spec(KUBELET_CLIENT, node, NODES_GROUP, "client auth"), client(), None, true);
+        check(spec(KUBELET_CLIENT, node, NODES_GROUP, "client auth"), client(), Some(&hosts), true);
+        let join = || spec(KUBELET_CLIENT, "system:bootstrap:abc", boot, "client auth");
+        assert!(matches!(plan_approval(&join(), &client(), Some(&hosts)), Plan::Deny(_)), "it is there");
         check(spec(KUBELET_CLIENT, "system:node:n2", NODES_GROUP, "client auth"), client(), None, false);
         check(spec(KUBELET_CLIENT, "eve", "system:masters", "client auth"), client(), None, false);
         check(spec(KUBELET_CLIENT, node, NODES_GROUP, "server auth"), client(), None, false);

@@ -103,6 +103,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
     let sampler = Sampler::new(runtime.clone(), &dir);
     tasks.spawn_until_stop(eviction::run(context.clone(), manager.clone(), sampler.clone()));
     let routes = Routes {
+        access: server::Access::new(context.client.clone(), &config.node),
         node: config.node.clone(),
         started: Timestamp::now(),
         sampler,

@@ -14,85 +14,45 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use minik::client::informer::{Informers, Key};
 use minik::client::queue::Queue;
-use minik::config::{NodeConfig, Role};
 use minik::controlplane::apiserver::UserInfo;
-use minik::controlplane::apiserver::{ApiServer, Options, bootstrap};
-use minik::controlplane::{controllers, scheduler, storage};
+use minik::controlplane::{controllers, scheduler};
 use minik::pki::Authority;
 use minik::rt::{SystemClock, Tasks};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::support::TestApi;
+
 const LONG: Duration = Duration::from_secs(20);
 
 struct Cluster {
     client: Client,
-    tasks: Tasks,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.tasks.stop().cancel();
-    }
-}
-
-fn config() -> NodeConfig {
-    NodeConfig {
-        cluster: "test".to_owned(),
-        node: "n0".to_owned(),
-        role: Role::Server,
-        node_ip: "10.9.0.2".parse().expect("an address"),
-        server_ip: "10.9.0.2".parse().expect("an address"),
-        server_port: 6443,
-        token: "abcdef.0123456789abcdef".to_owned(),
-        ca_hash: String::new(),
-        pod_cidr: "10.42.0.0/16".parse().expect("a network"),
-        service_cidr: "10.96.0.0/16".parse().expect("a network"),
-        dns_ip: "10.96.0.10".parse().expect("an address"),
-        cluster_domain: "cluster.local".to_owned(),
-        lb_first: "10.9.128.1".parse().expect("an address"),
-        lb_last: "10.9.128.2".parse().expect("an address"),
-        api_sans: Vec::new(),
-        settings: Default::default(),
-    }
+    /// Its tasks end with it.
+    _server: TestApi,
 }
 
 impl Cluster {
     async fn start(grace: Duration) -> Self {
-        let (tasks, config) = (Tasks::new(), config());
-        let authority = Arc::new(Authority::generate("test").expect("an authority"));
-        let store = storage::memory();
-        let options = Options {
-            store: store.clone(),
-            clock: Arc::new(SystemClock),
-            tasks: tasks.clone(),
-            token_key: minik::pki::Key::generate().expect("a key"),
-            service_cidr: config.service_cidr,
-            reserved: vec![config.dns_ip],
-            streams: None,
-        };
-        let server = ApiServer::build(options).await.expect("a server");
-        let router = server.router();
-        bootstrap::run(&router, store.as_ref(), &config, authority.certificate_pem())
-            .await
-            .expect("bootstrap");
-        let user = |name: &str| server.client(UserInfo::new(name, &["system:authenticated"]));
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = TestApi::start(dir.path()).await;
+        let tasks = server.tasks.clone();
+        let user = |name: &str| server.api.client(UserInfo::new(name, &["system:authenticated"]));
         let controller = user("system:kube-controller-manager");
         let informers = Informers::new(controller.clone(), &tasks);
         let settings = controllers::Settings {
-            pod_cidr: config.pod_cidr,
-            lb_first: config.lb_first,
-            lb_last: config.lb_last,
-            authority,
+            pod_cidr: server.config.pod_cidr,
+            lb_first: "10.9.128.1".parse().expect("an address"),
+            lb_last: "10.9.128.2".parse().expect("an address"),
+            authority: Arc::new(Authority::generate("test").expect("an authority")),
             node_monitor_grace: grace,
             terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
             clock: Arc::new(SystemClock),
         };
         controllers::run(controller, &informers, settings, &tasks);
         scheduler::run(user("system:kube-scheduler"), &informers, Arc::new(SystemClock), &tasks);
-        let client = server.client(UserInfo::api_server());
+        let client = server.api.client(UserInfo::api_server());
         pretend_kubelet(&client, &tasks);
-        Self { client, tasks }
+        Self { client, _server: server }
     }
 
     async fn node(&self, name: &str) {

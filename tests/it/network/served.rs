@@ -1,20 +1,17 @@
 //! The node's view as our own API server feeds it, with a node's own rights.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use minik::controlplane::apiserver::UserInfo;
-use minik::controlplane::apiserver::{ApiServer, Options};
-use minik::controlplane::storage;
 use minik::node::network::{Feed, ServiceKey, View, feed};
-use minik::pki::Key;
-use minik::rt::{SystemClock, Tasks};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::support::TestApi;
 
 fn object<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
@@ -38,26 +35,15 @@ async fn until(feed: &Feed, what: &str, holds: impl Fn(&View) -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_follows_services_and_endpoints() {
-    let tasks = Tasks::new();
-    let options = Options {
-        store: storage::memory(),
-        clock: Arc::new(SystemClock),
-        tasks: tasks.clone(),
-        token_key: Key::generate().expect("a key"),
-        service_cidr: "10.43.0.0/16".parse().expect("network"),
-        reserved: Vec::new(),
-        streams: None,
-    };
-    let server = ApiServer::build(options).await.expect("a server");
-    let admin =
-        server.client(UserInfo::new("kubernetes-admin", &[UserInfo::MASTERS, UserInfo::AUTHENTICATED]));
-    let node = server.client(UserInfo::new("system:node:here", &[UserInfo::NODES, UserInfo::AUTHENTICATED]));
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = TestApi::start(dir.path()).await;
+    let (admin, tasks) = (server.admin(), server.tasks.clone());
+    let node =
+        server.api.client(UserInfo::new("system:node:here", &[UserInfo::NODES, UserInfo::AUTHENTICATED]));
 
-    let namespaces = Api::<Namespace>::all(admin.clone());
-    let default = object(json!({ "metadata": { "name": "default" } }));
-    namespaces.create(&PostParams::default(), &default).await.expect("a namespace");
     let feed = feed(&node, &tasks);
-    until(&feed, "the first lists", |view| view.services().next().is_none()).await;
+    // `kubernetes` and `kube-dns` are there from the start.
+    until(&feed, "the first lists", |view| view.services().count() == 2).await;
 
     let services = Api::<Service>::namespaced(admin.clone(), "default");
     let spec = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });

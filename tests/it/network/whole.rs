@@ -13,7 +13,7 @@ use axum::routing::get;
 use futures::StreamExt;
 use hickory_resolver::proto::op::{Message, MessageType, OpCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
-use minik::config::{NodeConfig, Role};
+use minik::config::NodeConfig;
 use minik::edge::loadbalancer;
 use minik::roles::network::{self, Handles, Options};
 use minik::rt::Tasks;
@@ -114,22 +114,12 @@ fn node(name: &str, ip: &str, cidr: &str) -> Value {
 fn config() -> NodeConfig {
     let ip = |text: &str| text.parse().expect("address");
     NodeConfig {
-        cluster: "test".into(),
         node: "here".into(),
-        role: Role::Agent,
         node_ip: ip(NODE),
         server_ip: ip(NODE),
-        server_port: 6443,
-        token: String::new(),
-        ca_hash: String::new(),
-        pod_cidr: "10.42.0.0/16".parse().expect("network"),
-        service_cidr: "10.43.0.0/16".parse().expect("network"),
-        dns_ip: ip("10.43.0.10"),
-        cluster_domain: "cluster.local".into(),
         lb_first: ip("192.168.77.128"),
         lb_last: ip("192.168.77.250"),
-        api_sans: Vec::new(),
-        settings: Default::default(),
+        ..NodeConfig::example()
     }
 }
 

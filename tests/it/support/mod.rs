@@ -1,15 +1,16 @@
 //! A server in this process, behind TLS on a port of its own, and kubectl to try it with.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use minik::client::informer::Informers;
 use minik::config::{NodeConfig, Role};
-use minik::controlplane::apiserver::{ApiServer, Options, UserInfo, bootstrap, serve};
-use minik::controlplane::{controllers, storage};
-use minik::pki::{Authority, Identity, Key};
+use minik::controlplane::apiserver::{self, ApiServer, UserInfo, serve};
+use minik::controlplane::controllers;
+use minik::controlplane::storage::{self, Store};
+use minik::pki::{Authority, Identity, ServerPki};
 use minik::rt::{SystemClock, Tasks};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -41,66 +42,67 @@ impl Said {
     }
 }
 
-/// A server with durable storage in a folder of its own.
-pub struct TestServer {
-    pub port: u16,
-    dir: TempDir,
-    tasks: Tasks,
-    api: ApiServer,
-    authority: Arc<Authority>,
+/// A control plane's API server in this process, with everything that a cluster begins with. Its tasks stop with it.
+pub struct TestApi {
+    pub api: ApiServer,
+    pub pki: ServerPki,
+    pub config: NodeConfig,
+    pub tasks: Tasks,
 }
 
-fn node_config(port: u16, ca_hash: String) -> NodeConfig {
-    NodeConfig {
-        cluster: "test".to_owned(),
-        node: "server".to_owned(),
-        role: Role::Server,
-        node_ip: [10, 9, 0, 2].into(),
-        server_ip: [10, 9, 0, 2].into(),
-        server_port: port,
-        token: "abcdef.0123456789abcdef".to_owned(),
-        ca_hash,
-        pod_cidr: "10.244.0.0/16".parse().expect("a network"),
-        service_cidr: "10.96.0.0/16".parse().expect("a network"),
-        dns_ip: [10, 96, 0, 10].into(),
-        cluster_domain: "cluster.local".to_owned(),
-        lb_first: [172, 18, 255, 1].into(),
-        lb_last: [172, 18, 255, 250].into(),
-        api_sans: vec!["localhost".to_owned()],
-        settings: Default::default(),
+impl TestApi {
+    /// A server that forgets everything with the process, and keeps its certificates in `dir`.
+    pub async fn start(dir: &Path) -> Self {
+        Self::start_on(storage::memory(), dir, 6443).await
     }
+
+    async fn start_on(store: Arc<dyn Store>, dir: &Path, port: u16) -> Self {
+        let tasks = Tasks::new();
+        let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let pki = ServerPki::prepare(dir, "test", &sans).expect("certificates");
+        let config = NodeConfig {
+            cluster: "test".to_owned(),
+            node: "server".to_owned(),
+            role: Role::Server,
+            server_port: port,
+            ca_hash: pki.authority.spki_hash().expect("a hash"),
+            ..NodeConfig::example()
+        };
+        let api =
+            apiserver::start(store, Arc::new(SystemClock), &pki, &config, &tasks).await.expect("a server");
+        Self { api, pki, config, tasks }
+    }
+
+    /// A client in this process that acts as the administrator.
+    pub fn admin(&self) -> kube::Client {
+        self.api.client(UserInfo::new("kubernetes-admin", &[UserInfo::MASTERS]))
+    }
+}
+
+impl Drop for TestApi {
+    fn drop(&mut self) {
+        self.tasks.stop().cancel();
+    }
+}
+
+/// Such a server behind TLS on a port of its own, with durable storage, all in one folder.
+pub struct TestServer {
+    pub port: u16,
+    pub server: TestApi,
+    dir: TempDir,
 }
 
 impl TestServer {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let tasks = Tasks::new();
-        let authority = Arc::new(Authority::generate("minik-test").expect("an authority"));
-        let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let serving = authority.sign_server("kube-apiserver", &sans).expect("a serving identity");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let config = node_config(port, authority.spki_hash().expect("a hash"));
         let store = storage::open(storage::Config::embedded(dir.path().join("store"))).expect("a store");
-        let options = Options {
-            store: store.clone(),
-            clock: Arc::new(SystemClock),
-            tasks: tasks.clone(),
-            token_key: Key::generate().expect("a key"),
-            service_cidr: config.service_cidr,
-            reserved: vec![[10, 96, 0, 1].into(), config.dns_ip],
-            streams: None,
-        };
-        let api = ApiServer::build(options).await.expect("a server");
-        let authority_pem = authority.certificate_pem();
-        bootstrap::run(&api.router(), store.as_ref(), &config, authority_pem)
-            .await
-            .expect("the first objects");
-        let tls = serve::tls(&serving, authority_pem).expect("TLS");
-        serve::serve(listener, api.router(), tls, &tasks);
-        let admin = authority.sign_client("kubernetes-admin", &["system:masters"]).expect("an identity");
-        let server = Self { port, dir, tasks, api, authority };
-        server.write_kubeconfig("admin", server.authority.certificate_pem(), &admin);
+        let server = TestApi::start_on(store, &dir.path().join("pki"), port).await;
+        let tls = serve::tls(&server.pki.serving, server.pki.authority.certificate_pem()).expect("TLS");
+        serve::serve(listener, server.api.router(), tls, &server.tasks);
+        let server = Self { port, server, dir };
+        server.kubeconfig_of("kubeconfig", Some(&server.server.pki.admin), "");
         server
     }
 
@@ -108,39 +110,46 @@ impl TestServer {
     pub async fn with_controllers() -> Self {
         let server = Self::start().await;
         let user = UserInfo::new("system:kube-controller-manager", &["system:authenticated"]);
-        let client = server.api.client(user);
+        let client = server.server.api.client(user);
         let settings = controllers::Settings {
-            pod_cidr: "10.244.0.0/16".parse().expect("a network"),
-            lb_first: [172, 18, 255, 1].into(),
-            lb_last: [172, 18, 255, 250].into(),
-            authority: server.authority.clone(),
+            pod_cidr: server.server.config.pod_cidr,
+            lb_first: server.server.config.lb_first,
+            lb_last: server.server.config.lb_last,
+            authority: Arc::new(Authority::generate("test").expect("an authority")),
             node_monitor_grace: controllers::Settings::NODE_MONITOR_GRACE,
             terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
             clock: Arc::new(SystemClock),
         };
-        let informers = Informers::new(client.clone(), &server.tasks);
-        controllers::run(client, &informers, settings, &server.tasks);
+        let informers = Informers::new(client.clone(), &server.server.tasks);
+        controllers::run(client, &informers, settings, &server.server.tasks);
         server
     }
 
-    fn write_kubeconfig(&self, user: &str, authority_pem: &str, identity: &Identity) {
+    /// Writes a kubeconfig for an identity, or for a token.
+    pub fn kubeconfig_of(&self, name: &str, identity: Option<&Identity>, token: &str) -> PathBuf {
         use base64::Engine as _;
         let base64 = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+        let user = match identity {
+            Some(identity) => serde_json::json!({
+                "client-certificate-data": base64(&identity.certificate_pem),
+                "client-key-data": base64(&identity.key_pem),
+            }),
+            None => serde_json::json!({ "token": token }),
+        };
         let config = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.port),
-                "certificate-authority-data": base64(authority_pem),
+                "certificate-authority-data": base64(self.server.pki.authority.certificate_pem()),
             }}],
-            "users": [{"name": user, "user": {
-                "client-certificate-data": base64(&identity.certificate_pem),
-                "client-key-data": base64(&identity.key_pem),
-            }}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user, "namespace": "default"}}],
+            "users": [{"name": "test", "user": user}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}],
         });
-        std::fs::write(self.kubeconfig(), config.to_string()).expect("a kubeconfig");
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+        path
     }
 
     /// The administrator's kubeconfig.
@@ -153,12 +162,22 @@ impl TestServer {
         self.kubectl_with(args, "")
     }
 
+    /// Runs a command line as whose kubeconfig it is.
+    pub fn kubectl_as(&self, kubeconfig: &Path, line: &str) -> Said {
+        let args: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+        self.run(kubeconfig, &args, "")
+    }
+
     /// The same, with something to read.
     pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Said {
+        self.run(&self.kubeconfig(), args, stdin)
+    }
+
+    fn run(&self, kubeconfig: &Path, args: &[&str], stdin: &str) -> Said {
         tokio::task::block_in_place(|| {
             let mut command = assert_cmd::Command::new("kubectl");
             command
-                .env("KUBECONFIG", self.kubeconfig())
+                .env("KUBECONFIG", kubeconfig)
                 .env("HOME", self.dir.path())
                 .env_remove("KUBERNETES_SERVICE_HOST");
             let output =
@@ -182,6 +201,6 @@ impl TestServer {
 
     /// Stops the server, and expects that it does.
     pub async fn stop(self) {
-        self.tasks.drain(Duration::from_secs(10)).await.expect("everything ends");
+        self.server.tasks.drain(Duration::from_secs(10)).await.expect("everything ends");
     }
 }

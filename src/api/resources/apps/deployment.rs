@@ -4,12 +4,18 @@ use super::workload;
 use crate::api::meta::ObjectExt;
 use crate::api::resources::Strategy;
 use crate::api::resources::core::default_template;
+use crate::api::resources::descriptor::keep_meta;
 use crate::api::resources::fill::Fill;
 use crate::api::validate::{Check, FieldError, amount, check, is_zero_amount};
 
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    /// Rule: `deploymentStatusStrategy` keeps the labels.
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        keep_meta(new, old, "labels");
+    }
+
     /// Rule: `SetDefaults_Deployment` of apps/v1.
     fn default(&self, deployment: &mut Value) {
         let spec = deployment.open("spec");

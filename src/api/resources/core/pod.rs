@@ -10,6 +10,7 @@ use super::volume;
 use crate::api::meta::ObjectExt;
 use crate::api::quantity::Quantity;
 use crate::api::resources::Strategy;
+use crate::api::resources::descriptor::keep_meta;
 use crate::api::resources::fill::Fill;
 use crate::api::validate::{
     Check, FieldError, Path, Rule, annotations_errors, check_at, dns1123_label, dns1123_subdomain,
@@ -39,6 +40,8 @@ impl Strategy for Pod {
         if let Some(class) = old.pointer("/status/qosClass").cloned() {
             new.open("status").put("qosClass", class);
         }
+        // Rule: status updates do not touch owners.
+        keep_meta(new, old, "ownerReferences");
         // Rule: a status update must not remove the grace that a delete has promised.
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
             let kept = old.meta().and_then(|meta| meta.get(field)).cloned();

@@ -96,6 +96,17 @@ impl Strategy for Binding {
 pub struct SigningRequest;
 
 impl Strategy for SigningRequest {
+    /// Rule: whether a request is approved or denied is not the signer's to say: those conditions stay as stored.
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        let decides = |condition: &&Value| matches!(condition.text("type"), Some("Approved" | "Denied"));
+        let kept: Vec<Value> = old.array_at("/status/conditions").iter().filter(decides).cloned().collect();
+        let sent = new.array_at("/status/conditions").iter().filter(|condition| !decides(condition)).cloned();
+        let conditions: Vec<Value> = kept.into_iter().chain(sent).collect();
+        if !conditions.is_empty() || new.pointer("/status/conditions").is_some() {
+            new.open("status").put("conditions", conditions);
+        }
+    }
+
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         if let Some(spec) = old.get("spec") {
             new.put("spec", spec.clone());

@@ -121,7 +121,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Whether the user may do something else, too (rights that admission asks for).
     pub fn may(&self, user: &UserInfo, action: &Action<'_>) -> bool {
-        authz::decide(&self.known.rbac, user, action).allowed
+        authz::decide(self.known, user, action).allowed
     }
 }
 

@@ -25,12 +25,12 @@ impl Authorizer {
     /// Whether the user may do it. A refusal is given only by an index that has seen everything durable: who was just
     /// granted a right has it.
     pub async fn decide(&self, user: &UserInfo, action: &Action<'_>) -> Decision {
-        let decision = decide(&self.index.read().rbac, user, action);
+        let decision = decide(&self.index.read(), user, action);
         if decision.allowed || self.index.is_current() {
             return decision;
         }
         self.index.caught_up().await;
-        decide(&self.index.read().rbac, user, action)
+        decide(&self.index.read(), user, action)
     }
 
     /// Every rule that applies to the user in the namespace.

@@ -12,6 +12,7 @@ pub use super::rbac::{Action, Rbac, RbacKind, RoleRef, Rule, quoted, rules};
 pub use authorizer::Authorizer;
 pub use message::sentence;
 
+use super::index::Known;
 use super::user::UserInfo;
 
 /// The answer to "may they".
@@ -33,11 +34,11 @@ impl Decision {
 }
 
 /// Decides from the index alone.
-pub fn decide(rbac: &Rbac, user: &UserInfo, action: &Action<'_>) -> Decision {
-    if user.in_group(UserInfo::MASTERS) || node::allows(user, action) {
+pub fn decide(known: &Known, user: &UserInfo, action: &Action<'_>) -> Decision {
+    if user.in_group(UserInfo::MASTERS) || node::allows(&known.nodes, user, action) {
         return Decision::allow("");
     }
-    match rbac.find(user, action) {
+    match known.rbac.find(user, action) {
         Ok(reason) => Decision::allow(reason),
         Err(missing) => Decision::deny(missing_reason(missing)),
     }

@@ -32,7 +32,7 @@ pub(super) fn complete(stored: &Value, wanted: &Value) -> Option<Value> {
             merged["endpoints"] = wanted["endpoints"].clone();
             merged["ports"] = wanted["ports"].clone();
         }
-        "ConfigMap" => merged["data"] = wanted["data"].clone(),
+        "ConfigMap" | "Secret" => merged["data"] = wanted["data"].clone(),
         _ => return None,
     }
     (merged != *stored).then_some(merged)

@@ -12,6 +12,7 @@ use axum::body::Body;
 use futures::future::try_join_all;
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -42,10 +43,11 @@ pub async fn run(
     store: &dyn Store,
     config: &NodeConfig,
     authority_pem: &str,
+    now: Timestamp,
 ) -> Result<(), BootstrapError> {
     ensure_all(router, store, objects::namespaces()).await?;
     let mut rest = policy::objects().map_err(BootstrapError::Policy)?;
-    rest.extend(objects::all(config, authority_pem));
+    rest.extend(objects::all(config, authority_pem, now));
     ensure_all(router, store, rest).await
 }
 
@@ -106,10 +108,4 @@ async fn send(router: &Router, method: Method, path: &str, body: &Value) -> Resu
     let code = response.status().as_u16();
     let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok((code, String::from_utf8_lossy(&body).into_owned()))
-}
-
-/// A configuration for tests.
-#[cfg(test)]
-pub(super) fn test_config() -> NodeConfig {
-    objects::config()
 }

@@ -2,9 +2,11 @@ use std::net::Ipv4Addr;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
 use serde_json::{Value, json};
 
+use crate::api::meta::format_time;
 use crate::config::NodeConfig;
 
 /// The namespaces that are always there.
@@ -14,7 +16,7 @@ pub(super) fn namespaces() -> Vec<Value> {
 }
 
 /// Everything else but roles.
-pub(super) fn all(config: &NodeConfig, authority_pem: &str) -> Vec<Value> {
+pub(super) fn all(config: &NodeConfig, authority_pem: &str, now: Timestamp) -> Vec<Value> {
     let mut all = priority_classes();
     all.push(storage_class());
     all.extend([
@@ -25,7 +27,7 @@ pub(super) fn all(config: &NodeConfig, authority_pem: &str) -> Vec<Value> {
         authentication(authority_pem),
         cluster_info(config, authority_pem),
     ]);
-    all.extend(bootstrap_token(&config.token));
+    all.extend(bootstrap_token(&config.token, now));
     all
 }
 
@@ -130,15 +132,20 @@ fn signature(id: &str, secret: &str, text: &str) -> String {
     format!("{header}..{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
 }
 
-/// The token that nodes join with. It does not run out: nodes may be added at any time.
-fn bootstrap_token(token: &str) -> Option<Value> {
+/// How long nodes may join after a start of the server, as kubeadm has it.
+const JOIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// The token that nodes join with. It runs out, and every start of the server renews it.
+fn bootstrap_token(token: &str, now: Timestamp) -> Option<Value> {
     let (id, secret) = token.split_once('.')?;
+    let expiration = format_time(now.checked_add(JOIN).unwrap_or(Timestamp::MAX));
     let encode = |text: &str| STANDARD.encode(text);
     Some(json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
     "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
     "data": {
         "auth-extra-groups": encode("system:bootstrappers:kubeadm:default-node-token"),
         "description": encode("Nodes of this cluster join with it."),
+        "expiration": encode(&expiration),
         "token-id": encode(id),
         "token-secret": encode(secret),
         "usage-bootstrap-authentication": encode("true"),
@@ -147,23 +154,12 @@ fn bootstrap_token(token: &str) -> Option<Value> {
 }
 
 #[cfg(test)]
-pub(super) fn config() -> NodeConfig {
-    serde_json::from_value(json!({
-        "cluster": "t", "node": "t-server-0", "role": "server", "nodeIp": "172.20.0.2", "serverIp": "172.20.0.2",
-        "serverPort": 6443, "token": "abcdef.0123456789abcdef", "caHash": "sha256:0", "podCidr": "10.42.0.0/16",
-        "serviceCidr": "10.43.0.0/16", "dnsIp": "10.43.0.10", "clusterDomain": "cluster.local",
-        "lbFirst": "172.20.0.200", "lbLast": "172.20.0.250", "apiSans": [],
-    }))
-    .expect("a node configuration")
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_cluster_is_described_by_its_configuration() {
-        let all = all(&config(), "PEM");
+        let all = all(&NodeConfig::example(), "PEM", Timestamp::UNIX_EPOCH);
         let find = |kind: &str, name: &str| {
             all.iter()
                 .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
@@ -172,7 +168,9 @@ mod tests {
         assert_eq!(find("Service", "kubernetes")["spec"]["clusterIP"], "10.43.0.1");
         assert_eq!(find("Service", "kube-dns")["spec"]["clusterIP"], "10.43.0.10");
         assert_eq!(find("EndpointSlice", "kubernetes")["endpoints"][0]["addresses"][0], "172.20.0.2");
-        assert_eq!(find("Secret", "bootstrap-token-abcdef")["data"]["token-id"], STANDARD.encode("abcdef"));
+        let token = &find("Secret", "bootstrap-token-abcdef")["data"];
+        assert_eq!(token["token-id"], STANDARD.encode("abcdef"));
+        assert_eq!(token["expiration"], STANDARD.encode("1970-01-02T00:00:00Z"));
         let info = find("ConfigMap", "cluster-info");
         assert!(info["data"]["jws-kubeconfig-abcdef"].as_str().unwrap().contains(".."));
     }

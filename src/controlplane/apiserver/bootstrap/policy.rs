@@ -161,6 +161,7 @@ fn subject_of(text: &str) -> Value {
 mod tests {
     use super::*;
     use crate::controlplane::apiserver::authz::{Action, Rbac, RbacKind, decide};
+    use crate::controlplane::apiserver::index::Known;
     use crate::controlplane::apiserver::user::UserInfo;
 
     fn index() -> Rbac {
@@ -200,14 +201,15 @@ mod tests {
 
     #[test]
     fn the_defaults_allow_what_upstream_allows() {
-        let mut rbac = index();
+        let mut known = Known::default();
+        known.rbac = index();
         let bind = |role: &str| json!({"roleRef": {"kind": "ClusterRole", "name": role}, "subjects": [{"kind": "User", "name": role}]});
         for role in ["admin", "edit", "view"] {
-            rbac.set(RbacKind::RoleBinding, "default", role, Some(&bind(role)));
+            known.rbac.set(RbacKind::RoleBinding, "default", role, Some(&bind(role)));
         }
         let check = |user: &str, groups: &[&str], action: Action<'_>, expect: bool| {
             let user = UserInfo::new(user, groups);
-            assert_eq!(decide(&rbac, &user, &action).allowed, expect, "{} {action:?}", user.name);
+            assert_eq!(decide(&known, &user, &action).allowed, expect, "{} {action:?}", user.name);
         };
         let pods = |verb: &'static str| Action::on(verb, "", "pods", "default", "p");
         check("view", &[], pods("get"), true);
@@ -224,8 +226,8 @@ mod tests {
         let csr = Action::on("create", "certificates.k8s.io", "certificatesigningrequests", "", "");
         check("system:bootstrap:abc", &["system:bootstrappers:kubeadm:default-node-token"], csr, true);
         let version = Action { verb: "get", path: "/version", ..Action::default() };
-        assert!(decide(&rbac, &UserInfo::anonymous(), &version).allowed);
-        assert!(!decide(&rbac, &UserInfo::anonymous(), &Action { path: "/api", ..version }).allowed);
+        assert!(decide(&known, &UserInfo::anonymous(), &version).allowed);
+        assert!(!decide(&known, &UserInfo::anonymous(), &Action { path: "/api", ..version }).allowed);
         check("root", &[UserInfo::MASTERS], Action::on("nuke", "x", "y", "", ""), true);
     }
 }

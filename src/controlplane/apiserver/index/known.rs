@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::node_uses::NodeUses;
 use crate::api::resources::{Cached, Resource};
 use crate::controlplane::apiserver::convert;
-use crate::controlplane::apiserver::key::{ObjectKey, collections as of};
+use crate::controlplane::apiserver::key::{ObjectKey, collections as of, name_of, namespace_of};
 use crate::controlplane::apiserver::rbac::{Rbac, RbacKind};
 
 const KUBE_SYSTEM: &str = "kube-system";
@@ -52,6 +53,8 @@ impl Kept {
 #[derive(Default)]
 pub struct Known {
     pub rbac: Rbac,
+    /// What the Pods of each node use.
+    pub nodes: NodeUses,
     rbac_keys: HashSet<String>,
     objects: BTreeMap<String, Arc<Value>>,
 }
@@ -69,6 +72,18 @@ impl Known {
             };
             return None;
         }
+        if of::PODS.holds(key) {
+            self.nodes.set_pod(namespace_of(key), name_of(key), object.as_deref());
+            return None;
+        }
+        if of::INGRESSES.holds(key) {
+            self.nodes.set_ingress(namespace_of(key), name_of(key), object.as_deref());
+            return None;
+        }
+        if of::VOLUMES.holds(key) {
+            self.nodes.set_volume(name_of(key), object.as_deref());
+            return None;
+        }
         match object {
             Some(object) => self.objects.insert(key.to_owned(), object),
             None => self.objects.remove(key),
@@ -78,8 +93,8 @@ impl Known {
     /// Known keys that are not among `present`.
     pub(super) fn keys_but<'a>(&self, present: impl Iterator<Item = &'a str>) -> Vec<String> {
         let present: HashSet<&str> = present.collect();
-        let all = self.objects.keys().chain(&self.rbac_keys);
-        all.filter(|key| !present.contains(key.as_str())).cloned().collect()
+        let all = self.objects.keys().chain(&self.rbac_keys).cloned().chain(self.nodes.keys());
+        all.filter(|key| !present.contains(key.as_str())).collect()
     }
 
     fn get(&self, key: &str) -> Option<&Arc<Value>> {
@@ -162,7 +177,8 @@ mod tests {
         assert!(kept.wants("/rbac.authorization.k8s.io/roles/default/x"));
         assert!(kept.wants("/core/secrets/kube-system/bootstrap-token-abcdef"));
         assert!(!kept.wants("/core/secrets/default/bootstrap-token-abcdef"));
-        assert!(!kept.wants("/core/pods/default/web"));
+        assert!(kept.wants("/core/pods/default/web"), "for what its node may read");
+        assert!(!kept.wants("/core/events/default/web"));
         let mut known = Known::default();
         for name in ["a", "b"] {
             known.set(&format!("/core/limitranges/{name}/x"), Some(Arc::new(json!({"in": name}))));

@@ -9,8 +9,10 @@
 //! something is not there calls [`Index::caught_up`] first and looks again, so that a client always sees its own writes.
 
 mod known;
+mod node_uses;
 
 pub use known::Known;
+pub use node_uses::{NodeUses, Used, uses_anything};
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -112,22 +114,16 @@ impl Index {
             self.apply(&mut known, &key, None);
         }
         for entry in &listing.entries {
-            self.apply(&mut known, &entry.key, Some(&entry.data));
+            if let Ok(object) = parse(&entry.key, Some(&entry.data)) {
+                self.apply(&mut known, &entry.key, object);
+            }
         }
         drop(known);
         self.applied.send_replace(listing.revision);
         Ok(listing.revision)
     }
 
-    fn apply(&self, known: &mut Known, key: &str, data: Option<&[u8]>) {
-        let object = match data.map(serde_json::from_slice::<serde_json::Value>) {
-            Some(Ok(object)) => Some(Arc::new(object)),
-            None => None,
-            Some(Err(error)) => {
-                tracing::error!(key, %error, "a stored object cannot be read");
-                return;
-            }
-        };
+    fn apply(&self, known: &mut Known, key: &str, object: Option<Arc<serde_json::Value>>) {
         let last = known.set(key, object.clone());
         if known::is_rbac(key) {
             self.rbac.send_modify(|count| *count += 1);
@@ -138,11 +134,18 @@ impl Index {
     }
 
     fn take(&self, batch: &Batch) {
-        if batch.events.iter().any(|event| self.kept.wants(&event.entry.key)) {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            for event in batch.events.iter().filter(|event| self.kept.wants(&event.entry.key)) {
+        // Read before the lock is taken: every request waits for it.
+        let wanted = batch.events.iter().filter(|event| self.kept.wants(&event.entry.key));
+        let changes: Vec<_> = wanted
+            .filter_map(|event| {
                 let data = (event.kind == EventKind::Put).then_some(&event.entry.data[..]);
-                self.apply(&mut known, &event.entry.key, data);
+                Some((&event.entry.key, parse(&event.entry.key, data).ok()?))
+            })
+            .collect();
+        if !changes.is_empty() {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            for (key, object) in changes {
+                self.apply(&mut known, key, object);
             }
         }
         self.applied.send_replace(batch.revision);
@@ -182,4 +185,12 @@ impl Index {
             }
         }
     }
+}
+
+/// The object that was written; `None`: it is gone. One that cannot be read is left out and said, and blinds nobody.
+fn parse(key: &str, data: Option<&[u8]>) -> Result<Option<Arc<serde_json::Value>>, serde_json::Error> {
+    let object = data.map(serde_json::from_slice).transpose();
+    object
+        .map(|object| object.map(Arc::new))
+        .inspect_err(|error| tracing::error!(key, %error, "a stored object cannot be read"))
 }

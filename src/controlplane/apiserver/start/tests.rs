@@ -9,14 +9,10 @@ use crate::controlplane::apiserver::user::UserInfo;
 use crate::controlplane::storage;
 use crate::rt::SystemClock;
 
-fn config() -> NodeConfig {
-    bootstrap::test_config()
-}
-
 async fn started(store: Arc<dyn Store>, dir: &std::path::Path) -> (ApiServer, Tasks) {
     let tasks = Tasks::new();
     let pki = ServerPki::prepare(dir, "t", &[]).unwrap();
-    let server = start(store, Arc::new(SystemClock), &pki, &config(), &tasks).await.unwrap();
+    let server = start(store, Arc::new(SystemClock), &pki, &NodeConfig::example(), &tasks).await.unwrap();
     (server, tasks)
 }
 

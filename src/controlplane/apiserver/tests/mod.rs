@@ -1,5 +1,6 @@
 //! The engine through its router, without a socket.
 
+mod access;
 mod apply;
 mod basics;
 mod faults;

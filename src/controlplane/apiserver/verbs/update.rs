@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
+use crate::api::validate::FieldError;
 
 use super::super::context::RequestContext;
 use super::super::projection;
@@ -85,6 +86,11 @@ fn check_names(context: &RequestContext<'_>, new: &mut Value) -> Result<(), ApiE
 /// A `uid` or `resourceVersion` in the object says which state it is meant to replace.
 fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -> Result<(), ApiError> {
     let version = new.resource_version();
+    if matches!(version, "" | "0") && context.resource.conditional_update {
+        let why = "must be specified for an update";
+        let error = FieldError::invalid("metadata.resourceVersion", 0, why);
+        return Err(context.invalid(new.name(), vec![error]));
+    }
     if !version.is_empty() && version != "0" && version != old.resource_version() {
         return Err(context.modified());
     }

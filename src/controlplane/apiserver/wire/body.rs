@@ -10,8 +10,8 @@ use crate::api::protobuf;
 use crate::api::schema::{FieldValidation, Schema};
 use crate::api::status::ApiError;
 
-/// Upstream's limit on request bodies.
-const LIMIT: usize = 3 * 1024 * 1024;
+/// Upstream's limit on request bodies, and ours on what one comes to.
+pub const LIMIT: usize = 3 * 1024 * 1024;
 
 /// The whole request body; 413 above the limit.
 pub async fn read_body(body: Body) -> Result<Bytes, ApiError> {
@@ -60,7 +60,13 @@ pub fn decode_object(
     let (mut object, warnings) = match format(headers)? {
         Format::Json => schema.decode(bytes, validation)?,
         Format::Yaml => schema.decode(&json_of_yaml(bytes)?, validation)?,
-        Format::Protobuf => (protobuf::decode(bytes)?, Vec::new()),
+        Format::Protobuf => {
+            // The kind first: what another kind's fields would make of the body is nobody's business here. Then the same pass
+            // as for JSON: ranges of numbers and the like are no matter of the encoding.
+            let (api_version, kind) = protobuf::type_of(bytes)?;
+            check_said(&kind, &api_version, expected)?;
+            schema.convert(&protobuf::decode(bytes)?, validation)?
+        }
     };
     check_type(&mut object, expected)?;
     Ok((object, warnings))
@@ -70,7 +76,29 @@ fn json_of_yaml(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let value: Value = serde_yaml::from_str(text)
         .map_err(|error| ApiError::bad_request(format!("error converting YAML to JSON: {error}")))?;
-    serde_json::to_vec(&value).map_err(|error| ApiError::bad_request(error.to_string()))
+    let json = serde_json::to_vec(&value).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    // Aliases make much of a small text.
+    if json.len() > LIMIT {
+        return Err(ApiError::too_large(&format!("limit is {LIMIT}")));
+    }
+    Ok(json)
+}
+
+/// What a body says it is, each empty if it does not, must be what is expected.
+fn check_said(kind: &str, version: &str, expected: &Gvk) -> Result<(), ApiError> {
+    if !kind.is_empty() && kind != expected.kind {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {}: it is of another kind",
+            expected.kind
+        )));
+    }
+    let api_version = join_api_version(&expected.group, &expected.version);
+    if !version.is_empty() && version != api_version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    Ok(())
 }
 
 fn check_type(object: &mut Value, expected: &Gvk) -> Result<(), ApiError> {
@@ -82,22 +110,7 @@ fn check_type(object: &mut Value, expected: &Gvk) -> Result<(), ApiError> {
     };
     let said = |name: &str| map.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let api_version = join_api_version(&expected.group, &expected.version);
-    match said("kind") {
-        None => {}
-        Some(kind) if kind == expected.kind => {}
-        Some(kind) => {
-            let version = said("apiVersion").unwrap_or_default();
-            return Err(ApiError::bad_request(format!(
-                "{kind} in version \"{version}\" cannot be handled as a {}: it is of another kind",
-                expected.kind
-            )));
-        }
-    }
-    if let Some(version) = said("apiVersion").filter(|version| *version != api_version) {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({api_version})"
-        )));
-    }
+    check_said(said("kind").unwrap_or_default(), said("apiVersion").unwrap_or_default(), expected)?;
     if said("kind").is_none() {
         map.insert("kind".to_owned(), Value::String(expected.kind.to_string()));
     }
@@ -117,12 +130,18 @@ pub fn decode_options(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>
             .map_err(|error| ApiError::bad_request(format!("the options could not be decoded: {error}")))?,
         Format::Yaml => serde_json::from_slice(&json_of_yaml(bytes)?)
             .map_err(|error| ApiError::bad_request(error.to_string()))?,
-        Format::Protobuf => protobuf::decode(bytes)?,
-    };
-    match options.text("kind") {
-        Some(kind) if !kind.ends_with("Options") => {
-            Err(ApiError::bad_request(format!("expect a DeleteOptions object in the body, not {kind}")))
+        Format::Protobuf => {
+            check_options(&protobuf::type_of(bytes)?.1)?;
+            protobuf::decode(bytes)?
         }
-        _ => Ok(Some(options)),
+    };
+    check_options(options.text("kind").unwrap_or_default())?;
+    Ok(Some(options))
+}
+
+fn check_options(kind: &str) -> Result<(), ApiError> {
+    if kind.is_empty() || kind.ends_with("Options") {
+        return Ok(());
     }
+    Err(ApiError::bad_request(format!("expect a DeleteOptions object in the body, not {kind}")))
 }

@@ -9,7 +9,7 @@ mod page;
 mod params;
 mod respond;
 
-pub(super) use body::{decode_object, decode_options, read_body};
+pub(super) use body::{LIMIT, decode_object, decode_options, read_body};
 pub(super) use encode::{attrs, payload};
 pub(super) use encoder::Encoder;
 pub(super) use negotiate::{Format, MediaType, Offer, Shape, wants_aggregated_discovery};

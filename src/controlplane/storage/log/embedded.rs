@@ -153,6 +153,8 @@ mod tests {
         seen: Vec<u8>,
         unsynced: Vec<(u64, Vec<u8>)>,
         broken: bool,
+        /// How many bytes there is room for; `None`: enough.
+        room: Option<u64>,
     }
 
     impl Medium {
@@ -203,6 +205,9 @@ mod tests {
         fn set_len(&self, len: u64) -> io::Result<()> {
             self.with(|sectors| {
                 sectors.work()?;
+                if sectors.room.is_some_and(|room| len > room) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 sectors.seen.resize(len as usize, 0);
                 Ok(())
             })
@@ -298,6 +303,34 @@ mod tests {
         let again = engine(&medium.cut_power(&mut SmallRng::seed_from_u64(1)));
         assert_eq!(state(&again).await[0], ("/core/pods/a".to_owned(), 1, b"1".to_vec()));
         again.create("/core/pods/c".into(), payload("4".into())).await.expect("a create after reopening");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_closed_says_why_and_carries_on_once_there_is_room() {
+        let medium = Medium::default();
+        let store = engine(&medium);
+        medium.with(|sectors| sectors.room = Some(sectors.seen.len() as u64 + (1 << 20)));
+        let mut written = Vec::new();
+        let refused = loop {
+            let key = format!("/core/pods/a/{}", written.len());
+            match store.create(key.clone(), payload("x".repeat(100_000))).await {
+                Ok(_) => written.push(key),
+                Err(refused) => break refused,
+            }
+            assert!(written.len() < 1000, "the disk is never full");
+        };
+        assert!(matches!(refused, StorageError::Unavailable(_)), "{refused:?}");
+        let why = store.failed().await;
+        assert!(refused.to_string().contains(&*why), "{why}");
+        assert!(store.create("/core/pods/a/later".into(), payload("1".into())).await.is_err());
+        assert!(!written.is_empty() && state(&store).await.len() == written.len(), "it stays readable");
+        drop(store);
+        medium.with(|sectors| sectors.room = None);
+        let again = engine(&medium.cut_power(&mut SmallRng::seed_from_u64(3)));
+        let keys: Vec<_> = state(&again).await.into_iter().map(|(key, ..)| key).collect();
+        written.sort();
+        assert_eq!(keys, written, "nothing acknowledged is lost, nothing refused is there");
+        again.create("/core/pods/a/later".into(), payload("1".into())).await.expect("room again");
     }
 
     #[test]

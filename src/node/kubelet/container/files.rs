@@ -144,7 +144,8 @@ pub fn hosts_file(pod: &Pod, ips: &[String], config: &NodeConfig, node_file: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::{config, pod};
+    use crate::config::NodeConfig;
+    use crate::node::kubelet::testing::pod;
     use serde_json::json;
 
     #[test]
@@ -163,7 +164,7 @@ mod tests {
         let node = "nameserver 127.0.0.11\nsearch corp.example\noptions ndots:0\n";
         let check = |spec: serde_json::Value, servers: &[&str], searches: &[&str], options: &[&str]| {
             let pod = pod(json!({"metadata": {"name": "a", "namespace": "shop"}, "spec": spec}));
-            let dns = dns_config(&pod, &config(), node);
+            let dns = dns_config(&pod, &NodeConfig::example(), node);
             assert_eq!((dns.servers, dns.searches, dns.options), (to(servers), to(searches), to(options)));
         };
         fn to(words: &[&str]) -> Vec<String> {
@@ -190,7 +191,7 @@ mod tests {
     fn hosts_name_the_pod() {
         let pod = pod(json!({"metadata": {"name": "a", "namespace": "shop"},
             "spec": {"containers": [], "subdomain": "db", "hostAliases": [{"ip": "9.9.9.9", "hostnames": ["x", "y"]}]}}));
-        let text = hosts_file(&pod, &["10.42.0.7".into()], &config(), None);
+        let text = hosts_file(&pod, &["10.42.0.7".into()], &NodeConfig::example(), None);
         assert!(text.contains("\n10.42.0.7\ta.db.shop.svc.cluster.local\ta\n"), "{text}");
         assert!(text.ends_with("9.9.9.9\tx\ty\n"), "{text}");
     }

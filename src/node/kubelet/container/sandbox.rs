@@ -87,13 +87,13 @@ mod tests {
         let check = |host_network: bool, expect: &str| {
             let pod = testing::pod(json!({"metadata": {"name": "web"},
                 "spec": {"hostNetwork": host_network, "containers": []}}));
-            assert_eq!(sandbox_config(&pod, 0, &testing::config(), "").hostname, expect);
+            assert_eq!(sandbox_config(&pod, 0, &crate::config::NodeConfig::example(), "").hostname, expect);
         };
         check(false, "web");
         check(true, "");
         let whole = testing::pod(json!({"metadata": {"name": "web", "namespace": "shop"},
             "spec": {"subdomain": "db", "setHostnameAsFQDN": true, "containers": []}}));
-        let name = sandbox_config(&whole, 0, &testing::config(), "").hostname;
+        let name = sandbox_config(&whole, 0, &crate::config::NodeConfig::example(), "").hostname;
         assert_eq!(name, "web.db.shop.svc.cluster.local");
     }
 }

@@ -242,7 +242,7 @@ const OWN: &[&str] = &["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::config;
+    use crate::config::NodeConfig;
 
     fn facts() -> Facts {
         Facts {
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_node_registers_with_what_was_asked_of_it() {
-        let mut config = config();
+        let mut config = NodeConfig::example();
         config.settings.labels =
             [("zone", "a"), ("kubernetes.io/os", "other")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         config.settings.taints = vec!["only=me:NoSchedule".to_owned(), "bare:NoExecute".to_owned()];
@@ -281,7 +281,7 @@ mod tests {
         let check = |change: fn(&mut Facts), kind: &str, expect: &str| {
             let mut facts = facts();
             change(&mut facts);
-            let status = status(&config(), &facts, None, Timestamp::UNIX_EPOCH);
+            let status = status(&NodeConfig::example(), &facts, None, Timestamp::UNIX_EPOCH);
             assert_eq!(value(&status, kind), expect, "{kind}");
         };
         check(|_| (), "Ready", "True");
@@ -293,9 +293,9 @@ mod tests {
 
     #[test]
     fn times_move_only_with_the_status() {
-        let first = status(&config(), &facts(), None, Timestamp::UNIX_EPOCH);
+        let first = status(&NodeConfig::example(), &facts(), None, Timestamp::UNIX_EPOCH);
         let later = Timestamp::from_second(60).expect("time");
-        let second = status(&config(), &facts(), Some(&first), later);
+        let second = status(&NodeConfig::example(), &facts(), Some(&first), later);
         assert!(same(&first, &second));
         assert_eq!(
             second.conditions.as_ref().and_then(|c| c[3].last_transition_time.clone()),
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_others_write_is_seen() {
-        let ours = status(&config(), &facts(), None, Timestamp::UNIX_EPOCH);
+        let ours = status(&NodeConfig::example(), &facts(), None, Timestamp::UNIX_EPOCH);
         let mut theirs = ours.clone();
         theirs.volumes_in_use = Some(vec!["x".into()]);
         assert!(same(&theirs, &ours), "a field of others is none of ours");
@@ -317,7 +317,7 @@ mod tests {
         assert!(!same(&theirs, &ours), "the node was thought dead");
         let mut given = ours.clone();
         given.capacity.get_or_insert_default().insert("example.com/gpu".into(), Quantity("3".into()));
-        let answer = status(&config(), &facts(), Some(&given), Timestamp::UNIX_EPOCH);
+        let answer = status(&NodeConfig::example(), &facts(), Some(&given), Timestamp::UNIX_EPOCH);
         let allocatable = answer.allocatable.as_ref().and_then(|all| all.get("example.com/gpu"));
         assert_eq!(allocatable, Some(&Quantity("3".into())));
         assert!(!same(&given, &answer));

@@ -33,7 +33,7 @@ impl Bench {
         let api = FakeApi::with(&testing::pod(json!({"metadata": metadata, "spec": spec})));
         let client = api.client();
         let context = Arc::new(Context {
-            config: testing::config(),
+            config: crate::config::NodeConfig::example(),
             events: Recorder::start(client.clone(), "kubelet", "node", Arc::new(SystemClock), &tasks),
             objects: Objects::new(client.clone(), tasks.clone()),
             // Its source is gone at once: there are no Services.

@@ -28,7 +28,8 @@ pub enum ServerError {
 /// A connection must say who it is in this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Serves on `listener` until the tasks stop. Clients must show a certificate of the cluster's authority.
+/// Serves on `listener` until the tasks stop. Clients show a certificate of the cluster's authority, or a token with each
+/// request.
 pub fn serve(
     listener: TcpListener,
     identity: &Identity,
@@ -62,6 +63,7 @@ fn config(identity: &Identity) -> Result<ServerConfig, ServerError> {
         roots.add(der.map_err(|error| ServerError::Authority(error.to_string()))?)?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
         .build()
         .map_err(|error| ServerError::Authority(error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -81,11 +83,14 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, routes: Arc<Routes>) 
         Err(_) => return tracing::debug!("a client did not finish its handshake"),
     };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let Some(who) = peer.and_then(|der| CertificateInfo::from_der(der).ok()) else { return };
-    let who = Arc::new(who);
+    let who = match peer.map(|der| CertificateInfo::from_der(der)) {
+        Some(Ok(who)) => Some(Arc::new(who)),
+        Some(Err(error)) => return tracing::debug!(%error, "a client's certificate cannot be read"),
+        None => None,
+    };
     let service = service_fn(move |request| {
         let (routes, who) = (routes.clone(), who.clone());
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(&routes, &who, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(&routes, who.as_deref(), request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

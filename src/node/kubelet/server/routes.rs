@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
+use super::access::Access;
 use super::{logs, splice};
 use crate::config::NodeConfig;
 use crate::node::cri::api::{AttachRequest, ContainerState, ExecRequest};
@@ -23,6 +24,7 @@ use crate::rt::Tasks;
 
 /// What the server answers from.
 pub struct Routes {
+    pub access: Access,
     pub node: String,
     pub started: Timestamp,
     pub sampler: Sampler,
@@ -61,29 +63,22 @@ pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-/// Answers one request of `who`.
+/// Answers one request of `who`; `None`: the connection showed no certificate.
 pub async fn answer(
     routes: &Arc<Routes>,
-    who: &CertificateInfo,
+    who: Option<&CertificateInfo>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    if path != "/healthz" && !may_enter(who) {
-        let message =
-            format!("Forbidden (user={}, verb=*, resource=nodes, subresource=proxy)", who.common_name);
-        return text(StatusCode::FORBIDDEN, message);
+    if path != "/healthz"
+        && let Err(Refusal(status, message)) = routes.access.check(who, &request).await
+    {
+        return text(status, message);
     }
     match route(routes, &path, request).await {
         Ok(response) => response,
         Err(Refusal(status, message)) => text(status, message),
     }
-}
-
-/// The API server and administrators. A node's certificate must not open other nodes.
-fn may_enter(who: &CertificateInfo) -> bool {
-    let trusted = ["system:masters", "kubeadm:cluster-admins"];
-    who.common_name == "kube-apiserver-kubelet-client"
-        || who.organizations.iter().any(|organization| trusted.contains(&organization.as_str()))
 }
 
 async fn route(
@@ -262,19 +257,6 @@ async fn sandbox(routes: &Routes, namespace: &str, pod: &str) -> Result<String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_api_server_and_administrators_enter() {
-        let check = |name: &str, organizations: &[&str], expect: bool| {
-            let organizations = organizations.iter().map(|o| (*o).to_owned()).collect();
-            let who = CertificateInfo { common_name: name.into(), organizations, ..Default::default() };
-            assert_eq!(may_enter(&who), expect, "{name}");
-        };
-        check("kube-apiserver-kubelet-client", &[], true);
-        check("kubernetes-admin", &["system:masters"], true);
-        check("system:node:a", &["system:nodes"], false);
-        check("alice", &[], false);
-    }
 
     #[test]
     fn exec_takes_both_spellings() {
