@@ -275,14 +275,20 @@ fn own_lease(attributes: &Attributes<'_>, node: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Warnings;
     use super::*;
+    use crate::api::resources::builtin;
     use crate::controlplane::apiserver::user::UserInfo;
 
     fn check(resource: &str, old: Option<Value>, new: Value, expect: Option<&str>) {
         let user = UserInfo::new("system:node:n1", &[UserInfo::NODES]);
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let rows = builtin();
+        let row = rows.iter().find(|row| row.group.is_empty() && row.plural == resource).unwrap();
         let attributes = Attributes {
             user: &user,
+            row,
+            warnings: Warnings::default(),
             operation: if old.is_some() { Operation::Update } else { Operation::Create },
             group: "",
             resource,

@@ -5,7 +5,7 @@ use http::Request;
 use tower::ServiceExt as _;
 
 use super::Server;
-use crate::api::resources::table;
+use crate::api::resources::builtin;
 use crate::controlplane::apiserver::UserInfo;
 
 /// How a verb is asked for: method, whether of one object, and the query.
@@ -25,7 +25,7 @@ fn spoken(verb: &str) -> (&'static str, bool, &'static str) {
 
 fn requests() -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
-    for row in table().iter() {
+    for row in builtin().iter() {
         let root = if row.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", row.group) };
         let place = if row.namespaced { "/namespaces/default" } else { "" };
         let collection = format!("{root}/{}{place}/{}", row.version, row.plural);
