@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Cluster {
     client: Client,
     /// Its tasks end with it.
-    _server: TestApi,
+    server: TestApi,
 }
 
 impl Cluster {
@@ -52,7 +52,7 @@ impl Cluster {
         scheduler::run(user("system:kube-scheduler"), &informers, Arc::new(SystemClock), &tasks);
         let client = server.api.client(UserInfo::api_server());
         pretend_kubelet(&client, &tasks);
-        Self { client, _server: server }
+        Self { client, server }
     }
 
     async fn node(&self, name: &str) {
@@ -67,7 +67,7 @@ impl Cluster {
     /// Lets a node report, as its kubelet does, until the task is aborted.
     fn beat(&self, name: &'static str) -> tokio::task::JoinHandle<Option<()>> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        self.tasks.spawn_until_stop(async move {
+        self.server.tasks.spawn_until_stop(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(500));
             loop {
                 ticks.tick().await;
