@@ -1,3 +1,5 @@
+//! `minik completion`.
+
 use clap::CommandFactory;
 use clap_complete::Shell;
 

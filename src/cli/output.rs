@@ -1,3 +1,5 @@
+//! Forms of a command's result: text, JSON, YAML, quiet.
+
 use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;

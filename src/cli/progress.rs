@@ -1,3 +1,5 @@
+//! How progress is shown: spinners on a terminal, lines elsewhere.
+
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! `minik version`.
+
 use serde::Serialize;
 
 use super::output::{Format, Output};

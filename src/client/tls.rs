@@ -1,3 +1,5 @@
+//! TLS settings of API clients.
+
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

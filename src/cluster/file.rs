@@ -324,7 +324,7 @@ mod tests {
         check("colour: red", "unknown key \"colour\"");
         check("nodes: {agent-5: {}}", "no such node");
         check("agents: {count: many}", "the file");
-        check("agents: {memory: 1}", "at least 128Mi");
+        check("agents: {count: 1, memory: 1}", "at least 128Mi");
         check("name: ${NOBODY}", "${NOBODY} is not set");
         check("ports: ['80']", "invalid port");
         check("agents: {count: 200}", "1 to 100 nodes");

@@ -1,3 +1,5 @@
+//! The cluster's certificate authority.
+
 use std::path::Path;
 use std::time::Duration;
 

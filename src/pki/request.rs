@@ -1,3 +1,5 @@
+//! Keys and certificate requests.
+
 use std::net::IpAddr;
 
 use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, KeyPair};

@@ -1,3 +1,5 @@
+//! The server's keys and certificates.
+
 use std::net::IpAddr;
 use std::path::Path;
 

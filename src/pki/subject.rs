@@ -1,3 +1,5 @@
+//! Subjects of certificates.
+
 use std::net::IpAddr;
 
 use ring::digest;

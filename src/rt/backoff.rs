@@ -1,3 +1,5 @@
+//! Exponential back-off.
+
 use std::time::Duration;
 
 /// Exponential back-off with a ceiling: 1st failure waits `first`, each next twice as long.

@@ -1,3 +1,5 @@
+//! Where the time comes from.
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};

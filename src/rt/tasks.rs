@@ -1,3 +1,5 @@
+//! Tracked tasks, and the stop token that ends them.
+
 use std::future::Future;
 use std::time::Duration;
 

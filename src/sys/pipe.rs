@@ -1,3 +1,5 @@
+//! Programs that are fed through a pipe.
+
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};

@@ -1,3 +1,5 @@
+//! Tests of server-side apply: its laws, over generated objects.
+
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value, json};

@@ -1,3 +1,5 @@
+//! Sets of field paths, and their form in `managedFields`.
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 

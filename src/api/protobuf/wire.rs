@@ -1,3 +1,5 @@
+//! The protobuf wire format: tags, varints and length-delimited fields.
+
 /// Why a protobuf body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

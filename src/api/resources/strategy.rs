@@ -1,3 +1,5 @@
+//! What may be particular to a kind: defaults, preparation, validation.
+
 use serde_json::Value;
 
 use crate::api::validate::FieldError;

@@ -1,3 +1,5 @@
+//! The types and fields that a schema is made of.
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 

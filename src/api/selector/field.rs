@@ -1,3 +1,5 @@
+//! Field selectors.
+
 use std::borrow::Cow;
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! Label selectors: their text form, their object form, and whether they match.
+
 use std::fmt;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Columns of Nodes, Namespaces and other kinds of the cluster.
+
 use jiff::Timestamp;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! Lengths of time as tables show them.
+
 /// A length of time as Kubernetes' tables show it: two units where the first alone would be coarse.
 /// Rule: apimachinery's `duration.HumanDuration`; more than a second in the future is `<invalid>`.
 pub fn human_duration(seconds: i64) -> String {

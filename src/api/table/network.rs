@@ -1,3 +1,5 @@
+//! Columns of Services, endpoints and other network kinds.
+
 use serde_json::Value;
 
 use super::view::{self, items, number, or, text};

@@ -1,3 +1,5 @@
+//! Columns of Pods.
+
 use jiff::Timestamp;
 use serde_json::Value;
 

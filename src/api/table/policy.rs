@@ -1,3 +1,5 @@
+//! Columns of quotas, budgets and other policies.
+
 use serde_json::Value;
 
 use super::view::{self, items, number, or, text};

@@ -1,3 +1,5 @@
+//! Columns of volumes, claims and storage classes.
+
 use serde_json::Value;
 
 use super::view::{self, flag, items, or, text};

@@ -1,3 +1,5 @@
+//! Columns of the workload kinds.
+
 use jiff::Timestamp;
 use serde_json::Value;
 

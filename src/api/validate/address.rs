@@ -1,3 +1,5 @@
+//! Validation of IP addresses that traffic will be sent to.
+
 use std::net::IpAddr;
 
 /// Why traffic may not be sent to an address that somebody writes into an object (upstream's `ValidateNonSpecialIP`): such

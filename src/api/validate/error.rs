@@ -1,3 +1,5 @@
+//! One error of validation, in upstream's words.
+
 use std::fmt;
 
 use serde_json::Value;

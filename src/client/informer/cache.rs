@@ -1,3 +1,5 @@
+//! One informer's cache: its objects, its indexes, and who is told of changes.
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::panic::AssertUnwindSafe;

@@ -1,3 +1,5 @@
+//! Objects as they were sent: what cannot be read is passed over and told of.
+
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,3 +1,5 @@
+//! The informers of one process, shared by type.
+
 use std::any::{Any, TypeId};
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;

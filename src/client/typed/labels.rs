@@ -1,3 +1,5 @@
+//! Labels and label selectors of typed objects.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;

@@ -1,3 +1,5 @@
+//! Questions about typed Nodes.
+
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
 /// A node's condition of a type.

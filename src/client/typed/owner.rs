@@ -1,3 +1,5 @@
+//! Owner references of typed objects.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 

@@ -1,3 +1,5 @@
+//! Questions about typed Pods.
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 

@@ -1,3 +1,5 @@
+//! Numbers that may be percentages.
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Returns a number, or a percentage of `total`, rounded up or down. Text that is no percentage counts as 0.

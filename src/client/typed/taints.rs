@@ -1,3 +1,5 @@
+//! Taints and tolerations.
+
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 /// Whether a toleration covers a taint (core/v1 rules: an empty key with `Exists` covers all keys, an

@@ -1,3 +1,5 @@
+//! A kubeconfig as a document: entries go in and out, everything else stays.
+
 use std::path::Path;
 
 use base64::Engine;

@@ -1,3 +1,5 @@
+//! What every controller works with.
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The scheduler's loop: takes Pods from the queue, schedules, binds.
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{

@@ -1,3 +1,5 @@
+//! Finds the best node for a Pod.
+
 use super::cycle::Cycle;
 use super::filters;
 use super::scores;

@@ -1,3 +1,5 @@
+//! Tests of scheduling over made-up nodes.
+
 use std::sync::Arc;
 
 use serde_json::{Value, from_value, json};

@@ -1,3 +1,5 @@
+//! Entries, payloads and events.
+
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 

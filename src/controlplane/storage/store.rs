@@ -1,3 +1,5 @@
+//! A store: the watch cache over a log.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

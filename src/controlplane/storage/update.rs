@@ -1,3 +1,5 @@
+//! Updates that try again.
+
 use std::sync::Arc;
 
 use super::{Change, Entry, StorageError, Store};

@@ -1,3 +1,5 @@
+//! The container runtime, as the kubelet sees it through CRI.
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! What every part of the kubelet works with.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

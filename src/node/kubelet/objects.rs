@@ -1,3 +1,5 @@
+//! ConfigMaps, Secrets and other objects that Pods refer to by name.
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,3 +1,5 @@
+//! Starts the kubelet's parts.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

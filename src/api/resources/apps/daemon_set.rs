@@ -1,3 +1,5 @@
+//! What is particular to DaemonSets.
+
 use serde_json::{Value, json};
 
 use super::workload;

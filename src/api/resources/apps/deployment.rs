@@ -1,3 +1,5 @@
+//! What is particular to Deployments.
+
 use serde_json::Value;
 
 use super::workload;

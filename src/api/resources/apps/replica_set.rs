@@ -1,3 +1,5 @@
+//! What is particular to ReplicaSets.
+
 use serde_json::Value;
 
 use super::workload;

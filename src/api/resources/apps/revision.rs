@@ -1,3 +1,5 @@
+//! What is particular to ControllerRevisions.
+
 use serde_json::Value;
 
 use crate::api::resources::Strategy;

@@ -1,3 +1,5 @@
+//! What is particular to CronJobs.
+
 use serde_json::Value;
 
 use super::job::{default_job_template, validate_job};

@@ -1,3 +1,5 @@
+//! Validation of a Job's pod failure policy.
+
 use std::collections::BTreeSet;
 
 use crate::api::meta::ObjectExt;

@@ -1,3 +1,5 @@
+//! What is particular to Jobs.
+
 use serde_json::Value;
 
 use super::failure_policy::{failure_policy, success_policy};

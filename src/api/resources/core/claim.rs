@@ -1,3 +1,5 @@
+//! What is particular to PersistentVolumeClaims.
+
 use serde_json::{Value, json};
 
 use crate::api::meta::ObjectExt;

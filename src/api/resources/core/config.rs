@@ -1,3 +1,5 @@
+//! What is particular to ConfigMaps and Secrets.
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

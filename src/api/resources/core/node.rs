@@ -1,3 +1,5 @@
+//! What is particular to Nodes.
+
 use serde_json::Value;
 
 use super::scheduling;

@@ -1,3 +1,5 @@
+//! What is particular to PersistentVolumes.
+
 use serde_json::{Value, json};
 
 use super::claim::{access_modes, fractional_bytes, quantity};

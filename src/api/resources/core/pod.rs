@@ -1,3 +1,5 @@
+//! What is particular to Pods.
+
 use serde_json::{Value, json};
 
 use super::container::{self, Role, Seen};

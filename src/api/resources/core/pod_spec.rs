@@ -1,3 +1,5 @@
+//! Defaults and validation of Pod specifications and templates.
+
 use serde_json::{Value, json};
 
 use super::container;

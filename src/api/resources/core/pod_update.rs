@@ -1,3 +1,5 @@
+//! Which fields of a Pod an update may change.
+
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;

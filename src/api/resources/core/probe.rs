@@ -1,3 +1,5 @@
+//! Defaults and validation of probes.
+
 use serde_json::{Value, json};
 
 use crate::api::resources::fill::Fill;

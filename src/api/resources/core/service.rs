@@ -1,3 +1,5 @@
+//! What is particular to Services.
+
 use serde_json::{Value, json};
 
 use super::service_rules;

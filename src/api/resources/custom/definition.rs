@@ -49,6 +49,20 @@ impl Strategy for Definition {
         });
     }
 
+    /// What minik keeps and publishes but does not act on is said to whoever writes it.
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let versions = new.array_at("/spec/versions").iter().enumerate();
+        let ruled = versions.filter(|(_, version)| has_rules(&version["schema"]["openAPIV3Schema"]));
+        ruled
+            .map(|(index, _)| {
+                format!(
+                    "spec.versions[{index}].schema.openAPIV3Schema: minik does not evaluate x-kubernetes-validations: \
+                     objects are accepted whatever these rules say"
+                )
+            })
+            .collect()
+    }
+
     fn prepare_create(&self, definition: &mut Value) {
         let status = json!({
             "conditions": [],
@@ -270,6 +284,18 @@ fn stored(definition: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// Whether a schema, or one below it, has rules in CEL.
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => members.iter().any(|(key, value)| {
+            (key == "x-kubernetes-validations" && value.as_array().is_some_and(|rules| !rules.is_empty()))
+                || has_rules(value)
+        }),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,5 +371,15 @@ mod tests {
         let held = Definition.prepare_delete(&definition()).expect("held");
         assert_eq!(held.finalizers().collect::<Vec<_>>(), [CLEANUP]);
         assert_eq!(Definition.prepare_delete(&held), None);
+    }
+
+    #[test]
+    fn rules_that_nobody_evaluates_are_warned_of() {
+        let mut made = definition();
+        assert!(Definition.warnings(&made, None).is_empty());
+        made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] =
+            json!({"spec": {"type": "object", "x-kubernetes-validations": [{"rule": "self.a > 0"}]}});
+        let said = Definition.warnings(&made, None);
+        assert!(said.len() == 1 && said[0].starts_with("spec.versions[0].schema"), "{said:?}");
     }
 }

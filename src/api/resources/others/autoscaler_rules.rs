@@ -1,3 +1,5 @@
+//! Validation of HorizontalPodAutoscalers.
+
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;

@@ -1,3 +1,5 @@
+//! What is particular to HorizontalPodAutoscalers, in both versions.
+
 use serde_json::{Value, json};
 
 use super::autoscaler_rules;

@@ -1,3 +1,5 @@
+//! What is particular to PodDisruptionBudgets.
+
 use serde_json::Value;
 
 use crate::api::resources::Strategy;

@@ -1,3 +1,5 @@
+//! Events as `events.k8s.io` shows them, and as the core group stores them.
+
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};

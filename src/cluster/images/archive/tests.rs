@@ -1,3 +1,5 @@
+//! Tests of reading image archives.
+
 use super::*;
 
 fn tar_of(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> Vec<u8> {

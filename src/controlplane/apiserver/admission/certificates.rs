@@ -1,3 +1,5 @@
+//! Admission of CertificateSigningRequests.
+
 use serde_json::{Value, json};
 
 use super::{Attributes, Context, Operation, Plugin};

@@ -1,3 +1,5 @@
+//! Nobody grants rights that they do not have.
+
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin};

@@ -1,3 +1,5 @@
+//! Gives Ingresses the default class.
+
 use super::{Attributes, Context, Operation, Plugin, pod};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;

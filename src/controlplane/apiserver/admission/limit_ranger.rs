@@ -1,3 +1,5 @@
+//! Admission by LimitRanges: defaults and bounds.
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};

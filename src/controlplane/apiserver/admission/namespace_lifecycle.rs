@@ -1,3 +1,5 @@
+//! Nothing is created in a namespace that is missing or going away.
+
 use super::{Attributes, Context, Operation, Plugin};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;

@@ -1,3 +1,5 @@
+//! Admission of Nodes, and of what nodes write.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};

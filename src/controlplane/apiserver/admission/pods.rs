@@ -1,3 +1,5 @@
+//! Admission of Pods: priority, tolerations, runtime class.
+
 use serde_json::{Value, json};
 
 use super::{Attributes, Context, Operation, Plugin, pod};

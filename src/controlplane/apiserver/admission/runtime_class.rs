@@ -1,3 +1,5 @@
+//! Gives Pods the overhead and scheduling of their RuntimeClass.
+
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin, pod};

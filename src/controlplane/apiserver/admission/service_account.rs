@@ -1,3 +1,5 @@
+//! Every Pod has a ServiceAccount and, unless it says otherwise, its token.
+
 use rand::RngExt;
 use serde_json::{Value, json};
 

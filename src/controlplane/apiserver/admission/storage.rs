@@ -1,3 +1,5 @@
+//! Admission of claims and volumes: default class, protection, expansion.
+
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin, pod};

@@ -1,3 +1,5 @@
+//! A pool of values, each with at most one owner.
+
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::Ipv4Addr;

@@ -1,3 +1,5 @@
+//! Which addresses and ports a Service needs.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;

@@ -1,3 +1,5 @@
+//! Finds out who sends a request.
+
 use std::sync::Arc;
 
 use http::request::Parts;

@@ -1,3 +1,5 @@
+//! Bootstrap tokens, with which nodes join.
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;

@@ -1,3 +1,5 @@
+//! The claims of a ServiceAccount token.
+
 use serde::{Deserialize, Serialize};
 
 /// What a ServiceAccount token says, in upstream's words.

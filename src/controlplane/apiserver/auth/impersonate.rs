@@ -1,3 +1,5 @@
+//! Impersonation: the headers by which a user acts as another one.
+
 use std::collections::BTreeMap;
 
 use http::HeaderMap;

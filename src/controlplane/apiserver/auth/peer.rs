@@ -1,3 +1,5 @@
+//! The client certificate of a connection.
+
 use std::collections::BTreeMap;
 
 use crate::controlplane::apiserver::user::UserInfo;

@@ -1,3 +1,5 @@
+//! Signs and checks ServiceAccount tokens.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,3 +1,5 @@
+//! Authorization over the index, by rules that are never older than the store.
+
 use std::sync::Arc;
 
 use super::{Decision, decide, rules_for, sentence};

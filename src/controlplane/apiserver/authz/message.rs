@@ -1,3 +1,5 @@
+//! What a refusal says.
+
 use crate::controlplane::apiserver::rbac::Action;
 
 /// What upstream says about an action that is not allowed: `User "jane" cannot list resource "pods" in API group "" in

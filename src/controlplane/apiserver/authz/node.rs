@@ -1,3 +1,5 @@
+//! What nodes may do.
+
 use crate::controlplane::apiserver::index::{NodeUses, Used};
 use crate::controlplane::apiserver::rbac::{Action, Rule};
 use crate::controlplane::apiserver::user::UserInfo;

@@ -1,3 +1,5 @@
+//! Keeps aggregated ClusterRoles up to date.
+
 use std::sync::Arc;
 
 use axum::Router;

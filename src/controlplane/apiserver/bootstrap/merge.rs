@@ -1,3 +1,5 @@
+//! What has to be written so that a stored object has what it must have.
+
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;

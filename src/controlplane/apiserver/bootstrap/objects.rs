@@ -1,3 +1,5 @@
+//! The objects that a new cluster starts with, roles aside.
+
 use std::net::Ipv4Addr;
 
 use base64::Engine;

@@ -1,3 +1,5 @@
+//! The default roles and bindings.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! What the index keeps, and how it is asked.
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Passes a request on to a node, a Pod or a Service, upgrades included.
+
 use std::time::Duration;
 
 use axum::body::Body;

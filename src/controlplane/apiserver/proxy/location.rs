@@ -1,3 +1,5 @@
+//! What a proxy path names, and where that is.
+
 use std::net::IpAddr;
 
 use http::Uri;

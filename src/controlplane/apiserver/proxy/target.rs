@@ -1,3 +1,5 @@
+//! Where on a kubelet a Pod's streams are.
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

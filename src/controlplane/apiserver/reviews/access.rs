@@ -1,3 +1,5 @@
+//! Access reviews: may somebody do something.
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

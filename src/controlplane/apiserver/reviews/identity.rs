@@ -1,3 +1,5 @@
+//! Reviews of identity: whose token is this, and who am I.
+
 use serde_json::{Map, Value, json};
 
 use super::Reviews;

@@ -1,3 +1,5 @@
+//! Token requests.
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 

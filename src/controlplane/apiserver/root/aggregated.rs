@@ -1,3 +1,5 @@
+//! Aggregated discovery: all groups and resources in one document.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Discovery, group by group and version by version.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Health endpoints.
+
 use axum::body::Body;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;

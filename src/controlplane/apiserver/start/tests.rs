@@ -1,3 +1,5 @@
+//! Tests of a whole API server.
+
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;

@@ -1,3 +1,5 @@
+//! The engine's verbs on ordinary objects.
+
 use axum::body::Body;
 use http::StatusCode;
 use http_body_util::BodyExt as _;

@@ -1,3 +1,5 @@
+//! The engine under panics, lost history and a failing store.
+
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;

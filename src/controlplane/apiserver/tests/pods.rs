@@ -1,3 +1,5 @@
+//! The engine's verbs on Pods.
+
 use serde_json::{Value, json};
 
 use super::Server;

@@ -1,3 +1,5 @@
+//! Server-side apply of an object.
+
 use serde_json::Value;
 
 use crate::api::fields::{self, Applied, Applier, Writer};

@@ -1,3 +1,5 @@
+//! Deletes a collection.
+
 use futures::stream::{self, StreamExt as _};
 use http::StatusCode;
 use serde_json::{Map, Value};

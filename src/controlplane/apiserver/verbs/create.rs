@@ -1,3 +1,5 @@
+//! Creates an object.
+
 use rand::RngExt as _;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! Deletes an object.
+
 use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;

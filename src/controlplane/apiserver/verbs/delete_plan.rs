@@ -1,3 +1,5 @@
+//! What a delete does to an object: mark it, wait for finalizers, or remove it.
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 

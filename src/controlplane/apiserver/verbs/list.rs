@@ -1,3 +1,5 @@
+//! Lists a collection.
+
 use http::StatusCode;
 use serde_json::{Map, Value};
 

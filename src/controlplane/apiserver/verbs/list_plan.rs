@@ -1,3 +1,5 @@
+//! Which state a list or watch is about, by its parameters.
+
 use serde_json::Value;
 
 use crate::api::status::ApiError;

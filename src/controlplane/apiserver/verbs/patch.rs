@@ -1,3 +1,5 @@
+//! Changes an object by a patch.
+
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 

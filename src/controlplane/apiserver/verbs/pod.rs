@@ -1,3 +1,5 @@
+//! Binding and eviction of Pods.
+
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Reads one object.
+
 use http::StatusCode;
 
 use crate::api::status::ApiError;

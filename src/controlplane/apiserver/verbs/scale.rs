@@ -1,3 +1,5 @@
+//! Reads and writes the Scale of an object.
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 

@@ -1,3 +1,5 @@
+//! Replaces an object.
+
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;

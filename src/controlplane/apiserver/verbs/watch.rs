@@ -1,3 +1,5 @@
+//! Watches a collection.
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;

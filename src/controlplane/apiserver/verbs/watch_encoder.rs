@@ -1,3 +1,5 @@
+//! What one watcher gets of an event, in its media type.
+
 use bytes::Bytes;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Reads request bodies, within limits.
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;

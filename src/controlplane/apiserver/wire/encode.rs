@@ -1,3 +1,5 @@
+//! Encodes an object once, with a gap for its revision.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

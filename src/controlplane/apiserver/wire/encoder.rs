@@ -1,3 +1,5 @@
+//! Renders objects, entries, lists, watch frames and Statuses in a media type.
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Joins stored bytes into a list.
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 

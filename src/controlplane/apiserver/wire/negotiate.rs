@@ -1,3 +1,5 @@
+//! Which media type a client accepts.
+
 use crate::api::protobuf;
 use crate::api::status::ApiError;
 

@@ -1,3 +1,5 @@
+//! Continue tokens of paged lists.
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};

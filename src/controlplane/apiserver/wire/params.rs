@@ -1,3 +1,5 @@
+//! Query parameters.
+
 use std::borrow::Cow;
 
 use serde_json::Value;

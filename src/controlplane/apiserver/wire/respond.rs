@@ -1,3 +1,5 @@
+//! Responses, and the warnings on them.
+
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};

@@ -1,3 +1,5 @@
+//! What to do for one CronJob: a pure function of what is observed.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

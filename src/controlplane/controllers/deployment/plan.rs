@@ -1,3 +1,5 @@
+//! What to do for one Deployment: a pure function of what is observed.
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use kube::ResourceExt;

@@ -1,3 +1,5 @@
+//! Tests of the Deployments' plan over a small made-up cluster.
+
 use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use serde_json::{Value, from_value, json};
 

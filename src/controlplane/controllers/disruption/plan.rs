@@ -1,3 +1,5 @@
+//! How many Pods of a budget may be disrupted: a pure function of what is observed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

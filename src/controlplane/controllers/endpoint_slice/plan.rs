@@ -1,3 +1,5 @@
+//! Which EndpointSlices a Service has: a pure function of what is observed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

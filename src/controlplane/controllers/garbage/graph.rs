@@ -1,3 +1,5 @@
+//! The graph of owners and dependents.
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};

@@ -1,3 +1,5 @@
+//! Sets of completion indexes, as Jobs' statuses write them.
+
 use std::collections::BTreeSet;
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! What to do for one Job: a pure function of what is observed.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Tests of the Jobs' plan.
+
 use serde_json::{Value, from_value, json};
 
 use super::*;

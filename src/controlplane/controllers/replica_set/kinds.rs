@@ -1,3 +1,5 @@
+//! The kinds that keep a number of Pods of one template.
+
 use std::borrow::Cow;
 
 use k8s_openapi::NamespaceResourceScope;

@@ -1,3 +1,5 @@
+//! What to do for one ReplicaSet: a pure function of what is observed.
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

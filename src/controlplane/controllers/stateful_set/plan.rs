@@ -1,3 +1,5 @@
+//! What to do for one StatefulSet: a pure function of what is observed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Binds claims and protects those in use.
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{

@@ -1,3 +1,5 @@
+//! Makes the claims of generic ephemeral volumes.
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};

@@ -1,3 +1,5 @@
+//! Which volume a claim gets: a pure function of what is observed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

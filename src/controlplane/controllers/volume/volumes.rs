@@ -1,3 +1,5 @@
+//! Releases, recycles and protects volumes.
+
 use std::sync::Arc;
 
 use http::Request;

@@ -1,3 +1,5 @@
+//! Filter: no two Pods of a node take the same host port.
+
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 use crate::controlplane::scheduler::why::Refusal;

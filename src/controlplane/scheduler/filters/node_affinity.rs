@@ -1,3 +1,5 @@
+//! Filter: `nodeSelector` and required node affinity.
+
 use crate::client::typed::node_allowed;
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;

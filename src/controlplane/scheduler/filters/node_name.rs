@@ -1,3 +1,5 @@
+//! Filter: a Pod that names its node.
+
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 use crate::controlplane::scheduler::why::Refusal;

@@ -1,3 +1,5 @@
+//! Filter: cordoned nodes.
+
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::client::typed::tolerates_any;

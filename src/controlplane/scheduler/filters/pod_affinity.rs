@@ -1,3 +1,5 @@
+//! Filter: required affinity and anti-affinity between Pods.
+
 use crate::controlplane::scheduler::cycle::{Cycle, place};
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 use crate::controlplane::scheduler::terms::pod_term;

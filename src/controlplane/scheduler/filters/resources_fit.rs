@@ -1,3 +1,5 @@
+//! Filter: what the Pod asks for must be free.
+
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 use crate::controlplane::scheduler::why::Refusal;

@@ -1,3 +1,5 @@
+//! Filter: taints that are not tolerated.
+
 use crate::client::typed::first_untolerated;
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;

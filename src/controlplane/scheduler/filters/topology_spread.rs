@@ -1,3 +1,5 @@
+//! Filter: spread constraints that must hold.
+
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 use crate::controlplane::scheduler::why::Refusal;

@@ -1,3 +1,5 @@
+//! Filter: volumes within the node's reach.
+
 use crate::client::informer::Key;
 use crate::client::typed::node_selected;
 use crate::controlplane::scheduler::cycle::Cycle;

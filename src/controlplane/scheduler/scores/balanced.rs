@@ -1,3 +1,5 @@
+//! Score: processor and memory evenly used.
+
 use super::{MAX, fullness};
 use crate::client::typed::resources::{CPU, MEMORY};
 use crate::controlplane::scheduler::cycle::Cycle;

@@ -1,3 +1,5 @@
+//! Score: the Pod's images are on the node already.
+
 use super::{MAX, number};
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;

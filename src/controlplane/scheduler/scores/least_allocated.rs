@@ -1,3 +1,5 @@
+//! Score: the emptier the better.
+
 use super::{MAX, fullness};
 use crate::client::typed::resources::{CPU, MEMORY};
 use crate::controlplane::scheduler::cycle::Cycle;

@@ -1,3 +1,5 @@
+//! Score: preferred node affinity.
+
 use super::by_maximum;
 use crate::client::typed::node_term;
 use crate::controlplane::scheduler::cycle::Cycle;

@@ -1,3 +1,5 @@
+//! Score: preferred affinity between Pods.
+
 use std::collections::HashMap;
 
 use super::MAX;

@@ -1,3 +1,5 @@
+//! Score: few untolerated `PreferNoSchedule` taints.
+
 use super::{by_maximum, number};
 use crate::client::typed::tolerates_any;
 use crate::controlplane::scheduler::cycle::Cycle;

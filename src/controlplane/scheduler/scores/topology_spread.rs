@@ -1,3 +1,5 @@
+//! Score: spread constraints that are wished for.
+
 use super::{MAX, number};
 use crate::controlplane::scheduler::cycle::Cycle;
 use crate::controlplane::scheduler::snapshot::NodeInfo;

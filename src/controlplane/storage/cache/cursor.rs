@@ -1,3 +1,5 @@
+//! A reader's position in the history.
+
 use std::sync::Arc;
 
 use futures::FutureExt;

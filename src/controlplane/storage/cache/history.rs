@@ -1,3 +1,5 @@
+//! The bounded history of events.
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

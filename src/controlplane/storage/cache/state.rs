@@ -1,3 +1,5 @@
+//! Everything readers see: durable state and recent history, at one revision.
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Who waits for events under which prefix.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,3 +1,5 @@
+//! The embedded log on redb.
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;

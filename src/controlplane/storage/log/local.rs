@@ -1,3 +1,5 @@
+//! A log with one writer of its own, on disk or in memory.
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 

@@ -1,3 +1,5 @@
+//! Which proposals of a batch can be written: a pure function of the state.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The one writer: takes what waits into one transaction and one fsync.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! A container's CRI configuration.
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! A container's environment.
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;

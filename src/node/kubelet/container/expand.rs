@@ -1,3 +1,5 @@
+//! `$(NAME)` in commands, arguments and environment.
+
 /// Replaces `$(NAME)` by `lookup(NAME)`; what is unknown stays as it is, `$$` is a dollar sign (the rules of
 /// command, args and env values in a Pod).
 pub fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {

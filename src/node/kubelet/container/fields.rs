@@ -1,3 +1,5 @@
+//! The downward API's fields.
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

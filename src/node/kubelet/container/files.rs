@@ -1,3 +1,5 @@
+//! Files that every container gets: hosts, host name, resolv.conf.
+
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 

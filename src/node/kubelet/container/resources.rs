@@ -1,3 +1,5 @@
+//! Requests and limits as cgroup settings, and quality of service.
+
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};

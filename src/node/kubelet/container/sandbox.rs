@@ -1,3 +1,5 @@
+//! A Pod sandbox's CRI configuration.
+
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Pod;

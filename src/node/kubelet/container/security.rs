@@ -1,3 +1,5 @@
+//! Security contexts of Pods and containers.
+
 use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, SecurityContext};
 
 use crate::node::cri::api::{

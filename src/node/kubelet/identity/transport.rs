@@ -1,3 +1,5 @@
+//! API clients whose certificate can be replaced while in use.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,3 +1,5 @@
+//! Renews the node's Lease.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! The Node object as this node writes it.
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

@@ -1,3 +1,5 @@
+//! Reports the node's status.
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

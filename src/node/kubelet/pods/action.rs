@@ -1,3 +1,5 @@
+//! What a Pod's worker does: actions, with everything they need, and the keys they are known by.
+
 use std::fmt;
 
 use jiff::Timestamp;

@@ -1,3 +1,5 @@
+//! Whether the node takes a Pod.
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! How containers end, and in which order.
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 

@@ -1,3 +1,5 @@
+//! The Pods of this node, and a worker for each.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

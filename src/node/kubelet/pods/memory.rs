@@ -1,3 +1,5 @@
+//! What a worker remembers between rounds: back-off, failures, verdicts.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Reads what the runtime has of a Pod.
+
 use std::fs;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! What an action came to, and what follows of it.
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};

@@ -1,3 +1,5 @@
+//! The cgroups above Pods: quality of service, and the Pod itself.
+
 use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::Pod;

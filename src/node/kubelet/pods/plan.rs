@@ -1,3 +1,5 @@
+//! What to do for a Pod: a pure function of its definition, the runtime's view and what is remembered.
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 

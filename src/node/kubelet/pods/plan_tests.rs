@@ -1,3 +1,5 @@
+//! Tests of a Pod's plan.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The probes of one Pod.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

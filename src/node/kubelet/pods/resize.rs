@@ -1,3 +1,5 @@
+//! In-place resize of running containers.
+
 use k8s_openapi::api::core::v1::Container as Spec;
 
 use super::action::Action;

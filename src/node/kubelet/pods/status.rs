@@ -1,3 +1,5 @@
+//! A Pod's status: a pure function of what is observed.
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,

@@ -1,3 +1,5 @@
+//! Tests of a Pod's status.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the runtime has of one Pod.
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;

@@ -1,3 +1,5 @@
+//! One Pod's worker: observe, plan, act, report.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

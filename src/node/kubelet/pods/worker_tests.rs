@@ -1,3 +1,5 @@
+//! Tests of a worker against a made-up runtime and API server.
+
 use serde_json::{Value, json};
 use tonic::Code;
 

@@ -1,3 +1,5 @@
+//! The kubelet's HTTPS listener.
+
 use std::sync::Arc;
 use std::time::Duration;
 

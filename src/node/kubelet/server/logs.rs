@@ -1,3 +1,5 @@
+//! Container logs: reading, following, filtering.
+
 use std::io::{self, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Routes of the kubelet's server.
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;

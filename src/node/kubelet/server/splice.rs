@@ -1,3 +1,5 @@
+//! Joins a client's stream with the runtime's streaming server.
+
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header};

@@ -1,3 +1,5 @@
+//! Samples in Prometheus' text form.
+
 use std::fmt::Write;
 
 use super::sample::{ContainerUse, PodUse, Sample};

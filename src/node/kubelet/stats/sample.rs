@@ -1,3 +1,5 @@
+//! What Pods and the node use, sampled.
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! The answer of `/stats/summary`.
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! An API server for tests that holds one Pod.
+
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 

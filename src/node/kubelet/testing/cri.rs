@@ -1,3 +1,5 @@
+//! A container runtime for tests, on a socket, with delays and faults.
+
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

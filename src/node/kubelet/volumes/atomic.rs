@@ -1,3 +1,5 @@
+//! Volumes of files that change all at once.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;

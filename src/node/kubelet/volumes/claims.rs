@@ -1,3 +1,5 @@
+//! Volumes behind claims.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

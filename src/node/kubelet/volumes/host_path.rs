@@ -1,3 +1,5 @@
+//! hostPath volumes.
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! NFS volumes.
+
 use std::net::IpAddr;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! fsGroup ownership of volumes.
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};

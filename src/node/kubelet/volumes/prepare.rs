@@ -1,3 +1,5 @@
+//! Prepares a Pod's volumes.
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;

@@ -1,3 +1,5 @@
+//! Volumes written from ConfigMaps, Secrets, the downward API and tokens.
+
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume,
     VolumeProjection,

@@ -1,3 +1,5 @@
+//! subPath and subPathExpr.
+
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! ServiceAccount tokens in volumes, renewed in time.
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;

@@ -1,3 +1,5 @@
+//! Operations on containers.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

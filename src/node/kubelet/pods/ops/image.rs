@@ -1,3 +1,5 @@
+//! Operations on images.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
