@@ -77,6 +77,8 @@ impl NodeConfig {
     pub const ENV: &'static str = "MINIK_NODE";
     /// Where a node keeps what must survive a restart; a volume.
     pub const STATE_DIR: &'static str = "/var/lib/minik";
+    /// Namespace and name of the ConfigMap by which people add to the cluster's names: every node's DNS reads it.
+    pub const DNS_CONFIG_MAP: (&'static str, &'static str) = ("kube-system", "minik-dns");
     /// The cluster authority and the administrator's identity: put here before the server node first starts.
     pub const PKI_DIR: &'static str = "/var/lib/minik/pki";
 

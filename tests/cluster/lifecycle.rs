@@ -226,7 +226,7 @@ fn changed_stopped_and_started(env: &Env) {
     let cluster = env.attach(&name);
     let server = cluster.get(&["node", &format!("minik-{name}-server-0")]);
     assert_eq!(server["status"]["capacity"]["cpu"], "1", "{server}");
-    assert_eq!(server["status"]["capacity"]["memory"], "1048576Ki", "{server}");
+    assert_eq!(server["status"]["capacity"]["memory"], "1Gi", "{server}");
 
     let with = ["--label", "tier=new", "--taint", "tier=new:PreferNoSchedule", "-o", "json"];
     let added = json(&env.minik(&[&["node", "add", "--cluster", &name], &with[..]].concat()).ok());

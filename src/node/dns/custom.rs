@@ -23,10 +23,11 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::config::NodeConfig;
 use crate::rt::Tasks;
 
-const NAMESPACE: &str = "kube-system";
-const NAME: &str = "minik-dns";
+const NAMESPACE: &str = NodeConfig::DNS_CONFIG_MAP.0;
+const NAME: &str = NodeConfig::DNS_CONFIG_MAP.1;
 const DNS_PORT: u16 = 53;
 
 /// Names and servers beside the cluster's own.

@@ -1,5 +1,6 @@
 //! What nodes may do.
 
+use crate::config::NodeConfig;
 use crate::controlplane::apiserver::index::{NodeUses, Used};
 use crate::controlplane::apiserver::rbac::{Action, Rule};
 use crate::controlplane::apiserver::user::UserInfo;
@@ -66,7 +67,7 @@ fn concerns(uses: &NodeUses, node: &str, action: &Action<'_>) -> bool {
     let own = name == node || (verb == "create" && name.is_empty());
     let used = |kind: Used| uses.uses(node, kind, namespace, name);
     match (group, resource) {
-        ("", "configmaps") => used(Used::ConfigMap),
+        ("", "configmaps") => used(Used::ConfigMap) || (namespace, name) == NodeConfig::DNS_CONFIG_MAP,
         // Ingresses are served on every node.
         ("", "secrets") => used(Used::Secret) || uses.is_served(namespace, name),
         ("", "persistentvolumeclaims") => used(Used::Claim),
@@ -123,6 +124,7 @@ mod tests {
                 check(Action::on(verb, "", plural, "default", "used"), true);
                 check(Action::on(verb, "", plural, "default", "other"), false);
                 check(Action::on(verb, "", plural, "kube-system", "used"), false);
+                check(Action::on(verb, "", plural, "kube-system", "minik-dns"), plural == "configmaps");
                 check(Action::on(verb, "", plural, "default", ""), false);
                 check(Action::on(verb, "", plural, "", ""), false);
             }
