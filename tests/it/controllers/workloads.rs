@@ -215,6 +215,21 @@ async fn jobs_complete_fail_and_are_cleaned_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_lost_its_job_and_its_labels_is_let_go() {
+    let cluster = cluster(1).await;
+    cluster
+        .create::<Pod>(
+            json!({"metadata": {"name": "lost", "finalizers": ["batch.kubernetes.io/job-tracking"]},
+            "spec": {"containers": [{"name": "c", "image": "one"}]}}),
+        )
+        .await;
+    eventually("nobody holds it", || async {
+        cluster.list::<Pod>("default").await.iter().all(|pod| pod.finalizers().is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cron_job_makes_jobs() {
     let cluster = cluster(1).await;
     let template = json!({"spec": {"template": {"spec": {"restartPolicy": "Never",

@@ -109,7 +109,8 @@ fn client_config(hook: &mut Check<'_, '_>) {
             service.need("name", "service name is required");
             service.need("namespace", "service namespace is required");
             let path = service.text("path");
-            if service.has("path") && !path.starts_with('/') {
+            // Rule: `ValidateWebhookService`; an empty path is the root.
+            if !path.is_empty() && !path.starts_with('/') {
                 service.invalid("path", "must start with a '/'");
             }
             let port = service.int("port").unwrap_or(443);
@@ -417,6 +418,18 @@ mod tests {
             "apiVersions": ["v1"], "resources": ["pods"]}]});
         json_patch::merge(&mut hook, &extra);
         json!({"webhooks": [hook]})
+    }
+
+    #[test]
+    fn a_service_is_called_at_its_root_unless_a_path_says_otherwise() {
+        let at = |path: &str| {
+            let service = json!({"namespace": "n", "name": "s", "path": path});
+            hook(json!({"clientConfig": {"url": null, "service": service}}))
+        };
+        check(&Webhooks { mutating: false }, at(""), &[]);
+        check(&Webhooks { mutating: false }, at("/a"), &[]);
+        let why = "webhooks[0].clientConfig.service.path: Invalid value: \"a\": must start with a '/'";
+        check(&Webhooks { mutating: false }, at("a"), &[why]);
     }
 
     #[test]

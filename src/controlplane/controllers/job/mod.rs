@@ -53,12 +53,9 @@ pub(super) fn start(context: &Context) {
     watch_pods(&mut harness, &pods, &expectations, &jobs, |job: &Job| job.spec.as_ref()?.selector.clone());
     // A Pod that is held by a Job that has let it go, or never will.
     harness.watches(&pods, |change, queue| {
-        let Some(pod) = change.new.filter(|pod| is_tracked(pod) && controller_of(&pod.metadata).is_none())
-        else {
-            return;
-        };
-        if let Some(name) = pod.labels().get(JOB_NAME) {
-            queue.add(Key::new(pod.namespace().unwrap_or_default(), name));
+        if let Some(pod) = change.new.filter(|pod| is_tracked(pod) && controller_of(&pod.metadata).is_none())
+        {
+            queue.add(Key::new(pod.namespace().unwrap_or_default(), held_for(pod)));
         }
     });
     let (context, writes) = (context.clone(), Writes::default());
@@ -160,13 +157,16 @@ impl Reconciler {
                     Some(owner) => {
                         owner.kind == "Job" && owner.name == key.name && Some(owner.uid.as_str()) != uid
                     }
-                    None => job.is_none() && pod.labels().get(JOB_NAME) == Some(&key.name),
+                    None => job.is_none() && held_for(pod) == key.name,
                 };
                 lost && is_tracked(pod)
             })
             .collect();
         if orphans.is_empty() {
             return Ok(());
+        }
+        if key.name.is_empty() {
+            return self.untrack(&orphans).await;
         }
         // The cache may be behind: only the API server knows that the Job is gone.
         let fresh = self.context.api::<Job>(&key.namespace).get_opt(&key.name).await?;
@@ -177,6 +177,12 @@ impl Reconciler {
         let lost: Vec<Arc<Pod>> = lost.collect();
         self.untrack(&lost).await
     }
+}
+
+/// Returns the name of the Job that a Pod without an owner was made for; empty where its labels are gone too: nobody but
+/// this controller lets it go then.
+fn held_for(pod: &Pod) -> &str {
+    pod.labels().get(JOB_NAME).map_or("", String::as_str)
 }
 
 /// When the Job finished: the time of its last condition.
