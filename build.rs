@@ -1,4 +1,4 @@
-//! Compiles the trimmed definitions of the CRI and of containerd's own API without `protoc`: protox parses it, tonic generates the clients.
+//! Compiles the trimmed definitions of the CRI, of containerd's own API and of the CSI without `protoc`: protox parses it, tonic generates the clients.
 //! Tells the program which commit it is made of.
 
 #![allow(clippy::disallowed_types)] // git is asked while building, not by the program
@@ -7,12 +7,18 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["src/node/cri/api.proto", "src/node/cri/content.proto"].map(Path::new);
+    let protos = [
+        "src/node/cri/api.proto",
+        "src/node/cri/content.proto",
+        "src/node/csi/csi.proto",
+        "src/node/csi/registration.proto",
+    ]
+    .map(Path::new);
     for proto in protos {
         println!("cargo:rerun-if-changed={}", proto.display());
     }
     println!("cargo:rerun-if-changed=build.rs");
-    let files = protox::compile(protos, ["src/node/cri"])?;
+    let files = protox::compile(protos, ["src/node/cri", "src/node/csi"])?;
     tonic_prost_build::configure().build_server(false).compile_fds(files)?;
     tell_commit();
     Ok(())

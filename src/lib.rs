@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod config;
 pub mod controlplane;
 pub mod edge;
+pub mod metrics;
 pub mod node;
 pub mod pki;
 pub mod roles;

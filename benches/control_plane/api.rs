@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use minik::controlplane::apiserver::{ApiServer, Options, serve};
 use minik::controlplane::storage;
 use minik::pki::ServerPki;
-use minik::rt::{SystemClock, Tasks};
+use minik::rt::Tasks;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,15 +44,8 @@ impl Server {
         let tasks = Tasks::new();
         let (client, serving) =
             (client_tls(&pki)?, serve::tls(&pki.serving, pki.authority.certificate_pem())?);
-        let options = Options {
-            store: storage::open(storage::Config::embedded(folder.join("api.redb")))?,
-            clock: Arc::new(SystemClock),
-            tasks: tasks.clone(),
-            token_key: pki.service_account_key,
-            service_cidr: "10.96.0.0/16".parse()?,
-            reserved: Vec::new(),
-            streams: None,
-        };
+        let store = storage::open(storage::Config::embedded(folder.join("api.redb")))?;
+        let options = Options::new(store, pki.service_account_key, tasks.clone());
         let api = ApiServer::build(options).await?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;

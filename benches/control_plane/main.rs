@@ -1,6 +1,6 @@
 //! What the control plane can do, against etcd on the same disk in the same run.
 //!
-//! `cargo bench --bench control_plane [-- --operations N --rounds N]`. etcd is taken from `PATH`; without one the
+//! `cargo bench --bench control_plane [-- --operations N --rounds N]`, or `-- --scale` for what one costs of many alone. etcd is taken from `PATH`; without one the
 //! ratios are left out. Rates drift with the machine: only the ratios mean something elsewhere.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measured from outside, with plain tasks and processes
@@ -8,6 +8,7 @@
 mod api;
 mod etcd;
 mod figures;
+mod scale;
 mod store;
 
 use anyhow::Result;
@@ -19,7 +20,11 @@ fn main() -> Result<()> {
         at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
     let (operations, rounds) = (number("--operations", 8_000), number("--rounds", 5));
-    tokio::runtime::Runtime::new()?.block_on(all(operations, rounds))
+    let runtime = tokio::runtime::Runtime::new()?;
+    if arguments.iter().any(|argument| argument == "--scale") {
+        return runtime.block_on(scale::all());
+    }
+    runtime.block_on(all(operations, rounds))
 }
 
 async fn all(operations: usize, rounds: usize) -> Result<()> {
@@ -30,5 +35,6 @@ async fn all(operations: usize, rounds: usize) -> Result<()> {
         println!("etcd is not on PATH: no ratios");
     }
     store::all(folder.path(), etcd.as_ref(), operations, rounds).await?;
-    api::all(folder.path(), etcd.as_ref(), operations, rounds).await
+    api::all(folder.path(), etcd.as_ref(), operations, rounds).await?;
+    scale::all().await
 }

@@ -4,11 +4,14 @@
 //! over data: decode (JSON or protobuf) and prune, default, validate, patch, select, render as a table,
 //! describe as OpenAPI; and the table of resources, which says for each kind which of these apply and how.
 
+pub mod cel;
 pub mod cron;
 pub mod fields;
+pub mod flow_control;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod policy;
 pub mod protobuf;
 pub mod quantity;
 pub mod quota;

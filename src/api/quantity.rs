@@ -126,6 +126,11 @@ impl Quantity {
         clamp(divide(self.nano, NANO / 1000))
     }
 
+    /// As a float, which may not say it exactly.
+    pub fn approximate(&self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
+
     pub fn is_zero(&self) -> bool {
         self.nano == 0
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::cluster::env;
-use super::output::{Format, Output, print};
-use crate::cluster::file::{ClusterFile, parse, schema};
+use super::output::{Format, Output, print, warn};
+use crate::cluster::file::{ClusterFile, FileError, Surroundings, migrate, parse, schema};
 use crate::cluster::{ClusterError, ClusterName};
 
 #[derive(Subcommand)]
@@ -15,6 +15,8 @@ pub(super) enum Command {
     Init(InitArgs),
     /// Read a file and show the specification it means.
     View(ViewArgs),
+    /// Say a file for k3d or kind in minik's own form, and what of it means nothing here.
+    Migrate(MigrateArgs),
     /// Print the JSON Schema of the file.
     Schema,
 }
@@ -40,6 +42,12 @@ enum Example {
 }
 
 #[derive(Args)]
+pub(super) struct MigrateArgs {
+    /// The file; - for standard input.
+    file: PathBuf,
+}
+
+#[derive(Args)]
 pub(super) struct ViewArgs {
     /// The file; - for standard input.
     file: PathBuf,
@@ -62,16 +70,39 @@ pub(super) fn run(command: &Command, output: &Output) -> anyhow::Result<()> {
                 format!("{}: {} node(s)\n", file.spec.name, file.spec.nodes.len())
             })
         }
+        Command::Migrate(args) => {
+            let (text, notes) = with_text(&args.file, ClusterName::DEFAULT, migrate)?;
+            notes.iter().for_each(|note| warn(note));
+            print(&text)
+        }
         Command::Schema => print(&format!("{}\n", serde_json::to_string_pretty(&schema())?)),
     }
 }
 
-/// Reads a configuration file. Fails with what is wrong with it.
+/// Reads a configuration file, and says what of it means nothing here. Fails with what is wrong with it.
 pub(super) fn read(path: &Path, name: &str) -> Result<ClusterFile, ClusterError> {
+    let file = with_text(path, name, parse)?;
+    file.notes.iter().for_each(|note| warn(note));
+    Ok(file)
+}
+
+fn with_text<T>(
+    path: &Path,
+    name: &str,
+    work: impl Fn(&str, &Surroundings<'_>) -> Result<T, FileError>,
+) -> Result<T, ClusterError> {
     let unreadable = |source| ClusterError::File { path: path.to_owned(), source };
-    let text = match path.to_str() {
-        Some("-") => std::io::read_to_string(std::io::stdin()).map_err(unreadable)?,
-        _ => std::fs::read_to_string(path).map_err(unreadable)?,
+    let (text, dir) = match path.to_str() {
+        Some("-") => {
+            (std::io::read_to_string(std::io::stdin()).map_err(unreadable)?, std::env::current_dir())
+        }
+        _ => {
+            // What the file names is beside it, wherever this program was called.
+            let whole = std::path::absolute(path).map_err(unreadable)?;
+            let dir = whole.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+            (std::fs::read_to_string(path).map_err(unreadable)?, Ok(dir))
+        }
     };
-    parse(&text, name, env).map_err(|why| ClusterError::BadFile { path: path.to_owned(), why })
+    let around = Surroundings { dir: &dir.map_err(unreadable)?, name, get: &env };
+    work(&text, &around).map_err(|why| ClusterError::BadFile { path: path.to_owned(), why })
 }

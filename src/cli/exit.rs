@@ -61,15 +61,23 @@ impl Exit {
 
     fn of_cluster(error: &ClusterError) -> Self {
         match error {
-            ClusterError::Spec(_) | ClusterError::ServerNode(_) | ClusterError::BadFile { .. } => Self::Usage,
+            ClusterError::Spec(_)
+            | ClusterError::OtherSnapshot { .. }
+            | ClusterError::ServerNode(_)
+            | ClusterError::BadFile { .. } => Self::Usage,
             ClusterError::Exists(_)
             | ClusterError::BeingMade(_)
             | ClusterError::NetworkTaken(_)
             | ClusterError::ContainerTaken(_)
+            | ClusterError::RegistryExists(_)
+            | ClusterError::SnapshotExists(_)
             | ClusterError::PortTaken(_) => Self::Exists,
             ClusterError::NoSuchCluster(_)
             | ClusterError::NoSuchNode { .. }
             | ClusterError::NoServer(_)
+            | ClusterError::NoSuchNetwork(_)
+            | ClusterError::NoSuchRegistry(_)
+            | ClusterError::NoSuchSnapshot(_)
             | ClusterError::NoContext(_)
             | ClusterError::NoSuchImage(_)
             | ClusterError::Image(ImageError::Missing(_)) => Self::NotFound,

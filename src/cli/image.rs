@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::cluster::name;
+use super::completion::{self, clusters};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use crate::cluster::images::{self, NodeImage};
@@ -50,10 +51,10 @@ pub(super) enum NodeCommand {
 pub(super) struct NamesArgs {
     /// Images by name; for `load` also archives by path (what ends in .tar, or holds a / and is a file), or - for
     /// standard input.
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = completion::images())]
     images: Vec<String>,
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     cluster: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
@@ -63,7 +64,7 @@ pub(super) struct NamesArgs {
 #[derive(Args)]
 pub(super) struct ListArgs {
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     cluster: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
@@ -73,7 +74,7 @@ pub(super) struct ListArgs {
 #[derive(Args)]
 pub(super) struct PruneArgs {
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     cluster: ClusterName,
     /// When there is no cluster any more: remove the store that all clusters share as well.
     #[arg(short, long)]

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::cluster::{env, name};
+use super::completion::clusters;
 use super::output::{Format, Output, print};
 use crate::cluster::{ClusterError, ClusterName, Docker, access_of, labels};
 use crate::config::kubeconfig;
@@ -26,14 +27,14 @@ pub(super) enum Command {
 #[derive(Args)]
 pub(super) struct GetArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
 }
 
 #[derive(Args)]
 pub(super) struct NameArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
     /// The file to change, instead of those kubectl uses.
     #[arg(long, value_name = "FILE")]
@@ -46,7 +47,7 @@ pub(super) struct NameArgs {
 #[derive(Args)]
 pub(super) struct MergeArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
     /// The file to change, instead of those kubectl uses.
     #[arg(long, value_name = "FILE")]

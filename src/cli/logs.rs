@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::cluster::name;
+use super::completion::clusters;
 use super::output::{Format, Output};
 use crate::cluster::{ClusterError, ClusterName, Docker, find, inspect};
 
@@ -21,7 +22,7 @@ pub(super) struct ExportArgs {
     /// The folder; made if it is not there.
     dir: PathBuf,
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     cluster: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]

@@ -9,24 +9,32 @@ mod image;
 mod inspect;
 mod kubeconfig;
 mod logs;
+mod man;
 mod node;
+mod node_faults;
 mod node_images;
 mod output;
 mod progress;
+mod registry;
 mod run;
+mod snapshot;
 mod version;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::node::cni::plugin;
 use crate::rt::{Stop, Tasks};
 pub use exit::Exit;
 use output::Output;
 
+/// The version, and the commit it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("MINIK_COMMIT"), ")");
+
 /// A local Kubernetes: every node a Docker container.
 #[derive(Parser)]
-#[command(name = "minik", version, about, propagate_version = true, after_help = exit::HELP)]
+#[command(name = "minik", version = VERSION, about, propagate_version = true, after_help = exit::HELP)]
 struct Cli {
     /// Say nothing but results and errors.
     #[arg(short, long, global = true)]
@@ -46,6 +54,12 @@ enum Command {
     /// Images on the nodes of a cluster.
     #[command(subcommand)]
     Image(image::Command),
+    /// Registries that the host pushes to and all clusters pull from.
+    #[command(subcommand)]
+    Registry(registry::Command),
+    /// What clusters were: kept, put back, made into new clusters.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// What would happen in a cluster, and why.
     #[command(subcommand)]
     Inspect(inspect::Command),
@@ -66,10 +80,18 @@ enum Command {
     /// Single nodes of a cluster.
     #[command(subcommand)]
     Node(node::Command),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// Parses the arguments, runs the command and answers its exit code.
 pub fn main() -> ExitCode {
+    // Once for every Pod and its end: nothing else is set up before.
+    if let Some(exit) = plugin::called() {
+        return exit;
+    }
+    completion::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -113,8 +135,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let done = match cli.command {
         Command::Cluster(command) => cluster::run(command, &output, &stop).await,
         Command::Kubeconfig(command) => kubeconfig::run(command, &output).await,
-        Command::Inspect(command) => inspect::run(command, &output).await,
+        Command::Inspect(command) => inspect::run(command, &output, &stop).await,
         Command::Image(command) => image::run(command, &output, &stop).await,
+        Command::Snapshot(command) => snapshot::run(command, &output, &stop).await,
+        Command::Registry(command) => registry::run(command, &output, &stop).await,
         Command::Run(args) => return run::run(args, &output, &stop).await,
         Command::Config(command) => config::run(&command, &output),
         Command::Doctor(args) => return doctor::run(&args, &output).await,
@@ -122,6 +146,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Version(args) => version::run(&args, &output).await,
         Command::Completion(args) => completion::run(&args),
         Command::Node(command) => node::run(command, &output, &stop).await,
+        Command::Man(args) => man::run(&args),
     };
     done.map(|()| Exit::Ok.code())
 }

@@ -8,14 +8,15 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::cluster::{changed_text, duration, name};
+use super::completion::{clusters, nodes};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
-use super::{Exit, node_images};
+use super::{Exit, node_faults, node_images};
 use crate::cluster::{
-    ChangeOptions, ClusterError, ClusterName, ClusterSpec, Cpus, Docker, Memory, NodeSpec, change, find,
+    ChangeOptions, ClusterError, ClusterName, ClusterRecord, Cpus, Docker, Memory, NodeSpec, change, find,
     find_node, node_label, node_number, start_node, stop_node, taint,
 };
-use crate::config::{LbConfig, NodeConfig};
+use crate::config::{LbConfig, NodeConfig, RegistryConfig};
 use crate::rt::Stop;
 use crate::{roles, sys};
 
@@ -30,6 +31,16 @@ pub(super) enum Command {
     Start(NamesArgs),
     /// Stop nodes; what is on them is kept.
     Stop(NamesArgs),
+    /// Stand nodes still for a time: they are there, and say nothing.
+    Pause(node_faults::FaultArgs),
+    /// Take nodes' power away for a time: everything on them dies, and starts again afterwards.
+    Kill(node_faults::FaultArgs),
+    /// Cut nodes off from the network for a time.
+    Partition(node_faults::PartitionArgs),
+    /// Make nodes' network slow, narrow or lossy for a time.
+    Slow(node_faults::SlowArgs),
+    /// Mend what is broken on purpose before its time.
+    Heal(NamesArgs),
     /// List the nodes of a cluster.
     #[command(visible_alias = "ls")]
     List(ListArgs),
@@ -42,6 +53,9 @@ pub(super) enum Command {
     /// Images of the node this program runs on.
     #[command(subcommand, hide = true)]
     Images(node_images::Command),
+    /// What is broken on purpose of the node this program runs on.
+    #[command(subcommand, hide = true)]
+    Fault(node_faults::Inside),
 }
 
 #[derive(Args)]
@@ -50,7 +64,7 @@ pub(super) struct AddArgs {
     #[arg(default_value_t = 1, value_name = "N")]
     count: u32,
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     cluster: ClusterName,
     /// Memory of each, for example 2Gi.
     #[arg(long, value_name = "SIZE")]
@@ -78,20 +92,20 @@ pub(super) struct AddArgs {
 #[derive(Args)]
 pub(super) struct NamesArgs {
     /// The nodes, for example agent-0.
-    #[arg(required = true, value_name = "NODE")]
-    nodes: Vec<String>,
+    #[arg(required = true, value_name = "NODE", add = nodes())]
+    pub(super) nodes: Vec<String>,
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
-    cluster: ClusterName,
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
+    pub(super) cluster: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    pub(super) output: Format,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
     /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     cluster: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
@@ -105,6 +119,7 @@ pub(super) fn inside(command: &Command) -> Option<ExitCode> {
         Command::Init => sys::init::run(&["node", "run"]).map_err(anyhow::Error::from).map(ExitCode::from),
         Command::Run => run_role().map(|()| Exit::Ok.into()),
         Command::Images(command) => inside_runtime(node_images::run(command)).map(|()| Exit::Ok.into()),
+        Command::Fault(command) => inside_runtime(node_faults::run_inside(command)).map(|()| Exit::Ok.into()),
         _ => return None,
     };
     Some(result.unwrap_or_else(|error| {
@@ -126,7 +141,12 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Start(args) => start(&docker, args, output, stop).await,
         Command::Stop(args) => halt(&docker, args, output).await,
         Command::List(args) => list(&docker, &args, output).await,
-        Command::Init | Command::Run | Command::Images(_) => Ok(()),
+        Command::Pause(args) => node_faults::pause(&docker, args, output, stop).await,
+        Command::Kill(args) => node_faults::kill(&docker, args, output, stop).await,
+        Command::Partition(args) => node_faults::partition(&docker, args, output, stop).await,
+        Command::Slow(args) => node_faults::slow(&docker, args, output, stop).await,
+        Command::Heal(args) => node_faults::run_heal(&docker, args, output).await,
+        Command::Init | Command::Run | Command::Images(_) | Command::Fault(_) => Ok(()),
     }
 }
 
@@ -138,7 +158,8 @@ async fn add(docker: &Docker, args: AddArgs, output: &Output, stop: &Stop) -> an
         replace: false,
         ..ChangeOptions::default()
     };
-    let grow = |spec: &mut ClusterSpec| {
+    let grow = |record: &mut ClusterRecord| {
+        let spec = &mut record.spec;
         for number in spec.free_numbers(args.count)? {
             spec.nodes.push(NodeSpec {
                 memory: args.memory,
@@ -158,7 +179,8 @@ async fn add(docker: &Docker, args: AddArgs, output: &Output, stop: &Stop) -> an
 async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let progress = reporter(output.quiet);
     let options = ChangeOptions { replace: false, ..ChangeOptions::default() };
-    let shrink = |spec: &mut ClusterSpec| {
+    let shrink = |record: &mut ClusterRecord| {
+        let spec = &mut record.spec;
         for node in &args.nodes {
             let long = format!("minik-{}-{node}", args.cluster);
             let number = node_number(&args.cluster, node).or_else(|| node_number(&args.cluster, &long));
@@ -239,6 +261,11 @@ async fn role() -> anyhow::Result<()> {
         let config: LbConfig =
             serde_json::from_str(&text).with_context(|| format!("{} is malformed", LbConfig::ENV))?;
         return roles::run_lb(config).await;
+    }
+    if let Ok(text) = std::env::var(RegistryConfig::ENV) {
+        let config: RegistryConfig =
+            serde_json::from_str(&text).with_context(|| format!("{} is malformed", RegistryConfig::ENV))?;
+        return roles::run_registry(config).await;
     }
     let text = std::env::var(NodeConfig::ENV).with_context(|| {
         format!("{} is not set: this command runs inside a node's container", NodeConfig::ENV)

@@ -48,6 +48,12 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// `warning: ...`: worth knowing, and stops nothing.
+pub(super) fn warn(text: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
+}
+
 /// A plain table: columns as wide as their widest cell, two spaces between.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::duration;
+use super::completion;
 use super::output::Output;
 use super::progress::reporter;
 use crate::cluster::{
@@ -25,7 +26,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Images of Docker to load before the command starts.
-    #[arg(long = "load", value_name = "IMAGE")]
+    #[arg(long = "load", value_name = "IMAGE", add = completion::images())]
     load: Vec<String>,
     /// After this time any minik command may remove the cluster, for example 20m.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = duration)]

@@ -18,6 +18,8 @@ const KUBERNETES: &str = "v1.36";
 #[derive(Serialize)]
 struct Versions {
     minik: &'static str,
+    /// Forty digits; zeros where it was not built from a checkout.
+    commit: &'static str,
     kubernetes: &'static str,
     /// Absent where no engine answers.
     docker: Option<String>,
@@ -28,10 +30,18 @@ pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         Ok(docker) => docker.engine_version().await.ok(),
         Err(_) => None,
     };
-    let versions = Versions { minik: labels::THIS_VERSION, kubernetes: KUBERNETES, docker };
+    let versions = Versions {
+        minik: labels::THIS_VERSION,
+        commit: env!("MINIK_COMMIT"),
+        kubernetes: KUBERNETES,
+        docker,
+    };
     // Versions are the result itself: asking for quiet does not take them away.
     Output { quiet: output.quiet && args.output != Format::Text }.result(args.output, &versions, || {
         let docker = versions.docker.as_deref().unwrap_or("not reachable");
-        format!("minik       {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n", versions.minik)
+        format!(
+            "minik       {}\ncommit      {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n",
+            versions.minik, versions.commit
+        )
     })
 }

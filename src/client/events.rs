@@ -1,6 +1,7 @@
 //! The event recorder: says what happened to an object as core/v1 Events, the same thing once with a count.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +16,8 @@ use crate::rt::{Clock, Tasks};
 
 /// Notes that wait to be written; when more come than can be written, the newest are dropped.
 const BACKLOG: usize = 1024;
+/// How many are written at once: each waits for the disk, and they can share a wait.
+const LANES: usize = 8;
 /// How many different events are remembered, to count repetitions.
 const REMEMBERED: usize = 2048;
 /// This many different messages about one object and reason within [`SIMILAR_WINDOW`] are told apart;
@@ -58,7 +61,12 @@ impl Recorder {
     /// A recorder that writes through `client` in the name of `component` on `host` (empty: none).
     pub fn start(client: Client, component: &str, host: &str, clock: Arc<dyn Clock>, tasks: &Tasks) -> Self {
         let (notes, inbox) = mpsc::channel(BACKLOG);
-        tasks.spawn_until_stop(write(client, inbox, clock));
+        let lanes = std::array::from_fn(|_| {
+            let (lane, planned) = mpsc::channel(BACKLOG / LANES);
+            tasks.spawn_until_stop(write(client.clone(), planned));
+            lane
+        });
+        tasks.spawn_until_stop(plan(inbox, lanes, clock));
         let host = Some(host.to_owned()).filter(|host| !host.is_empty());
         Self { source: EventSource { component: Some(component.to_owned()), host }, notes }
     }
@@ -181,11 +189,31 @@ impl Memory {
     }
 }
 
-async fn write(client: Client, mut inbox: mpsc::Receiver<Note>, clock: Arc<dyn Clock>) {
+/// A note, how it is to be written, and when it was made.
+type Planned = (Note, Step, Timestamp);
+
+/// Decides how each note is written; those about one object go the same way, so that none overtakes another.
+async fn plan(mut inbox: mpsc::Receiver<Note>, lanes: [mpsc::Sender<Planned>; LANES], clock: Arc<dyn Clock>) {
     let mut memory = Memory::default();
     while let Some(mut note) = inbox.recv().await {
         let now = clock.now();
         let step = memory.plan(&mut note, now);
+        let lane = lane(&note.about);
+        if lanes[lane].send((note, step, now)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Which way notes about an object go.
+fn lane(about: &ObjectReference) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (&about.kind, &about.namespace, &about.name).hash(&mut hasher);
+    usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0)
+}
+
+async fn write(client: Client, mut planned: mpsc::Receiver<Planned>) {
+    while let Some((note, step, now)) = planned.recv().await {
         if let Err(error) = write_one(&client, note, step, now).await {
             tracing::debug!(%error, "an event was not written");
         }
@@ -258,5 +286,13 @@ mod tests {
         let mut fresh = note("thirteenth");
         assert!(matches!(memory.plan(&mut fresh, later), Step::Create { .. }));
         assert_eq!(fresh.message, "thirteenth");
+    }
+
+    #[test]
+    fn notes_about_one_object_go_one_way() {
+        let about = |name: &str| ObjectReference { name: Some(name.into()), ..ObjectReference::default() };
+        let lanes: HashSet<usize> = (0..100).map(|n| lane(&about(&n.to_string()))).collect();
+        assert!(lanes.len() > 1 && lanes.iter().all(|lane| *lane < LANES), "{lanes:?}");
+        assert_eq!(lane(&about("a")), lane(&about("a")));
     }
 }

@@ -2,6 +2,7 @@
 
 mod connect;
 pub mod events;
+pub mod gateway;
 pub mod informer;
 pub mod queue;
 pub mod tls;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -19,6 +20,14 @@ pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Pk
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(unusable)
 }
 
+/// Where Debian and others keep the authorities that the machine believes.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Returns the authorities that the machine believes, as PEM; empty where it has none.
+pub fn system_authorities() -> String {
+    std::fs::read_to_string(SYSTEM_AUTHORITIES).unwrap_or_default()
+}
+
 /// TLS towards servers whose certificate the authority has signed, showing `identity` if there is one.
 pub fn config(authority_pem: &str, identity: Option<&Identity>) -> Result<ClientConfig, PkiError> {
     let mut roots = RootCertStore::empty();
@@ -30,6 +39,13 @@ pub fn config(authority_pem: &str, identity: Option<&Identity>) -> Result<Client
         .map_err(unusable)?
         .with_root_certificates(roots);
     let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    with_identity(builder, identity)
+}
+
+fn with_identity(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &Identity,
+) -> Result<ClientConfig, PkiError> {
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
         .map_err(|error| PkiError::Key(error.to_string()))?;
     builder.with_client_auth_cert(certificates(&identity.certificate_pem)?, key).map_err(unusable)
@@ -43,6 +59,17 @@ pub fn unverified() -> Result<ClientConfig, PkiError> {
         .with_safe_default_protocol_versions()
         .map_err(unusable)?;
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth())
+}
+
+/// The same, showing an identity: for servers that people chose to believe without a check
+/// (`insecureSkipTLSVerify`).
+pub fn unverified_as(identity: &Identity) -> Result<ClientConfig, PkiError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody));
+    with_identity(builder, identity)
 }
 
 /// Accepts any server.

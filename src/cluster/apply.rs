@@ -2,11 +2,18 @@
 
 use super::ClusterError;
 use super::file::ClusterFile;
+use super::record::ClusterRecord;
 use super::spec::{ClusterSpec, NodeSpec, SpecError};
 
 /// Takes over what a file says into a specification that is in use: nodes, their settings and the host ports. Nodes keep
 /// their numbers; the ones too many are those with the highest. Fails when the file asks for what cannot be changed.
-pub fn follow(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), ClusterError> {
+pub fn follow(record: &mut ClusterRecord, file: &ClusterFile) -> Result<(), ClusterError> {
+    follow_spec(&mut record.spec, file)?;
+    record.carried = file.carried.clone();
+    Ok(())
+}
+
+fn follow_spec(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), ClusterError> {
     let wanted = &file.spec;
     let fixed = |what: &str| {
         ClusterError::Spec(SpecError::Node(format!("{what} of a cluster cannot be changed: make it anew")))
@@ -19,6 +26,12 @@ pub fn follow(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), ClusterE
     }
     if wanted.api_address.is_some() && wanted.api_address != spec.api_address {
         return Err(fixed("the API's address"));
+    }
+    if wanted.addresses != spec.addresses && !wanted.addresses.is_default() {
+        return Err(fixed("addresses"));
+    }
+    if wanted.brought != spec.brought {
+        return Err(fixed("who brings the network"));
     }
     // Agents that were deleted left gaps: what the file says of the n-th agent is for the n-th there is.
     let mut numbers: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();
@@ -34,22 +47,27 @@ pub fn follow(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), ClusterE
         .collect();
     spec.nodes.sort_by_key(|node| node.number);
     spec.ports = wanted.ports.clone();
+    spec.host_aliases = wanted.host_aliases.clone();
+    spec.registries = wanted.registries.clone();
+    spec.disabled = wanted.disabled.clone();
+    spec.tls_sans = wanted.tls_sans.clone();
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::parse;
+    use super::super::file::{Surroundings, parse};
     use super::*;
 
     fn file(body: &str) -> ClusterFile {
-        parse(&format!("apiVersion: minik.dev/v1alpha1\nkind: Cluster\n{body}"), "t", |_| None).expect("good")
+        let around = Surroundings { dir: std::path::Path::new("."), name: "t", get: &|_| None };
+        parse(&format!("apiVersion: minik.dev/v1alpha1\nkind: Cluster\n{body}"), &around).expect("good")
     }
 
     fn after(nodes: u32, without: &[u32], body: &str) -> Result<Vec<u32>, String> {
         let mut spec = ClusterSpec::new("t".parse().expect("good name"), nodes).expect("good");
         spec.nodes.retain(|node| !without.contains(&node.number));
-        follow(&mut spec, &file(body)).map_err(|error| error.to_string())?;
+        follow_spec(&mut spec, &file(body)).map_err(|error| error.to_string())?;
         spec.validate().expect("valid");
         Ok(spec.nodes.iter().map(|node| node.number).collect())
     }

@@ -7,26 +7,27 @@
 //! ```
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Node;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
 use serde::Serialize;
 
 use super::create::explain;
-use super::diff::{Step, diff};
+use super::diff::{Observed, Step, changed_files, diff};
 use super::docker::Docker;
 use super::execute::{Undo, execute};
 use super::lock::lock;
 use super::observe::observe;
-use super::plan::{Desired, LB, desired};
+use super::plan::{ContainerPlan, Desired, LB, desired, role_name};
 use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
-use super::spec::{ClusterName, ClusterSpec};
-use super::wait::{self, Waited, in_phase};
-use super::{Access, ClusterError, access_of, identity, labels};
-use crate::config::kubeconfig;
+use super::spec::ClusterName;
+use super::wait::{self, Waited, in_phase, until};
+use super::{Access, ClusterError, access_of, identity, labels, registries};
+use crate::config::{JoinToken, Role, kubeconfig};
 use crate::rt::{Clock, Stop, SystemClock};
 
 /// How a change is made.
@@ -72,19 +73,22 @@ pub async fn change(
     options: &ChangeOptions,
     progress: &dyn Progress,
     stop: &Stop,
-    edit: impl FnOnce(&mut ClusterSpec) -> Result<(), ClusterError>,
+    edit: impl FnOnce(&mut ClusterRecord) -> Result<(), ClusterError>,
 ) -> Result<Changed, ClusterError> {
     let _lock = lock(name)?;
     let observed = observe(docker, name).await?;
     let before = ClusterRecord::read(docker, name.as_str(), &observed.containers).await?;
     let mut record = before.clone();
-    edit(&mut record.spec)?;
+    edit(&mut record)?;
     record.spec.validate()?;
+    record.carried.validate()?;
     let plan = desired(&record);
     let mut steps = diff(&plan, &observed);
     if !options.replace {
         keep_revisions(&mut steps, &observed);
     }
+    let files = changed_files(&desired(&before), &plan, &observed, &steps);
+    steps.extend(files);
     let said: Vec<String> = steps.iter().map(ToString::to_string).collect();
     let changed = Changed { cluster: name.to_string(), steps: said };
     if options.dry_run || (steps.is_empty() && record == before) {
@@ -95,7 +99,7 @@ pub async fn change(
     if record != before {
         record.store(docker).await?;
     }
-    let work = Work { docker, options, record: &record, plan: &plan, steps: &mut steps };
+    let work = Work { docker, options, record: &record, plan: &plan, observed: &observed, steps: &mut steps };
     match carry_out(work, &undo, &phases, stop).await {
         Ok(()) => {
             undo.settle(docker).await?;
@@ -116,6 +120,7 @@ struct Work<'a> {
     options: &'a ChangeOptions,
     record: &'a ClusterRecord,
     plan: &'a Desired,
+    observed: &'a Observed,
     steps: &'a mut Vec<Step>,
 }
 
@@ -125,13 +130,27 @@ async fn carry_out(
     phases: &Phases<'_>,
     stop: &Stop,
 ) -> Result<(), ClusterError> {
-    let Work { docker, options, record, plan, steps } = work;
+    let Work { docker, options, record, plan, observed, steps } = work;
     let name = &record.spec.name;
-    let gone: Vec<String> = removed_nodes(steps);
+    let gone: Vec<String> = removed_nodes(steps, observed);
     equip(docker, steps, record).await?;
     let since = SystemClock.now();
-    let done = async { execute(docker, steps, undo).await.map_err(|error| explain(error, &record.spec)) };
-    phases.run("containers", done).await.map_err(in_phase("containers"))?;
+    let (mut joining, others): (Vec<Step>, Vec<Step>) = steps.drain(..).partition(is_new_agent);
+    let done = async {
+        execute(docker, &others, undo).await.map_err(|error| explain(error, &record.spec))?;
+        // The server is up by now, if there is one: it makes the token that new nodes join with.
+        let bound = async { hand_token(docker, name, &mut joining, options.timeout).await };
+        until(stop, bound).await?;
+        execute(docker, &joining, undo).await.map_err(|error| explain(error, &record.spec))
+    };
+    let done = phases.run("containers", done).await.map_err(in_phase("containers"));
+    steps.extend(others.into_iter().chain(joining));
+    done?;
+    for step in steps.iter() {
+        if let Step::CreateNetwork(network) = step {
+            registries::attach(docker, &network.name).await?;
+        }
+    }
     if !gone.is_empty() {
         // Not sooner: a kubelet that still ran would register its node again.
         forget_nodes(docker, name, &gone, phases).await?;
@@ -159,7 +178,7 @@ async fn renew_kubeconfig(
 }
 
 /// Containers made from something else are left as they are; they are only started.
-fn keep_revisions(steps: &mut Vec<Step>, observed: &super::diff::Observed) {
+fn keep_revisions(steps: &mut Vec<Step>, observed: &Observed) {
     let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.running);
     let kept = std::mem::take(steps).into_iter().filter_map(|step| match step {
         Step::Replace { id, .. } if running(&id) => None,
@@ -169,27 +188,24 @@ fn keep_revisions(steps: &mut Vec<Step>, observed: &super::diff::Observed) {
     *steps = kept.collect();
 }
 
-fn removed_nodes(steps: &[Step]) -> Vec<String> {
-    let is_node = |name: &&String| !name.contains("-lb-") && !name.ends_with(labels::BEFORE);
-    steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Remove { name, .. } => Some(name),
-            _ => None,
-        })
-        .filter(is_node)
-        .cloned()
-        .collect()
+/// The names that nodes which go have in the cluster.
+fn removed_nodes(steps: &[Step], observed: &Observed) -> Vec<String> {
+    let of = |step: &Step| {
+        let Step::Remove { id, name, .. } = step else { return None };
+        let container = observed.containers.iter().find(|container| container.id == *id)?;
+        container.labels.get(labels::NODE).filter(|_| !name.ends_with(labels::BEFORE)).cloned()
+    };
+    steps.iter().filter_map(of).collect()
 }
 
 /// The node that a step starts.
 fn started_node(step: &Step, plan: &Desired) -> Option<String> {
     let name = match step {
-        Step::Remove { .. } | Step::CreateNetwork(_) => return None,
+        Step::Remove { .. } | Step::CreateNetwork(_) | Step::Files { .. } => return None,
         Step::Create { plan, .. } | Step::Replace { plan, .. } => &plan.name,
         Step::Start { name, .. } => name,
     };
-    plan.nodes().any(|node| node.name == *name).then(|| name.clone())
+    plan.nodes().find(|node| node.name == *name).map(|node| node.hostname.clone())
 }
 
 /// Takes nodes out of the cluster's own books: their Pods are made elsewhere, and their names are free for others.
@@ -211,21 +227,59 @@ async fn forget_nodes(
     Ok(())
 }
 
-/// Gives load balancers that are made, or start again, a fresh identity.
+/// Gives load balancers that are made a fresh identity, and nodes that are made what they pull from.
 async fn equip(docker: &Docker, steps: &mut [Step], record: &ClusterRecord) -> Result<(), ClusterError> {
-    let wanted = steps.iter().any(|step| match step {
-        Step::Create { plan, .. } | Step::Replace { plan, .. } => plan.role == LB,
-        _ => false,
-    });
-    if !wanted {
+    let mut made: Vec<&mut ContainerPlan> = steps
+        .iter_mut()
+        .filter_map(|step| match step {
+            Step::Create { plan, .. } | Step::Replace { plan, .. } => Some(plan),
+            _ => None,
+        })
+        .collect();
+    if made.iter().any(|plan| plan.role == LB) {
+        let authority = identity::authority_of(docker, &labels::node(&record.spec.name, 0)).await?;
+        for plan in made.iter_mut().filter(|plan| plan.role == LB) {
+            plan.files = identity::lb_files(&authority)?;
+        }
+    }
+    if made.iter().any(|plan| plan.role != LB) {
+        let trusted = registries::trusted(docker).await?;
+        made.iter_mut().filter(|plan| plan.role != LB).for_each(|plan| plan.files.extend(trusted.clone()));
+    }
+    Ok(())
+}
+
+fn is_new_agent(step: &Step) -> bool {
+    matches!(step, Step::Create { plan, .. } if plan.role == role_name(Role::Agent))
+}
+
+/// Gives agents that are made a join token of their own, which the API server is told of. Fails when that does not answer
+/// within `bound`.
+async fn hand_token(
+    docker: &Docker,
+    name: &ClusterName,
+    joining: &mut [Step],
+    bound: Duration,
+) -> Result<(), ClusterError> {
+    if joining.is_empty() {
         return Ok(());
     }
-    let authority = identity::authority_of(docker, &labels::node(&record.spec.name, 0)).await?;
-    for step in steps {
-        if let Step::Create { plan, .. } | Step::Replace { plan, .. } = step
-            && plan.role == LB
-        {
-            plan.files = identity::lb_files(&authority)?;
+    let client = wait::client(&access_of(docker, name.as_str()).await?)?;
+    let start = Instant::now();
+    if tokio::time::timeout(bound, wait::api_ready(&client)).await.is_err() {
+        let why = "the API server does not answer: no node can join without it".to_owned();
+        return Err(wait::not_ready(docker, start, vec![(labels::node(name, 0), why)]).await);
+    }
+    let token = JoinToken::draw();
+    let expires = SystemClock.now().checked_add(JoinToken::LIFETIME).unwrap_or(Timestamp::MAX);
+    let object = serde_json::from_value(token.object(expires, "Added nodes of this cluster join with it."))
+        .expect("a token's Secret is one");
+    let secrets: Api<Secret> = Api::namespaced(client, JoinToken::NAMESPACE);
+    let made = secrets.create(&PostParams::default(), &object).await;
+    made.map_err(|error| ClusterError::Client(format!("making a join token: {error}")))?;
+    for step in joining {
+        if let Step::Create { plan, .. } = step {
+            plan.files.extend(identity::agent_files(&token));
         }
     }
     Ok(())

@@ -4,22 +4,23 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde_json::Value;
 
-use super::diff::diff;
-use super::docker::{Docker, DockerError};
+use super::diff::{Observed, diff};
+use super::docker::{Docker, DockerError, EngineInfo};
 use super::execute::{Undo, execute};
 use super::lock::lock;
 use super::observe::{Draw, draw, observe};
-use super::plan::{Desired, LB, desired, role_name};
+use super::plan::{Desired, LB, PutFile, desired, role_name};
 use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
 use super::spec::ClusterSpec;
 use super::wait::{self, Waited, in_phase, until};
-use super::{Access, ClusterError, identity, labels, node_image};
-use crate::config::Role;
-use crate::config::kubeconfig;
+use super::{Access, Carried, ClusterError, access_of, identity, labels, manifests, node_image, registries};
+use crate::config::{JoinToken, Role, kubeconfig};
 use crate::pki::AuthorityFiles;
 use crate::rt::{Clock, Stop, SystemClock};
+use crate::sys::foreground;
 
 /// How often creating starts over because somebody else took the subnet or the port in between.
 const ATTEMPTS: usize = 5;
@@ -39,6 +40,12 @@ pub struct CreateOptions {
     pub wait: bool,
     /// When anybody may remove the cluster.
     pub expires: Option<Timestamp>,
+    /// This program is minik itself, and removes what is half made even if it is killed: by a second one of it.
+    pub survived: bool,
+    /// Files and secrets for its nodes.
+    pub carried: Carried,
+    /// Objects to apply once it is ready: whole YAML texts, and what to call each in an error.
+    pub manifests: Vec<(String, String)>,
 }
 
 impl CreateOptions {
@@ -52,6 +59,9 @@ impl CreateOptions {
             switch: true,
             wait: true,
             expires: None,
+            survived: false,
+            carried: Carried::default(),
+            manifests: Vec::new(),
         }
     }
 }
@@ -74,14 +84,23 @@ pub async fn create(
 ) -> Result<Created, ClusterError> {
     let spec = &options.spec;
     spec.validate()?;
+    options.carried.validate()?;
+    let objects = manifests::read(&options.manifests)?;
     let _lock = lock(&spec.name)?;
-    refuse_existing(docker, spec).await?;
+    let engine = async { Ok(docker.info().await?) };
+    let (observed, engine) = futures::try_join!(refuse_existing(docker, spec), engine)?;
     let phases = Phases::new(progress);
     let image = phases.run("node image", node_image::ensure(docker, spec.image.as_deref(), &phases, stop));
     let image = image.await.map_err(|error| in_phase("node image")(error.into()))?;
     let undo = Undo::default();
-    let made = make(docker, options, (&image, &undo), &phases, stop).await;
-    match made {
+    // Not sooner: what is there by now is this command's own.
+    let heir = match options.survived && options.rollback {
+        true => Some(foreground::heir(&["cluster", "delete", spec.name.as_str(), "--after-input-ends"])?),
+        false => None,
+    };
+    let found = Found { image: &image, engine: &engine, observed };
+    let made = make(docker, (options, &objects), (found, &undo), &phases, stop).await;
+    let result = match made {
         Ok((plan, access, kubeconfig)) => Ok(Created { plan, access, kubeconfig, phases: phases.times() }),
         Err(error) => {
             if options.rollback {
@@ -89,24 +108,35 @@ pub async fn create(
             }
             Err(error)
         }
+    };
+    if let Some(heir) = heir {
+        heir.dismiss().await.map_err(|error| ClusterError::Client(error.to_string()))?;
     }
+    result
 }
 
 /// The phases after the image: from the first thing that a failure has to remove again.
 async fn make(
     docker: &Docker,
-    options: &CreateOptions,
-    (image, undo): (&str, &Undo),
+    (options, objects): (&CreateOptions, &[Value]),
+    (found, undo): (Found<'_>, &Undo),
     phases: &Phases<'_>,
     stop: &Stop,
 ) -> Result<(Desired, Access, Option<PathBuf>), ClusterError> {
-    let started = start_nodes(docker, options, (image, undo), phases, stop);
+    let started = start_nodes(docker, options, (found, undo), phases, stop);
     let (plan, access, since) = phases.run("nodes", started).await.map_err(in_phase("nodes"))?;
     if options.wait {
-        let nodes = plan.nodes().map(|node| node.name.clone()).collect();
+        let nodes = plan.nodes().map(|node| node.hostname.clone()).collect();
         let waited =
             Waited { cluster: &options.spec.name, nodes, since, timeout: options.timeout, fresh: false };
         wait::ready(docker, &waited, &access, phases, stop).await?;
+        if let Err(error) = registries::announce_first(docker, options.spec.name.as_str()).await {
+            phases.warn(&format!("the cluster does not tell its tools of the registry: {error}"));
+        }
+    }
+    if !objects.is_empty() {
+        let applied = wait::until(stop, manifests::apply(&access, objects, options.timeout));
+        phases.run("manifests", applied).await.map_err(in_phase("manifests"))?;
     }
     let path = match &options.kubeconfig {
         None => None,
@@ -118,14 +148,22 @@ async fn make(
     Ok((plan, access, path))
 }
 
-/// A name that is in use is refused before anything is made.
-async fn refuse_existing(docker: &Docker, spec: &ClusterSpec) -> Result<(), ClusterError> {
+/// What was there before anything was made.
+struct Found<'a> {
+    image: &'a str,
+    engine: &'a EngineInfo,
+    /// Volumes that an earlier cluster of this name left, at most.
+    observed: Observed,
+}
+
+/// A name that is in use is refused before anything is made. Answers what else there is of that name.
+pub(super) async fn refuse_existing(docker: &Docker, spec: &ClusterSpec) -> Result<Observed, ClusterError> {
     let server = labels::node(&spec.name, 0);
     let (observed, server) = futures::join!(observe(docker, &spec.name), docker.container_owner(&server));
     let observed = observed?;
     match observed.network || !observed.containers.is_empty() || server?.is_some() {
         true => Err(ClusterError::Exists(spec.name.to_string())),
-        false => Ok(()),
+        false => Ok(observed),
     }
 }
 
@@ -133,27 +171,31 @@ async fn refuse_existing(docker: &Docker, spec: &ClusterSpec) -> Result<(), Clus
 async fn start_nodes(
     docker: &Docker,
     options: &CreateOptions,
-    (image, undo): (&str, &Undo),
+    (found, undo): (Found<'_>, &Undo),
     phases: &Phases<'_>,
     stop: &Stop,
 ) -> Result<(Desired, Access, Timestamp), ClusterError> {
     let spec = &options.spec;
     let authority = AuthorityFiles::generate(spec.name.as_str())?;
     let ca_hash = authority.authority.spki_hash()?;
-    let token = join_token();
+    let token = JoinToken::draw().to_string();
+    let trusted = registries::trusted(docker).await?;
     let mut capability_refused = false;
     let mut attempt = 0;
+    let Found { image, engine, mut observed } = found;
     loop {
-        let with = Draw { image, token: &token, ca_hash: &ca_hash, attempt, capability_refused };
+        let with = Draw { image, engine, token: &token, ca_hash: &ca_hash, attempt, capability_refused };
         let drawn = until(stop, draw(docker, spec, &with)).await?;
-        let record = ClusterRecord::new(spec.clone(), drawn);
+        let mut record = ClusterRecord::new(spec.clone(), drawn);
+        record.carried = options.carried.clone();
         let mut plan = desired(&record);
-        equip(&mut plan, options, &record, &authority)?;
-        // Volumes of an earlier cluster of this name are not this one's.
-        let observed = observe(docker, &spec.name).await?;
+        equip(&mut plan, options, (&record, &trusted), &authority)?;
         let since = SystemClock.now();
         let error = match execute(docker, &diff(&plan, &observed), undo).await {
             Ok(()) => {
+                if let Some(network) = &plan.network {
+                    registries::attach(docker, &network.name).await?;
+                }
                 let access = Access::new(spec.name.as_str(), &plan.api_url, &authority);
                 return Ok((plan, access, since));
             }
@@ -169,6 +211,7 @@ async fn start_nodes(
         }
         phases.detail(&format!("{error}: trying again"));
         undo.roll_back(docker, spec.name.as_str()).await?;
+        observed = observe(docker, &spec.name).await?;
     }
 }
 
@@ -177,22 +220,80 @@ async fn start_nodes(
 fn equip(
     plan: &mut Desired,
     options: &CreateOptions,
-    record: &ClusterRecord,
+    (record, trusted): (&ClusterRecord, &[PutFile]),
     authority: &AuthorityFiles,
 ) -> Result<(), ClusterError> {
     for container in &mut plan.containers {
         if let Some(expires) = options.expires {
             container.labels.insert(labels::EXPIRES.to_owned(), expires.as_second().to_string());
         }
+        if container.role == LB {
+            container.files = identity::lb_files(&authority.authority)?;
+            continue;
+        }
+        container.files.extend(trusted.iter().cloned());
         if container.role == role_name(Role::Server) {
             let (path, text) = record.file();
-            container.files = identity::server_files(authority);
-            container.files.push((path, text, 0o600));
-        } else if container.role == LB {
-            container.files = identity::lb_files(&authority.authority)?;
+            container.files.extend(identity::server_files(authority));
+            container.files.push((path, text.into_bytes(), 0o600));
         }
     }
     Ok(())
+}
+
+/// Makes a cluster over volumes that hold what another one was. Its addresses and its port are its own; host ports are
+/// those asked for, as the other one's may be in use.
+pub(super) async fn from_volumes(
+    docker: &Docker,
+    options: &CreateOptions,
+    before: &ClusterRecord,
+    phases: &Phases<'_>,
+    stop: &Stop,
+) -> Result<(Desired, Access, Option<PathBuf>), ClusterError> {
+    let mut spec = ClusterSpec { name: options.spec.name.clone(), ..before.spec.clone() };
+    (spec.api_address, spec.api_port) = (options.spec.api_address, options.spec.api_port);
+    spec.ports.clone_from(&options.spec.ports);
+    spec.addresses.subnet = options.spec.addresses.subnet;
+    let drawn = &before.drawn;
+    let (image, token, ca_hash) = (drawn.image.as_str(), drawn.token.as_str(), drawn.ca_hash.as_str());
+    let engine = docker.info().await?;
+    let with = Draw { image, engine: &engine, token, ca_hash, attempt: 0, capability_refused: false };
+    let mut fresh = until(stop, draw(docker, &spec, &with)).await?;
+    fresh.named_after = Some(drawn.named_after.clone().unwrap_or_else(|| before.spec.name.clone()));
+    fresh.capabilities.clone_from(&drawn.capabilities);
+    let mut record = ClusterRecord::new(spec, fresh);
+    record.carried = before.carried.clone();
+    let mut plan = desired(&record);
+    let trusted = registries::trusted(docker).await?;
+    for container in &mut plan.containers {
+        container.files.extend(trusted.iter().cloned());
+        if container.role == role_name(Role::Server) {
+            let (path, text) = record.file();
+            container.files.push((path, text.into_bytes(), 0o600));
+        }
+    }
+    let name = record.spec.name.as_str();
+    let observed = observe(docker, &record.spec.name).await?;
+    let since = SystemClock.now();
+    let started = async {
+        let done = execute(docker, &diff(&plan, &observed), &Undo::default()).await;
+        done.map_err(|error| explain(error, &record.spec))?;
+        match &plan.network {
+            Some(network) => registries::attach(docker, &network.name).await,
+            None => Ok(()),
+        }
+    };
+    phases.run("nodes", started).await.map_err(in_phase("nodes"))?;
+    let access = access_of(docker, name).await?;
+    let nodes = plan.nodes().map(|node| node.hostname.clone()).collect();
+    let cluster = &record.spec.name;
+    let waited = Waited { cluster, nodes, since, timeout: options.timeout, fresh: true };
+    wait::ready(docker, &waited, &access, phases, stop).await?;
+    let path = match &options.kubeconfig {
+        Some(files) => Some(kubeconfig::merge(files, &access.entry(), options.switch)?),
+        None => None,
+    };
+    Ok((plan, access, path))
 }
 
 /// What Docker said about a port or a name, as a person can act on it.
@@ -230,29 +331,9 @@ async fn roll_back(docker: &Docker, options: &CreateOptions, undo: &Undo, phases
     tracing::debug!(took = ?start.elapsed(), "rolled back");
 }
 
-/// A bootstrap token, `<6>.<16>` of lower-case letters and digits, as kubeadm writes them.
-fn join_token() -> String {
-    use rand::RngExt;
-    const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut random = rand::rng();
-    let mut draw = |length: usize| -> String {
-        (0..length).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
-    };
-    format!("{}.{}", draw(6), draw(16))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_have_the_bootstrap_form() {
-        let token = join_token();
-        let (id, secret) = token.split_once('.').expect("a dot");
-        assert_eq!((id.len(), secret.len()), (6, 16));
-        assert!(token.chars().all(|c| c == '.' || c.is_ascii_lowercase() || c.is_ascii_digit()));
-        assert_ne!(join_token(), token);
-    }
 
     #[test]
     fn docker_s_refusals_are_told_apart() {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use futures::future::join_all;
+use tokio::sync::Semaphore;
 
+use super::diff::{is_own_volume, own_volumes};
 use super::docker::{Container, Docker, DockerError};
 use super::{ClusterError, labels};
 use crate::config::kubeconfig;
@@ -37,8 +39,8 @@ pub async fn expired(docker: &Docker) -> Result<Vec<String>, ClusterError> {
     Ok(names)
 }
 
-/// Removes what Docker has of a cluster. A stopped container has left its network, so networks go while containers are
-/// still being cleared away; volumes are in use until then.
+/// Removes what Docker has of a cluster. Containers do not wait for each other: each is killed, removed, and its volumes
+/// after it. A stopped container has left its network, so networks go while containers are still being cleared away.
 pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, ClusterError> {
     let (containers, networks, volumes) = futures::try_join!(
         docker.containers(Some(cluster)),
@@ -46,15 +48,29 @@ pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, C
         docker.cluster_volumes(Some(cluster)),
     )?;
     let any = !(containers.is_empty() && networks.is_empty() && volumes.is_empty());
-    // One that does not stop is removed by force below, and that says why it cannot be.
-    join_all(containers.iter().filter(|c| c.running).map(|c| docker.kill_container(&c.id))).await;
-    let (removed, left) = futures::join!(
-        join_all(containers.iter().map(|c| docker.remove_container(&c.id))),
-        try_networks(docker, networks),
-    );
+    let volumes: &Vec<String> = &volumes.into_iter().map(|(name, _)| name).collect();
+    let running = containers.iter().filter(|container| container.running).count();
+    let stopped = &Semaphore::new(0);
+    let removals = containers.iter().map(|container| async move {
+        if container.running {
+            // One that does not stop is removed by force below, and that says why it cannot be.
+            let _ = docker.kill_container(&container.id).await;
+            stopped.add_permits(1);
+        }
+        docker.remove_container(&container.id).await?;
+        remove_volumes(docker, own_volumes(container, volumes)).await
+    });
+    let all_stopped = async {
+        let all = u32::try_from(running).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = stopped.acquire_many(all).await;
+        try_networks(docker, networks).await
+    };
+    let (removed, left) = futures::join!(join_all(removals), all_stopped);
     let mut left_over = errors(removed);
+    let others = volumes.iter().filter(|name| !containers.iter().any(|c| is_own_volume(c, name)));
     let networks = join_all(left.iter().map(|(id, _)| docker.remove_network(id)));
-    let volumes = join_all(volumes.iter().map(|(name, _)| docker.remove_volume(name)));
+    let volumes = join_all(others.map(|name| docker.remove_volume(name)));
     let (networks, volumes) = futures::join!(networks, volumes);
     left_over.extend(errors(networks));
     left_over.extend(errors(volumes));
@@ -62,6 +78,14 @@ pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, C
         true => Ok(any),
         false => Err(ClusterError::Left { name: cluster.to_owned(), left: left_over }),
     }
+}
+
+/// Removes volumes at once. Fails with the first that cannot be.
+pub(super) async fn remove_volumes<'a>(
+    docker: &Docker,
+    volumes: impl Iterator<Item = &'a String>,
+) -> Result<(), DockerError> {
+    join_all(volumes.map(|volume| docker.remove_volume(volume))).await.into_iter().collect()
 }
 
 /// Removes networks; answers those that were still in use.

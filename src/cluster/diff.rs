@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::docker::Container;
 use super::labels;
-use super::plan::{ContainerPlan, Desired, LB, NetworkPlan};
+use super::plan::{ContainerPlan, Desired, LB, NetworkPlan, PutFile};
 
 /// What Docker has of a cluster.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,13 @@ pub enum Step {
         id: String,
         plan: ContainerPlan,
     },
+    /// A container that stays gets other files; those that it had come back if that fails.
+    Files {
+        id: String,
+        name: String,
+        files: Vec<PutFile>,
+        before: Vec<PutFile>,
+    },
     /// A container that should run does not.
     Start {
         id: String,
@@ -47,7 +54,7 @@ impl Step {
     pub fn container(&self) -> Option<&str> {
         match self {
             Self::CreateNetwork(_) => None,
-            Self::Remove { name, .. } | Self::Start { name, .. } => Some(name),
+            Self::Remove { name, .. } | Self::Start { name, .. } | Self::Files { name, .. } => Some(name),
             Self::Create { plan, .. } | Self::Replace { plan, .. } => Some(&plan.name),
         }
     }
@@ -60,6 +67,7 @@ impl fmt::Display for Step {
             Self::CreateNetwork(plan) => write!(f, "create network {}", plan.name),
             Self::Create { plan, .. } => write!(f, "create {}", plan.name),
             Self::Replace { plan, .. } => write!(f, "replace {}", plan.name),
+            Self::Files { name, .. } => write!(f, "write files of {name}"),
             Self::Start { name, .. } => write!(f, "start {name}"),
         }
     }
@@ -76,8 +84,8 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Step> {
         .filter(|container| !wanted.contains(container.name.as_str()))
         .map(|container| remove(container, observed))
         .collect();
-    if !observed.network {
-        steps.push(Step::CreateNetwork(desired.network.clone()));
+    if let Some(network) = desired.network.as_ref().filter(|_| !observed.network) {
+        steps.push(Step::CreateNetwork(network.clone()));
     }
     let (mut create, mut replace, mut start) = (Vec::new(), Vec::new(), Vec::new());
     for plan in &desired.containers {
@@ -98,6 +106,33 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Step> {
     steps
 }
 
+/// The files that those containers get which stay as they are, where a record's change means other files.
+pub fn changed_files(before: &Desired, after: &Desired, observed: &Observed, steps: &[Step]) -> Vec<Step> {
+    let made = |name: &str| {
+        let makes = |step: &&Step| matches!(step, Step::Create { .. } | Step::Replace { .. });
+        steps.iter().filter(makes).any(|step| step.container() == Some(name))
+    };
+    let mut found = Vec::new();
+    for plan in after.nodes().filter(|plan| !made(&plan.name)) {
+        let old = before.nodes().find(|old| old.name == plan.name);
+        let there = observed.containers.iter().find(|container| container.name == plan.name);
+        if let (Some(old), Some(there)) = (old, there)
+            && old.files != plan.files
+        {
+            // What is no longer said is said to be empty: a file cannot be taken away from a container that is stopped.
+            let gone = old.files.iter().filter(|(path, ..)| !plan.files.iter().any(|(new, ..)| new == path));
+            let emptied = gone.map(|(path, _, mode)| (path.clone(), Vec::new(), *mode));
+            found.push(Step::Files {
+                id: there.id.clone(),
+                name: there.name.clone(),
+                files: plan.files.iter().cloned().chain(emptied).collect(),
+                before: old.files.clone(),
+            });
+        }
+    }
+    found
+}
+
 fn differs(plan: &ContainerPlan, container: &Container) -> bool {
     plan.labels.get(labels::REVISION) != container.labels.get(labels::REVISION)
 }
@@ -112,17 +147,26 @@ fn new_volumes(plan: &ContainerPlan, observed: &Observed) -> Vec<String> {
         .collect()
 }
 
-/// A container's volumes carry its name.
 fn remove(container: &Container, observed: &Observed) -> Step {
-    let prefix = format!("{}-", container.name);
-    let own = |volume: &&String| {
-        volume.strip_prefix(&prefix).is_some_and(|part| !part.contains('-')) && !is_load_balancer(container)
-    };
     Step::Remove {
         id: container.id.clone(),
         name: container.name.clone(),
-        volumes: observed.volumes.iter().filter(own).cloned().collect(),
+        volumes: own_volumes(container, &observed.volumes).cloned().collect(),
     }
+}
+
+/// The volumes that go with a container.
+pub(super) fn own_volumes<'a>(
+    container: &'a Container,
+    volumes: impl IntoIterator<Item = &'a String>,
+) -> impl Iterator<Item = &'a String> {
+    volumes.into_iter().filter(move |volume| is_own_volume(container, volume))
+}
+
+/// Whether a volume is a container's own: it carries its name.
+pub(super) fn is_own_volume(container: &Container, volume: &str) -> bool {
+    let part = volume.strip_prefix(&container.name).and_then(|rest| rest.strip_prefix('-'));
+    part.is_some_and(|part| !part.contains('-')) && !is_load_balancer(container)
 }
 
 /// Whether a container carries host ports and is no node.
@@ -154,6 +198,7 @@ mod tests {
             created: 0,
             labels: plan.labels.clone(),
             state: "running".to_owned(),
+            networks: Vec::new(),
         });
         Observed {
             network: true,

@@ -34,6 +34,30 @@ pub enum ClusterError {
     NoSuchNode { cluster: String, node: String },
     #[error("node {0:?} runs the control plane: it goes with its cluster")]
     ServerNode(String),
+    #[error("{name}: {why}")]
+    Manifest { name: String, why: String },
+    #[error("{0}")]
+    Login(String),
+    #[error("snapshot {0:?} does not exist")]
+    NoSuchSnapshot(String),
+    #[error("snapshot {0:?} already exists")]
+    SnapshotExists(String),
+    #[error("snapshot {name:?} cannot be read: {why}")]
+    BadSnapshot { name: String, why: String },
+    #[error("snapshot {name:?} is of cluster {of:?}")]
+    OtherSnapshot { name: String, of: String },
+    #[error("volumes could not be copied: {0}")]
+    Copy(String),
+    #[error("there is no Docker network {0:?}")]
+    NoSuchNetwork(String),
+    #[error("registry {0:?} does not exist")]
+    NoSuchRegistry(String),
+    #[error("registry {0:?} exists already, with another port")]
+    RegistryExists(String),
+    #[error("node {0:?} does not run")]
+    NodeStopped(String),
+    #[error("node {node}: {why}")]
+    Fault { node: String, why: String },
     #[error("a container named {0:?} exists and does not belong to the cluster")]
     ContainerTaken(String),
     #[error("host port {0} is taken by another program")]
@@ -63,6 +87,8 @@ pub enum ClusterError {
     NodeDied { node: String, exit_code: String, log: Vec<String> },
     #[error("not ready after {}: {}", seconds(*after), waiting.join("; "))]
     NotReady { after: Duration, waiting: Vec<String>, log: Option<(String, Vec<String>)> },
+    #[error(transparent)]
+    Exec(#[from] crate::sys::exec::ExecError),
     #[error("interrupted")]
     Interrupted,
     #[error("cannot read {path}: {source}")]
@@ -121,6 +147,21 @@ impl ClusterError {
             Self::NoSuchCluster(_) => "see what there is: minik cluster list".to_owned(),
             Self::NoContext(name) => format!("put it in: minik kubeconfig merge {name}"),
             Self::NotRunning(name) => format!("start it: minik cluster start {name}"),
+            Self::NoSuchNetwork(_) => "see what there is: docker network ls".to_owned(),
+            Self::NoSuchRegistry(_) => "see what there is: minik registry list".to_owned(),
+            Self::RegistryExists(name) => {
+                format!(
+                    "see it: minik registry list; or remove it with its images: minik registry delete {name}"
+                )
+            }
+            Self::NoSuchSnapshot(_) => "see what there is: minik snapshot list".to_owned(),
+            Self::SnapshotExists(name) => {
+                format!("choose another name, or remove it: minik snapshot delete {name}")
+            }
+            Self::OtherSnapshot { name, .. } => {
+                format!("make a new cluster from it: minik snapshot restore {name} --cluster NEW")
+            }
+            Self::NodeStopped(name) => format!("start it: minik node start {name}"),
             Self::NoServer(name) | Self::NoRecord(name) | Self::BadRecord { cluster: name, .. } => {
                 format!("remove it and make it anew: minik cluster delete {name}")
             }
@@ -140,6 +181,12 @@ impl ClusterError {
             Self::NoFreeSubnet => "remove networks nobody uses: docker network prune".to_owned(),
             Self::NoSuchImage(name) => {
                 format!("see what there is: docker images; build or pull {name} first")
+            }
+            // The classic builder of an engine with userns-remap cannot copy from one stage to the next.
+            Self::Image(ImageError::Build(error)) if error.to_string().contains("cannot be mapped to a host ID") => {
+                "this engine maps users (userns-remap) and cannot build it; make it on another: minik image node save \
+                 FILE, then here: minik image node load FILE"
+                    .to_owned()
             }
             Self::Docker(error) | Self::Image(ImageError::Docker(error) | ImageError::Build(error)) => {
                 return docker_hint(error);

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
+use tokio::sync::Semaphore;
 
 use super::ClusterError;
+use super::delete::remove_volumes;
 use super::diff::Step;
 use super::docker::{Docker, DockerError};
 use super::labels;
 use super::node_image::archive;
-use super::plan::{ContainerPlan, NetworkPlan};
+use super::plan::{ContainerPlan, NetworkPlan, PutFile};
 
 /// One thing that was made, and so can be taken back.
 #[derive(Clone, Debug)]
@@ -19,6 +21,11 @@ enum Made {
     Container {
         name: String,
         volumes: Vec<String>,
+    },
+    /// Other files were put into it.
+    Files {
+        id: String,
+        before: Vec<PutFile>,
     },
     /// The one before waits, stopped, under another name.
     Replaced {
@@ -77,6 +84,7 @@ impl Undo {
 async fn take_back_container(docker: &Docker, cluster: &str, made: &Made) -> Result<(), DockerError> {
     let (name, volumes, before) = match made {
         Made::Network(_) => return Ok(()),
+        Made::Files { id, before } => return put_files(docker, id, before).await,
         Made::Container { name, volumes } => (name, volumes.as_slice(), None),
         Made::Replaced { id, name } => (name, [].as_slice(), Some(id)),
     };
@@ -112,16 +120,40 @@ pub(super) async fn execute(docker: &Docker, steps: &[Step], undo: &Undo) -> Res
             _ => None,
         })
         .collect();
-    // Docker looks for the network when a container starts, not when it is made: both are done at once.
-    let (network, created) = futures::join!(
-        create_network(docker, network, undo),
-        join_all(creates.iter().map(|(plan, new_volumes)| create(docker, plan, new_volumes, undo))),
-    );
+    // Docker looks for the network when a container starts, not when it is made: both are done at once, and each container
+    // starts as soon as itself and the network are there.
+    let there = &Semaphore::new(0);
+    let network = async {
+        match create_network(docker, network, undo).await {
+            Ok(()) => {
+                there.add_permits(creates.len());
+                Ok(())
+            }
+            Err(error) => {
+                there.close();
+                Err(error)
+            }
+        }
+    };
+    let started = creates.iter().map(|(plan, new_volumes)| async move {
+        let made = create(docker, plan, new_volumes, undo).await;
+        match there.acquire().await {
+            Ok(turn) => turn.forget(),
+            // There is no network, which is the error to tell.
+            Err(_) => return Ok(()),
+        }
+        finish(docker, plan, made).await
+    });
+    let (network, started) = futures::join!(network, join_all(started));
     network?;
-    let finished = creates.iter().zip(created).map(|((plan, _), made)| finish(docker, plan, made));
-    all(join_all(finished).await)?;
+    all(started)?;
     all(join_all(steps.iter().filter_map(|step| match step {
         Step::Replace { id, plan } => Some(replace(docker, id, plan, undo)),
+        _ => None,
+    }))
+    .await)?;
+    all(join_all(steps.iter().filter_map(|step| match step {
+        Step::Files { id, files, before, .. } => Some(change_files(docker, id, (files, before), undo)),
         _ => None,
     }))
     .await)?;
@@ -150,7 +182,7 @@ async fn create(
 ) -> Result<(), DockerError> {
     undo.note(Made::Container { name: plan.name.clone(), volumes: new_volumes.to_vec() });
     docker.create_container(plan).await?;
-    put_files(docker, plan).await
+    put_files(docker, &plan.name, &plan.files).await
 }
 
 /// Starts what was created; creates it now where Docker wanted its network first.
@@ -162,25 +194,39 @@ async fn finish(
     match made {
         Err(DockerError::NotFound(why)) if why.contains("network") => {
             docker.create_container(plan).await?;
-            put_files(docker, plan).await?;
+            put_files(docker, &plan.name, &plan.files).await?;
         }
         other => other?,
     }
     docker.start_container(&plan.name).await
 }
 
-async fn put_files(docker: &Docker, plan: &ContainerPlan) -> Result<(), DockerError> {
-    if plan.files.is_empty() {
+async fn change_files(
+    docker: &Docker,
+    id: &str,
+    (files, before): (&[PutFile], &[PutFile]),
+    undo: &Undo,
+) -> Result<(), DockerError> {
+    undo.note(Made::Files { id: id.to_owned(), before: before.to_vec() });
+    put_files(docker, id, files).await
+}
+
+pub(super) async fn put_files(
+    docker: &Docker,
+    container: &str,
+    files: &[PutFile],
+) -> Result<(), DockerError> {
+    if files.is_empty() {
         return Ok(());
     }
-    let files = plan.files.iter().map(|(path, text, mode)| (Path::new(path), text.as_bytes(), *mode));
+    let files = files.iter().map(|(path, content, mode)| (Path::new(path), content.as_slice(), *mode));
     let tar = archive(files).map_err(|error| DockerError::Client(error.to_string()))?;
-    docker.put_archive(&plan.name, "/", tar).await
+    docker.put_archive(container, "/", tar).await
 }
 
 async fn remove(docker: &Docker, id: &str, volumes: &[String]) -> Result<(), DockerError> {
     docker.remove_container(id).await?;
-    join_all(volumes.iter().map(|volume| docker.remove_volume(volume))).await.into_iter().collect()
+    remove_volumes(docker, volumes.iter()).await
 }
 
 /// The address and the host ports are free only once the one before has stopped.
@@ -189,6 +235,6 @@ async fn replace(docker: &Docker, id: &str, plan: &ContainerPlan, undo: &Undo) -
     docker.rename_container(id, &format!("{}{}", plan.name, labels::BEFORE)).await?;
     undo.note(Made::Replaced { id: id.to_owned(), name: plan.name.clone() });
     docker.create_container(plan).await?;
-    put_files(docker, plan).await?;
+    put_files(docker, &plan.name, &plan.files).await?;
     docker.start_container(&plan.name).await
 }

@@ -1,13 +1,14 @@
 //! Who may speak to a cluster: its authority and administrator, written when it is made and read back later.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::ClusterError;
 use super::docker::{Docker, DockerError};
 use super::labels;
+use super::plan::PutFile;
 use crate::config::kubeconfig::Entry;
-use crate::config::{LbConfig, NodeConfig};
+use crate::config::{JoinToken, LbConfig, NodeConfig};
 use crate::pki::{Authority, AuthorityFiles};
 
 /// How the host's clients reach a cluster: where, whom to trust, and who they are. PEM texts.
@@ -44,22 +45,27 @@ impl Access {
 }
 
 /// The authority and the administrator: path in the server's container, content and mode.
-pub(super) fn server_files(files: &AuthorityFiles) -> Vec<(PathBuf, String, u32)> {
+pub(super) fn server_files(files: &AuthorityFiles) -> Vec<PutFile> {
     let dir = relative(NodeConfig::PKI_DIR);
     let entry = |(name, text, private): (&str, &str, bool)| {
-        (dir.join(name), text.to_owned(), if private { 0o600 } else { 0o644 })
+        (dir.join(name), text.as_bytes().to_vec(), if private { 0o600 } else { 0o644 })
     };
     files.files().into_iter().map(entry).collect()
 }
 
+/// What an added agent joins with.
+pub(super) fn agent_files(token: &JoinToken) -> Vec<PutFile> {
+    vec![(relative(NodeConfig::JOIN_TOKEN).to_owned(), token.to_string().into_bytes(), 0o600)]
+}
+
 /// What a load balancer's container reads Services with: an identity of its own, that may do nothing else.
-pub(super) fn lb_files(authority: &Authority) -> Result<Vec<(PathBuf, String, u32)>, ClusterError> {
+pub(super) fn lb_files(authority: &Authority) -> Result<Vec<PutFile>, ClusterError> {
     let identity = authority.sign_client(LbConfig::USER, &[])?;
     let dir = relative(LbConfig::IDENTITY_DIR);
     Ok(vec![
-        (dir.join("ca.crt"), authority.certificate_pem().to_owned(), 0o644),
-        (dir.join("lb.crt"), identity.certificate_pem, 0o644),
-        (dir.join("lb.key"), identity.key_pem, 0o600),
+        (dir.join("ca.crt"), authority.certificate_pem().as_bytes().to_vec(), 0o644),
+        (dir.join("lb.crt"), identity.certificate_pem.into_bytes(), 0o644),
+        (dir.join("lb.key"), identity.key_pem.into_bytes(), 0o600),
     ])
 }
 
@@ -149,7 +155,8 @@ mod tests {
                 ("var/lib/minik/pki/admin.key".to_owned(), 0o600),
             ]
         );
-        let tar = archive(made.iter().map(|(path, text, mode)| (path.as_path(), text.as_bytes(), *mode)));
+        let tar =
+            archive(made.iter().map(|(path, content, mode)| (path.as_path(), content.as_slice(), *mode)));
         assert_eq!(member(&tar.expect("in memory"), "admin.key"), Some(files.admin.key_pem.clone()));
     }
 }

@@ -9,7 +9,7 @@ use super::observe::observe;
 use super::plan::{Desired, desired};
 use super::record::ClusterRecord;
 use super::spec::{ClusterName, ClusterSpec};
-use super::{ClusterError, labels};
+use super::{Broken, ClusterError, broken, labels};
 
 /// A cluster, as `cluster inspect` shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +25,9 @@ pub struct Inspected {
     pub spec: ClusterSpec,
     /// What there is.
     pub nodes: Vec<NodeSummary>,
+    /// What is broken on purpose, and until when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<Broken>,
     /// What is not as it should be, as the steps that would mend it.
     pub differences: Vec<String>,
 }
@@ -34,6 +37,7 @@ pub async fn inspect(docker: &Docker, name: &ClusterName) -> Result<Inspected, C
     let (summary, observed) = futures::try_join!(find(docker, name.as_str()), observe(docker, name))?;
     let record = ClusterRecord::read(docker, name.as_str(), &observed.containers).await?;
     let plan: Desired = desired(&record);
+    let broken = broken(docker, &observed.containers).await;
     Ok(Inspected {
         name: name.to_string(),
         status: summary.status,
@@ -42,6 +46,7 @@ pub async fn inspect(docker: &Docker, name: &ClusterName) -> Result<Inspected, C
         image: record.drawn.image.clone(),
         subnet: record.drawn.subnet.net(),
         nodes: summary.nodes,
+        broken,
         differences: diff(&plan, &observed).iter().map(ToString::to_string).collect(),
         spec: record.spec,
     })

@@ -21,6 +21,11 @@ pub const REVISION: &str = "dev.minik.revision";
 pub const PORT: &str = "dev.minik.port";
 /// On clusters of `minik run`: when they may be removed, in seconds since 1970.
 pub const EXPIRES: &str = "dev.minik.expires";
+/// On registries: the name.
+pub const REGISTRY: &str = "dev.minik.registry";
+/// On snapshots: the name, and the cluster each is of.
+pub const SNAPSHOT: &str = "dev.minik.snapshot";
+pub const SNAPSHOT_OF: &str = "dev.minik.snapshot-of";
 /// On images: `base` or `node`.
 pub const IMAGE: &str = "dev.minik.image";
 

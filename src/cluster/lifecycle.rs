@@ -1,6 +1,9 @@
 //! Stops a cluster, or single nodes, and starts them again: the same containers, addresses, objects and Pods.
 
+use std::net::Ipv4Addr;
+
 use futures::future::join_all;
+use jiff::Timestamp;
 
 use super::change::{ChangeOptions, Changed, change};
 use super::diff::is_load_balancer;
@@ -8,6 +11,7 @@ use super::docker::{Container, Docker};
 use super::lock::lock;
 use super::plan::role_name;
 use super::progress::{Phases, Progress};
+use super::record::ClusterRecord;
 use super::spec::ClusterName;
 use super::wait::{self, Waited};
 use super::{ClusterError, access_of, labels};
@@ -54,7 +58,7 @@ async fn stop_all(docker: &Docker, containers: &[&Container]) -> Result<(), Clus
 }
 
 /// The containers of a cluster that has some.
-async fn existing(docker: &Docker, name: &ClusterName) -> Result<Vec<Container>, ClusterError> {
+pub(super) async fn existing(docker: &Docker, name: &ClusterName) -> Result<Vec<Container>, ClusterError> {
     let containers = docker.containers(Some(name.as_str())).await?;
     match containers.is_empty() {
         true => Err(ClusterError::NoSuchCluster(name.to_string())),
@@ -97,7 +101,44 @@ pub async fn start_node(
     let since = SystemClock.now();
     docker.start_container(&node.id).await?;
     let timeout = ChangeOptions::default().timeout;
-    let waited = Waited { cluster, nodes: vec![node.name.clone()], since, timeout, fresh: true };
+    let waited = Waited { cluster, nodes: vec![node.node().to_owned()], since, timeout, fresh: true };
+    wait::ready(docker, &waited, &access, &phases, stop).await
+}
+
+/// The address of one node.
+pub async fn node_ip(docker: &Docker, cluster: &ClusterName, node: &str) -> Result<Ipv4Addr, ClusterError> {
+    let containers = existing(docker, cluster).await?;
+    let record = ClusterRecord::read(docker, cluster.as_str(), &containers).await?;
+    let container = find_node(docker, cluster, node).await?;
+    node_number(cluster, &container.name)
+        .map(|number| record.drawn.subnet.node(number))
+        .ok_or_else(|| ClusterError::NoSuchNode { cluster: cluster.to_string(), node: node.to_owned() })
+}
+
+/// Waits until nodes that were broken on purpose are healed, at `until`, and Ready again.
+pub async fn wait_healed(
+    docker: &Docker,
+    cluster: &ClusterName,
+    nodes: &[Container],
+    until: Timestamp,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<(), ClusterError> {
+    let phases = Phases::new(progress);
+    let left = until.duration_since(SystemClock.now());
+    let healed = async {
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+        Ok(())
+    };
+    phases.run("broken on purpose", wait::until(stop, healed)).await?;
+    let access = access_of(docker, cluster.as_str()).await?;
+    let waited = Waited {
+        cluster,
+        nodes: nodes.iter().map(|node| node.node().to_owned()).collect(),
+        since: until,
+        timeout: ChangeOptions::default().timeout,
+        fresh: true,
+    };
     wait::ready(docker, &waited, &access, &phases, stop).await
 }
 

@@ -148,6 +148,7 @@ mod tests {
             running,
             created: 7,
             state: if running { "running" } else { "exited" }.to_owned(),
+            networks: Vec::new(),
             labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         }
     }

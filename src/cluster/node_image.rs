@@ -60,13 +60,29 @@ pub async fn ensure(
     phases: &Phases<'_>,
     stop: &Stop,
 ) -> Result<String, ImageError> {
-    match stop.run_until_cancelled(find_or_make(docker, asked, phases)).await {
-        Some(result) => result,
+    let found = match stop.run_until_cancelled(find_or_prepare(docker, asked, phases)).await {
+        Some(found) => found?,
         None => {
             remove_unfinished(docker, true, 0).await;
-            Err(ImageError::Interrupted)
+            return Err(ImageError::Interrupted);
         }
-    }
+    };
+    let image = match found {
+        Found::Image(name) => name,
+        // A second or two: cut off in the middle, Docker may still make what nobody would know of.
+        Found::Base { base, node } => finish(docker, &base, node, phases).await?,
+    };
+    if stop.is_cancelled() { Err(ImageError::Interrupted) } else { Ok(image) }
+}
+
+/// What there is of the node image.
+enum Found {
+    Image(String),
+    /// The layer under minik, and what the image on it shall be called.
+    Base {
+        base: String,
+        node: String,
+    },
 }
 
 /// Makes the node image of this program, if it is not there; answers its name.
@@ -125,32 +141,41 @@ pub(super) async fn remove_unfinished(docker: &Docker, own: bool, age: i64) {
     }
 }
 
-async fn find_or_make(
+async fn find_or_prepare(
     docker: &Docker,
     asked: Option<&str>,
     phases: &Phases<'_>,
-) -> Result<String, ImageError> {
+) -> Result<Found, ImageError> {
     if let Some(name) = asked {
         if !docker.image_exists(name).await? {
             let pulled = docker.pull(name, |line| phases.detail(line)).await;
             pulled.map_err(|_| ImageError::Missing(name.to_owned()))?;
         }
-        return Ok(name.to_owned());
+        return Ok(Found::Image(name.to_owned()));
     }
     let node = format!("minik/node:{THIS_VERSION}-{}", binary::identity().await?);
     if docker.image_exists(&node).await? {
-        return Ok(node);
+        return Ok(Found::Image(node));
     }
     remove_unfinished(docker, false, YOUNG).await;
-    let base = ensure_base(docker, phases).await?;
+    Ok(Found::Base { base: ensure_base(docker, phases).await?, node })
+}
+
+/// Puts this program on the layer below it.
+async fn finish(
+    docker: &Docker,
+    base: &str,
+    node: String,
+    phases: &Phases<'_>,
+) -> Result<String, ImageError> {
     phases.detail("adding minik to the node image");
     let layer = binary_layer(&binary::loaded_part(binary::read().await?))
         .map_err(|source| ImageError::Binary { path: "minik".into(), source })?;
     docker
-        .add_layer(&base, layer, &node, ENTRYPOINT, image_labels("node"))
+        .add_layer(base, layer, &node, ENTRYPOINT, image_labels("node"))
         .await
         .map_err(ImageError::Build)?;
-    prune(docker, &[&node, &base], SystemClock.now().as_second()).await;
+    prune(docker, &[&node, base], SystemClock.now().as_second()).await;
     Ok(node)
 }
 
@@ -160,11 +185,12 @@ async fn ensure_base(docker: &Docker, phases: &Phases<'_>) -> Result<String, Ima
     if docker.image_exists(&tag).await? {
         return Ok(tag);
     }
-    let debian = ensure_debian(docker, phases).await?;
+    let proxy = ProxyEnv::read(|name| std::env::var(name).ok());
+    let debian = ensure_debian(docker, &proxy, phases).await?;
     let request = BuildRequest {
         tag: tag.clone(),
         context: context(),
-        args: build_args(debian, &ProxyEnv::read(|name| std::env::var(name).ok())),
+        args: build_args(debian, &proxy),
         labels: image_labels("base"),
     };
     docker.build(request, |line| phases.detail(line)).await.map_err(ImageError::Build)?;
@@ -176,7 +202,7 @@ async fn ensure_base(docker: &Docker, phases: &Phases<'_>) -> Result<String, Ima
 }
 
 /// An image with Debian in it: one that is there, else the registry's, else one made from packages.
-async fn ensure_debian(docker: &Docker, phases: &Phases<'_>) -> Result<String, ImageError> {
+async fn ensure_debian(docker: &Docker, proxy: &ProxyEnv, phases: &Phases<'_>) -> Result<String, ImageError> {
     for name in [OWN_BASE, REGISTRY_BASE] {
         if docker.image_exists(name).await? {
             return Ok(name.to_owned());
@@ -192,7 +218,9 @@ async fn ensure_debian(docker: &Docker, phases: &Phases<'_>) -> Result<String, I
     }
     phases.detail("no registry can be reached: making Debian from its packages");
     let bootstrap = |error: DockerError| ImageError::Bootstrap(error);
-    let pipe = Pipe::start("mmdebstrap", &["--variant=minbase", "--format=tar", "trixie", "-"])
+    // Debian's tools know the names of the proxy's variables in lower case only: they get both.
+    let args = ["--variant=minbase", "--format=tar", "trixie", "-"];
+    let pipe = Pipe::start("mmdebstrap", &args, &proxy.for_build())
         .map_err(|error| bootstrap(DockerError::Client(error.to_string())))?;
     docker.import_root(OWN_BASE, pipe).await.map_err(bootstrap)?;
     Ok(OWN_BASE.to_owned())

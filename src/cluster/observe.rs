@@ -2,14 +2,17 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use ipnet::Ipv4Net;
+
 use super::ClusterError;
 use super::diff::Observed;
 use super::docker::{Docker, DockerError, EngineInfo};
 use super::labels;
 use super::plan::{bounding_set, capabilities};
 use super::proxy_env::ProxyEnv;
-use super::record::Drawn;
-use super::spec::{ClusterName, ClusterSpec};
+use super::record::{Around, Drawn};
+use super::settings::overlap;
+use super::spec::{ClusterName, ClusterSpec, SpecError};
 use super::subnet::{Subnet, host_routes};
 
 /// What Docker has of a cluster.
@@ -34,6 +37,7 @@ pub(super) async fn observe(docker: &Docker, cluster: &ClusterName) -> Result<Ob
 /// What a new cluster depends on and nobody asked for.
 pub(super) struct Draw<'a> {
     pub(super) image: &'a str,
+    pub(super) engine: &'a EngineInfo,
     pub(super) token: &'a str,
     pub(super) ca_hash: &'a str,
     /// How many free subnets to pass over: others took them in between.
@@ -48,11 +52,20 @@ pub(super) async fn draw(
     spec: &ClusterSpec,
     with: &Draw<'_>,
 ) -> Result<Drawn, ClusterError> {
-    let ((networks, mtu), engine) = futures::try_join!(docker.networks_in_use(), docker.info())?;
-    refuse_unfit(&engine)?;
+    let engine = with.engine;
+    refuse_unfit(engine)?;
+    let (networks, mtu) = docker.networks_in_use().await?;
     let (bind, host) = docker.publish_at();
     let proc = |path: &str| std::fs::read_to_string(path).ok().filter(|_| docker.is_local());
-    let subnet = Subnet::choose(&taken(docker, networks), with.attempt).ok_or(ClusterError::NoFreeSubnet)?;
+    let (subnet, around) = match &spec.addresses.network {
+        Some(network) => inside_of(docker, network).await?,
+        None => (block(spec, &taken(docker, networks), with.attempt)?, None),
+    };
+    let highest = spec.nodes.iter().map(|node| node.number).max().unwrap_or_default();
+    if highest >= subnet.nodes() {
+        let why = format!("{} has addresses for {} nodes", subnet.net(), subnet.nodes());
+        return Err(SpecError::Address(why).into());
+    }
     // A rootless engine's containers have the capabilities of their user namespace, whatever ours are.
     let bounding =
         proc("/proc/self/status").filter(|_| !engine.rootless).and_then(|text| bounding_set(&text));
@@ -64,6 +77,8 @@ pub(super) async fn draw(
     Ok(Drawn {
         image: with.image.to_owned(),
         subnet,
+        around,
+        named_after: None,
         mtu,
         api_bind: spec.api_address.unwrap_or(bind),
         api_host: match spec.api_address {
@@ -83,6 +98,36 @@ pub(super) async fn draw(
     })
 }
 
+/// The addresses of a cluster with a network of its own: those that were asked for, or free ones. Pods' and Services'
+/// addresses are inside the cluster: there they must not be its nodes' as well.
+fn block(spec: &ClusterSpec, taken: &[Ipv4Net], attempt: usize) -> Result<Subnet, ClusterError> {
+    let Some(asked) = spec.addresses.subnet else {
+        let inside = [spec.addresses.pods(), spec.addresses.services()];
+        let taken: Vec<Ipv4Net> = taken.iter().copied().chain(inside).collect();
+        return Subnet::choose(&taken, attempt).ok_or(ClusterError::NoFreeSubnet);
+    };
+    match taken.iter().find(|net| net.prefix_len() > 0 && overlap(net, &asked)) {
+        Some(other) => {
+            let why = format!("the subnet {asked} is taken: a network of Docker or a route has {other}");
+            Err(SpecError::Address(why).into())
+        }
+        None => Ok(Subnet::of(asked)),
+    }
+}
+
+/// Room for a cluster in a network that somebody else made.
+async fn inside_of(docker: &Docker, network: &str) -> Result<(Subnet, Option<Around>), ClusterError> {
+    let found = docker.network_addresses(network).await;
+    let (net, gateway, used) = match found {
+        Err(DockerError::NotFound(_)) => return Err(ClusterError::NoSuchNetwork(network.to_owned())),
+        found => found?,
+    };
+    let subnet = Subnet::within(net, &used).ok_or_else(|| {
+        SpecError::Address(format!("network {network} ({net}) has no room for a cluster in its upper half"))
+    })?;
+    Ok((subnet, Some(Around { net, gateway })))
+}
+
 /// Whether there is a free range of addresses for another cluster.
 pub async fn subnet_free(docker: &Docker) -> Result<bool, DockerError> {
     let taken = taken(docker, docker.networks_in_use().await?.0);
@@ -90,7 +135,7 @@ pub async fn subnet_free(docker: &Docker) -> Result<bool, DockerError> {
 }
 
 /// The ranges that Docker's networks use, and those this machine has routes to.
-fn taken(docker: &Docker, mut networks: Vec<ipnet::Ipv4Net>) -> Vec<ipnet::Ipv4Net> {
+fn taken(docker: &Docker, mut networks: Vec<Ipv4Net>) -> Vec<Ipv4Net> {
     let routes = std::fs::read_to_string("/proc/net/route").ok().filter(|_| docker.is_local());
     networks.extend(routes.iter().flat_map(|text| host_routes(text)));
     networks

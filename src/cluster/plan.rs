@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
 use serde::Serialize;
 
+use super::files;
 use super::labels::{self, Labels};
 use super::node_image::short_hash;
 use super::ports::{PortMapping, Protocol, Target};
@@ -17,10 +17,6 @@ use crate::config::{LbConfig, NodeConfig, NodeSettings, Role, image_store};
 
 /// Port of the API server inside the cluster's network.
 pub const API_PORT: u16 = 6443;
-/// Addresses of Pods and of Services; they never leave the cluster's own network namespaces.
-const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 42, 0, 0), 16);
-const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16);
-const DNS_IP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 const DOMAIN: &str = "cluster.local";
 /// What the host is called inside the cluster.
 const HOST_NAME: &str = "host.minik.internal";
@@ -58,7 +54,8 @@ const CAPABILITIES: &[(&str, u32)] = &[
 /// Everything that should exist.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    pub network: NetworkPlan,
+    /// None where the cluster uses one that somebody else made.
+    pub network: Option<NetworkPlan>,
     /// Nodes by number, then load balancers by host port.
     pub containers: Vec<ContainerPlan>,
     /// URL of the API as the host reaches it.
@@ -83,6 +80,9 @@ pub struct NetworkPlan {
 #[derive(Clone, Debug, Serialize)]
 pub struct ContainerPlan {
     pub name: String,
+    /// What it calls itself: a node's name in its cluster. What is compared has it in its environment.
+    #[serde(skip)]
+    pub hostname: String,
     /// `server`, `agent` or [`LB`].
     pub role: &'static str,
     /// Docker chooses where there is none.
@@ -99,10 +99,16 @@ pub struct ContainerPlan {
     pub cpus: Option<Cpus>,
     pub selinux: bool,
     pub host_users: bool,
-    /// What is put into it before it first starts: path, content, mode. No part of what is compared.
+    /// `NAME:ADDRESS`, for what runs in the container itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<String>,
+    /// What is put into it before it first starts. No part of what is compared: it can be put into one that runs.
     #[serde(skip)]
-    pub files: Vec<(PathBuf, String, u32)>,
+    pub files: Vec<PutFile>,
 }
+
+/// A file that is put into a container: its path without the first slash, its content, its mode.
+pub type PutFile = (PathBuf, Vec<u8>, u32);
 
 /// A published port: address and port of the host, port in the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -126,6 +132,8 @@ pub struct VolumePlan {
 
 /// The role of a container that carries host ports into the cluster, as its label says it.
 pub const LB: &str = "lb";
+/// The role of a container that is a registry.
+pub const REGISTRY: &str = "registry";
 
 /// What must outlive a restart: minik's state, the runtime's (overlay cannot stand on overlay), and Pods' volumes.
 /// Only the runtime's state begins with something of the image: the sandbox image.
@@ -155,16 +163,16 @@ pub fn bounding_set(proc_status: &str) -> Option<u64> {
 /// Turns a cluster's record into everything that should exist. Pure.
 pub fn desired(record: &ClusterRecord) -> Desired {
     let ClusterRecord { spec, drawn, .. } = record;
-    let network = labels::network(&spec.name);
-    let nodes = spec.nodes.iter().map(|of| node(spec, drawn, &network, of));
+    let network = spec.addresses.network.clone().unwrap_or_else(|| labels::network(&spec.name));
+    let nodes = spec.nodes.iter().map(|of| node(record, &network, of));
     let lbs = spec.ports.iter().map(|mapping| load_balancer(spec, drawn, &network, mapping));
     Desired {
-        network: NetworkPlan {
+        network: spec.addresses.network.is_none().then(|| NetworkPlan {
             name: network.clone(),
             subnet: drawn.subnet,
             mtu: drawn.mtu.clone(),
             labels: labels::of(&spec.name),
-        },
+        }),
         containers: nodes.chain(lbs).map(with_revision).collect(),
         api_url: drawn.api_url(),
     }
@@ -177,12 +185,13 @@ fn with_revision(mut plan: ContainerPlan) -> ContainerPlan {
     plan
 }
 
-fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> ContainerPlan {
+fn node(record: &ClusterRecord, network: &str, of: &NodeSpec) -> ContainerPlan {
+    let ClusterRecord { spec, drawn, .. } = record;
     let role = of.role();
     let config = node_config(spec, drawn, of);
-    let name = config.node.clone();
+    let name = labels::node(&spec.name, of.number);
     let mut labels = labels::of(&spec.name);
-    labels.insert(labels::NODE.into(), name.clone());
+    labels.insert(labels::NODE.into(), config.node.clone());
     labels.insert(labels::ROLE.into(), role_name(role).into());
     if role == Role::Server {
         labels.insert(labels::API.into(), drawn.api_url());
@@ -191,7 +200,7 @@ fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> Cont
     let mut env = vec![format!("{}={json}", NodeConfig::ENV)];
     // Nodes are reached by address; were all their names listed, another node would change those there are.
     let names = [labels::node(&spec.name, 0), HOST_NAME.to_owned()].into_iter();
-    env.extend(drawn.proxy.for_node(&drawn.inside(POD_CIDR, SERVICE_CIDR), DOMAIN, names));
+    env.extend(drawn.proxy.for_node(&drawn.inside(&spec.addresses), DOMAIN, names));
     env.extend(of.env.iter().cloned());
     let volumes = VOLUMES.iter().map(|(part, target, populate)| VolumePlan {
         name: format!("{name}-{part}"),
@@ -209,6 +218,7 @@ fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> Cont
     }]);
     let api = Publish { host_ip: drawn.api_bind, host_port: drawn.api_port, port: API_PORT, protocol: "tcp" };
     ContainerPlan {
+        hostname: config.node,
         role: role_name(role),
         ip: Some(config.node_ip),
         image: drawn.image.clone(),
@@ -223,7 +233,8 @@ fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> Cont
         cpus: of.cpus,
         selinux: drawn.selinux,
         host_users: drawn.host_users,
-        files: Vec::new(),
+        extra_hosts: spec.host_aliases.iter().map(|(name, ip)| format!("{name}:{ip}")).collect(),
+        files: files::of_node(record, of),
         name,
     }
 }
@@ -231,21 +242,23 @@ fn node(spec: &ClusterSpec, drawn: &Drawn, network: &str, of: &NodeSpec) -> Cont
 fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
     let (lb_first, lb_last) = drawn.subnet.load_balancers();
     let mut api_sans = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    if !api_sans.contains(&drawn.api_host) {
-        api_sans.push(drawn.api_host.clone());
+    for name in [&drawn.api_host].into_iter().chain(&spec.tls_sans) {
+        if !api_sans.contains(name) {
+            api_sans.push(name.clone());
+        }
     }
     NodeConfig {
         cluster: spec.name.to_string(),
-        node: labels::node(&spec.name, of.number),
+        node: labels::node(drawn.named_after.as_ref().unwrap_or(&spec.name), of.number),
         role: of.role(),
         node_ip: drawn.subnet.node(of.number),
         server_ip: drawn.subnet.node(0),
         server_port: API_PORT,
         token: drawn.token.clone(),
         ca_hash: drawn.ca_hash.clone(),
-        pod_cidr: POD_CIDR,
-        service_cidr: SERVICE_CIDR,
-        dns_ip: DNS_IP,
+        pod_cidr: spec.addresses.pods(),
+        service_cidr: spec.addresses.services(),
+        dns_ip: spec.addresses.dns(),
         cluster_domain: DOMAIN.to_owned(),
         lb_first,
         lb_last,
@@ -253,7 +266,10 @@ fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
         settings: NodeSettings {
             labels: of.labels.clone(),
             taints: of.taints.clone(),
-            host_ip: Some(drawn.subnet.gateway()),
+            host_ip: Some(drawn.gateway()),
+            host_aliases: spec.host_aliases.clone(),
+            disabled: spec.disabled.iter().copied().collect(),
+            brought: spec.brought,
         },
     }
 }
@@ -266,6 +282,7 @@ fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &Por
     let nodes = match &mapping.target {
         Target::LoadBalancer => Vec::new(),
         Target::Nodes(numbers) => numbers.iter().map(address).collect(),
+        Target::All => spec.nodes.iter().map(|node| address(&node.number)).collect(),
         Target::AllAgents => agents().map(|number| address(&number)).collect(),
     };
     let config = LbConfig {
@@ -280,6 +297,7 @@ fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &Por
     labels.insert(labels::ROLE.into(), LB.into());
     labels.insert(labels::PORT.into(), mapping.to_string());
     ContainerPlan {
+        hostname: name.clone(),
         name,
         role: LB,
         ip: None,
@@ -300,7 +318,9 @@ fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &Por
         memory: None,
         cpus: None,
         selinux: drawn.selinux,
-        host_users: drawn.host_users,
+        // It needs nothing of the host, and its files belong to the root of its own users.
+        host_users: false,
+        extra_hosts: Vec::new(),
         files: Vec::new(),
     }
 }
@@ -360,7 +380,7 @@ mod tests {
     #[test]
     fn everything_is_labelled_with_its_cluster() {
         let plan = plan(2);
-        assert_eq!(plan.network.labels[labels::CLUSTER], "t");
+        assert_eq!(plan.network.as_ref().expect("its own").labels[labels::CLUSTER], "t");
         for node in &plan.containers {
             assert_eq!(node.labels[labels::CLUSTER], "t");
             let own = |v: &&VolumePlan| !v.shared;
@@ -390,6 +410,16 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_somebody_else_is_not_made() {
+        let mut spec = ClusterSpec::new("t".parse().expect("good name"), 1).expect("good");
+        spec.addresses.network = Some("theirs".to_owned());
+        spec.host_aliases = [("db.corp".to_owned(), Ipv4Addr::new(10, 9, 9, 9))].into();
+        let plan = desired(&ClusterRecord::new(spec, test_drawn()));
+        assert!(plan.network.is_none() && plan.containers[0].network == "theirs");
+        assert_eq!(plan.containers[0].extra_hosts, ["db.corp:10.9.9.9"]);
+    }
+
+    #[test]
     fn each_host_port_has_a_container_of_its_own() {
         let mut spec = ClusterSpec::new("t".parse().expect("good name"), 3).expect("good");
         spec.ports = vec!["8080:80".parse().expect("good"), "53:5353/udp@agent:*".parse().expect("good")];
@@ -404,6 +434,18 @@ mod tests {
             config.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["172.31.254.3", "172.31.254.4"]
         );
+    }
+
+    /// Under an engine that maps users, files put into a container belong to its own root: one without capabilities that
+    /// ran as the host's could not read its key.
+    #[test]
+    fn only_nodes_need_the_host_s_users() {
+        let mut spec = ClusterSpec::new("t".parse().expect("good name"), 2).expect("good");
+        spec.ports = vec!["8080:80".parse().expect("good")];
+        let drawn = Drawn { host_users: true, ..test_drawn() };
+        let plan = desired(&ClusterRecord::new(spec, drawn));
+        let who: Vec<_> = plan.containers.iter().map(|c| (c.role, c.host_users)).collect();
+        assert_eq!(who, [("server", true), ("agent", true), ("lb", false)]);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Target {
     Nodes(Vec<u32>),
     /// The same of every agent, whichever there are.
     AllAgents,
+    /// The same of every node, whichever there are.
+    All,
 }
 
 /// One host port.
@@ -55,7 +57,7 @@ impl PortMapping {
     pub fn nodes(&self) -> &[u32] {
         match &self.target {
             Target::Nodes(numbers) => numbers,
-            Target::LoadBalancer | Target::AllAgents => &[],
+            Target::LoadBalancer | Target::AllAgents | Target::All => &[],
         }
     }
 }
@@ -96,19 +98,35 @@ impl FromStr for PortMapping {
 }
 
 fn target(filter: &str) -> Result<Target, String> {
-    match filter {
-        "loadbalancer" => return Ok(Target::LoadBalancer),
-        "agent:*" | "agents:*" => return Ok(Target::AllAgents),
-        _ => {}
+    if plain(filter) == "loadbalancer" {
+        return Ok(Target::LoadBalancer);
     }
-    node_numbers(filter, &[]).map(Target::Nodes)
+    let parts: Vec<&str> = filter.split(';').map(plain).collect();
+    let every = |role: &str| {
+        let words = [role.to_owned(), format!("{role}s"), format!("{role}:*"), format!("{role}s:*")];
+        parts.iter().any(|part| words.iter().any(|word| word == part))
+    };
+    let server = parts.iter().any(|part| matches!(*part, "server:0" | "servers:0")) || every("server");
+    match (every("agent"), parts.len()) {
+        _ if every("all") => Ok(Target::All),
+        (true, 1) => Ok(Target::AllAgents),
+        (true, _) if server => Ok(Target::All),
+        (true, _) => Err("agent:* is all agents: no others can be named beside it".to_owned()),
+        (false, _) => node_numbers(filter, &[]).map(Target::Nodes),
+    }
+}
+
+/// A part of a filter without what k3d lets people add: whether a port goes through its load balancer, which is the same
+/// here.
+fn plain(part: &str) -> &str {
+    part.trim_start_matches('@').trim_end_matches(":direct").trim_end_matches(":proxy")
 }
 
 /// The nodes a filter names, by number: `server:0`, `agent:1,2`, `all`, `agent:*`, several joined by `;`. `known` are the
 /// nodes there are, for the words that mean all. Fails with what is wrong with the filter.
 pub fn node_numbers(filter: &str, known: &[u32]) -> Result<Vec<u32>, String> {
     let mut numbers = Vec::new();
-    for part in filter.split(';') {
+    for part in filter.split(';').map(plain) {
         let (role, list) = part.split_once(':').unwrap_or((part, "*"));
         let (offset, of_role): (u32, fn(u32) -> bool) = match role {
             "server" | "servers" => (0, |n| n == 0),
@@ -151,6 +169,7 @@ impl fmt::Display for PortMapping {
         match target {
             Target::LoadBalancer => f.write_str("loadbalancer"),
             Target::AllAgents => f.write_str("agent:*"),
+            Target::All => f.write_str("all"),
             Target::Nodes(numbers) => {
                 let name = |n: &u32| if *n == 0 { "server:0".to_owned() } else { format!("agent:{}", n - 1) };
                 f.write_str(&numbers.iter().map(name).collect::<Vec<_>>().join(";"))
@@ -190,6 +209,9 @@ mod tests {
         check("30080:30080/tcp@agent:0,2", "127.0.0.1:30080:30080/tcp@agent:0;agent:2");
         check("30080:30080@server:0;agent:1", "127.0.0.1:30080:30080/tcp@server:0;agent:1");
         check("30080:30080@agent:*", "127.0.0.1:30080:30080/tcp@agent:*");
+        check("30080:30080@server:0;agent:*", "127.0.0.1:30080:30080/tcp@all");
+        check("30080:30080@servers:*:direct", "127.0.0.1:30080:30080/tcp@server:0");
+        check("30080:30080@all", "127.0.0.1:30080:30080/tcp@all");
     }
 
     #[test]
@@ -205,6 +227,7 @@ mod tests {
             "80:80@node:0",
             "80:80@server:1",
             "1.2.3:80:80",
+            "80:80@agent:*;agent:0",
             "80:80@agent:x",
         ] {
             assert!(bad.parse::<PortMapping>().is_err(), "{bad}");

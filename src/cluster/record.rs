@@ -9,10 +9,12 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::docker::{Container, Docker, DockerError};
+use super::files::Carried;
 use super::node_image::archive;
 use super::plan::role_name;
 use super::proxy_env::ProxyEnv;
-use super::spec::ClusterSpec;
+use super::settings::Addresses;
+use super::spec::{ClusterName, ClusterSpec};
 use super::subnet::Subnet;
 use super::{ClusterError, labels};
 use crate::config::{NodeConfig, Role};
@@ -29,6 +31,12 @@ const VERSION: u32 = 1;
 pub struct Drawn {
     pub image: String,
     pub subnet: Subnet,
+    /// The cluster that this one was made from: its nodes have the names they had there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named_after: Option<ClusterName>,
+    /// The network of somebody else that the cluster's addresses are a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub around: Option<Around>,
     /// MTU of Docker's own bridge, where it says one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<String>,
@@ -57,9 +65,25 @@ impl Drawn {
     }
 
     /// All addresses that are inside the cluster.
-    pub fn inside(&self, pods: Ipv4Net, services: Ipv4Net) -> [Ipv4Net; 3] {
-        [self.subnet.net(), pods, services]
+    pub fn inside(&self, addresses: &Addresses) -> [Ipv4Net; 3] {
+        let network = self.around.as_ref().map_or(self.subnet.net(), |around| around.net);
+        [network, addresses.pods(), addresses.services()]
     }
+
+    /// The host's address in the cluster's network.
+    pub fn gateway(&self) -> Ipv4Addr {
+        let around = self.around.as_ref().and_then(|around| around.gateway);
+        around.unwrap_or_else(|| self.subnet.gateway())
+    }
+}
+
+/// A network of somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Around {
+    pub net: Ipv4Net,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// The stored form.
@@ -69,11 +93,13 @@ pub struct ClusterRecord {
     version: u32,
     pub spec: ClusterSpec,
     pub drawn: Drawn,
+    #[serde(default)]
+    pub carried: Carried,
 }
 
 impl ClusterRecord {
     pub fn new(spec: ClusterSpec, drawn: Drawn) -> Self {
-        Self { version: VERSION, spec, drawn }
+        Self { version: VERSION, spec, drawn, carried: Carried::default() }
     }
 
     /// Path and content, for the archive that goes to the server's volume.
@@ -143,6 +169,8 @@ mod tests {
         Drawn {
             image: "minik/node:test".into(),
             subnet: Subnet::choose(&[], 0).expect("a block"),
+            around: None,
+            named_after: None,
             mtu: None,
             api_bind: Ipv4Addr::LOCALHOST,
             api_host: "127.0.0.1".into(),

@@ -8,9 +8,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::ports::PortMapping;
+use super::settings::{Addresses, Registries};
 use super::size::{Cpus, Memory};
 use crate::api::validate::{label_value, qualified_name};
-use crate::config::Role;
+use crate::config::{Brought, Feature, Role};
 
 /// Why a specification was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub enum SpecError {
     PortTwice { port: u16, protocol: &'static str },
     #[error("{0}")]
     Node(String),
+    #[error("{0}")]
+    Address(String),
+    #[error("{0}")]
+    Registry(String),
 }
 
 /// A cluster's name: a DNS label, short enough that node names made of it are DNS labels too.
@@ -104,6 +109,22 @@ pub struct ClusterSpec {
     /// Host ports that lead into the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
+    /// Parts of the network that are not minik's.
+    #[serde(default, skip_serializing_if = "Brought::is_nothing")]
+    pub brought: Brought,
+    #[serde(default, skip_serializing_if = "Addresses::is_default")]
+    pub addresses: Addresses,
+    /// Names of hosts outside, for Pods and nodes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_aliases: BTreeMap<String, Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Registries::is_empty")]
+    pub registries: Registries,
+    /// What is left out of the cluster.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub disabled: BTreeSet<Feature>,
+    /// Further names and addresses that the API server's certificate vouches for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls_sans: Vec<String>,
 }
 
 /// One node.
@@ -219,6 +240,12 @@ impl ClusterSpec {
             api_address: None,
             api_port: None,
             ports: Vec::new(),
+            brought: Brought::default(),
+            addresses: Addresses::default(),
+            host_aliases: BTreeMap::new(),
+            registries: Registries::default(),
+            disabled: BTreeSet::new(),
+            tls_sans: Vec::new(),
         })
     }
 
@@ -231,6 +258,11 @@ impl ClusterSpec {
         }
         if numbers.last().is_some_and(|last| *last >= Self::MAX_NODES) {
             return Err(SpecError::Nodes(numbers.last().copied().unwrap_or_default()));
+        }
+        self.addresses.validate(self.nodes.len())?;
+        self.registries.validate()?;
+        if let Some(name) = self.tls_sans.iter().find(|name| !is_host(name)) {
+            return Err(SpecError::Address(format!("{name:?} is no name or address of a host")));
         }
         let mut taken = BTreeSet::new();
         for mapping in &self.ports {
@@ -258,6 +290,16 @@ impl ClusterSpec {
         }
         Ok(free)
     }
+}
+
+/// Whether a text may name a host: a DNS name, or an address.
+fn is_host(text: &str) -> bool {
+    let label = |part: &str| {
+        let good = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        (1..=63).contains(&part.len()) && part.bytes().all(good)
+    };
+    text.parse::<std::net::IpAddr>().is_ok()
+        || (text.len() <= 253 && text.strip_prefix("*.").unwrap_or(text).split('.').all(label))
 }
 
 #[cfg(test)]

@@ -5,17 +5,34 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// A cluster's addresses: one /23, of which Docker hands out only the second quarter itself.
+/// A cluster's addresses: a block, mostly a /23, of which Docker hands out only the second quarter itself.
 ///
 /// ```text
 /// .0.1 gateway | .0.2 .. .0.127 nodes (fixed) | .0.128/25 Docker's own | .1.1 .. .1.254 LoadBalancer Services
 /// ```
+///
+/// In a block of another size the parts are as large in proportion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Subnet(Ipv4Net);
 
 impl Subnet {
     const PREFIX: u8 = 23;
+
+    /// A block that somebody chose.
+    pub fn of(net: Ipv4Net) -> Self {
+        Self(net)
+    }
+
+    /// A block inside a network of somebody else, far from where Docker begins to hand addresses out, with none of the
+    /// addresses in use. `None`: there is no such room.
+    pub fn within(net: Ipv4Net, used: &[Ipv4Addr]) -> Option<Self> {
+        let prefix = Self::PREFIX.max(net.prefix_len() + 1);
+        let mut blocks: Vec<Ipv4Net> = net.subnets(prefix).ok()?.collect();
+        // The first would hold the gateway.
+        blocks.retain(|block| block.network() != net.network());
+        blocks.into_iter().rev().find(|block| !used.iter().any(|ip| block.contains(ip))).map(Self)
+    }
 
     pub fn net(self) -> Ipv4Net {
         self.0
@@ -30,14 +47,23 @@ impl Subnet {
         self.at(2 + index)
     }
 
+    /// How many nodes it has addresses for.
+    pub fn nodes(self) -> u32 {
+        self.size() / 4 - 2
+    }
+
     /// What Docker may give to containers that join by themselves.
     pub fn docker_range(self) -> Ipv4Net {
-        Ipv4Net::new_assert(self.at(128), 25)
+        Ipv4Net::new_assert(self.at(self.size() / 4), self.0.prefix_len() + 2)
     }
 
     /// First and last address for Services of type LoadBalancer.
     pub fn load_balancers(self) -> (Ipv4Addr, Ipv4Addr) {
-        (self.at(257), self.at(510))
+        (self.at(self.size() / 2 + 1), self.at(self.size() - 2))
+    }
+
+    fn size(self) -> u32 {
+        1 << (32 - u32::from(self.0.prefix_len()))
     }
 
     fn at(self, offset: u32) -> Ipv4Addr {
@@ -119,6 +145,28 @@ mod tests {
         assert!(!subnet.docker_range().contains(&subnet.node(crate::cluster::spec::ClusterSpec::MAX_NODES)));
         assert!(!subnet.docker_range().contains(&first));
         assert!(subnet.net().contains(&last));
+    }
+
+    #[test]
+    fn blocks_of_other_sizes_are_divided_alike() {
+        let subnet = Subnet::of("10.1.2.0/24".parse().expect("a network"));
+        assert_eq!((subnet.nodes(), subnet.node(0).to_string()), (62, "10.1.2.2".to_owned()));
+        assert_eq!(subnet.docker_range().to_string(), "10.1.2.64/26");
+        let (first, last) = subnet.load_balancers();
+        assert_eq!((first.to_string(), last.to_string()), ("10.1.2.129".into(), "10.1.2.254".into()));
+        assert_eq!(Subnet::of("10.0.0.0/23".parse().expect("a network")).nodes(), 126);
+    }
+
+    #[test]
+    fn a_block_in_somebody_else_s_network_is_where_nobody_is() {
+        let within = |net: &str, used: &[&str]| {
+            let used: Vec<Ipv4Addr> = used.iter().map(|ip| ip.parse().expect("an address")).collect();
+            Subnet::within(net.parse().expect("a network"), &used).map(|subnet| subnet.net().to_string())
+        };
+        assert_eq!(within("172.20.0.0/16", &["172.20.0.2"]).as_deref(), Some("172.20.254.0/23"));
+        assert_eq!(within("172.20.0.0/16", &["172.20.255.9"]).as_deref(), Some("172.20.252.0/23"));
+        assert_eq!(within("10.5.0.0/24", &["10.5.0.2"]).as_deref(), Some("10.5.0.128/25"));
+        assert_eq!(within("10.5.0.0/24", &["10.5.0.200"]), None);
     }
 
     #[test]

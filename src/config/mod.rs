@@ -1,9 +1,15 @@
 //! Configuration that travels: what a node is told when its container is made.
 
+mod fault;
 pub mod image_store;
+mod join_token;
 pub mod kubeconfig;
 mod lb;
 mod node;
+mod registry;
 
+pub use fault::{Fault, FaultKind};
+pub use join_token::JoinToken;
 pub use lb::LbConfig;
-pub use node::{NodeConfig, NodeSettings, Role};
+pub use node::{Brought, Feature, NodeConfig, NodeSettings, Role};
+pub use registry::RegistryConfig;

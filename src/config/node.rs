@@ -30,7 +30,8 @@ pub struct NodeConfig {
     /// Where the API server is.
     pub server_ip: Ipv4Addr,
     pub server_port: u16,
-    /// Bootstrap token, `<6 characters>.<16 characters>`, as kubeadm writes them.
+    /// The join token that the cluster was made with. Nodes that come later are handed one of their own, in the file
+    /// [`NodeConfig::JOIN_TOKEN`].
     pub token: String,
     /// `sha256:<hex>` of the cluster authority's public key (SubjectPublicKeyInfo), as kubeadm pins it.
     pub ca_hash: String,
@@ -50,6 +51,49 @@ pub struct NodeConfig {
     pub settings: NodeSettings,
 }
 
+/// What a cluster may be without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Feature {
+    /// The Ingress proxy: Ingresses wait for a controller of somebody else's.
+    Ingress,
+    /// Services of type LoadBalancer wait for somebody else's addresses.
+    LoadBalancer,
+    /// Policies are left to somebody else's network.
+    NetworkPolicy,
+}
+
+impl Feature {
+    pub const ALL: [Self; 3] = [Self::Ingress, Self::LoadBalancer, Self::NetworkPolicy];
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::LoadBalancer => "loadBalancer",
+            Self::NetworkPolicy => "networkPolicy",
+        }
+    }
+}
+
+impl std::str::FromStr for Feature {
+    type Err = String;
+
+    /// Dashes and capitals do not count: `network-policy` is `networkPolicy`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
+        if plain(text).starts_with("metrics") {
+            return Err(
+                "metrics cannot be left out: nothing is measured until somebody asks, and nothing runs for it".to_owned()
+            );
+        }
+        Self::ALL.into_iter().find(|feature| plain(feature.name()) == plain(text)).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|feature| feature.name()).collect();
+            format!("{text:?} cannot be left out: {} can", known.join(", "))
+        })
+    }
+}
+
 /// What a person asked of one node. Everything may be absent: a node made by another version of minik reads what it
 /// knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,11 +108,41 @@ pub struct NodeSettings {
     /// What `host.minik.internal` means.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Brought::is_nothing")]
+    pub brought: Brought,
+    /// Names of hosts outside.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_aliases: BTreeMap<String, Ipv4Addr>,
+    /// What the cluster is without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<Feature>,
+}
+
+/// Parts of the network that somebody else brings: the node leaves them alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Brought {
+    /// The Pods' network: its plugin, the routes to other nodes' Pods, and network policies.
+    pub cni: bool,
+    /// The rules of Services.
+    pub proxy: bool,
+}
+
+impl Brought {
+    /// Everything is minik's own.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl NodeSettings {
     fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether the cluster has it.
+    pub fn has(&self, feature: Feature) -> bool {
+        !self.disabled.contains(&feature)
     }
 }
 
@@ -77,6 +151,12 @@ impl NodeConfig {
     pub const ENV: &'static str = "MINIK_NODE";
     /// Where a node keeps what must survive a restart; a volume.
     pub const STATE_DIR: &'static str = "/var/lib/minik";
+    /// A join token of this node's own: put here before an added node first starts, gone once it has joined.
+    pub const JOIN_TOKEN: &'static str = "/var/lib/minik/join-token";
+    /// Where a server looks for an audit policy (`audit.k8s.io/v1`) when it starts: a volume of the person's own brings it.
+    pub const AUDIT_POLICY: &'static str = "/etc/minik/audit-policy.yaml";
+    /// Where what the policy wants is written, one event a line.
+    pub const AUDIT_LOG: &'static str = "/var/log/minik/audit.log";
     /// Namespace and name of the ConfigMap by which people add to the cluster's names: every node's DNS reads it.
     pub const DNS_CONFIG_MAP: (&'static str, &'static str) = ("kube-system", "minik-dns");
     /// The cluster authority and the administrator's identity: put here before the server node first starts.
@@ -111,6 +191,16 @@ mod tests {
     use super::*;
 
     /// A node image of an earlier version runs under a later command line: what it does not know is no reason to fail.
+    #[test]
+    fn features_are_written_in_several_ways() {
+        assert_eq!("network-policy".parse(), Ok(Feature::NetworkPolicy));
+        assert_eq!("networkPolicy".parse(), Ok(Feature::NetworkPolicy));
+        assert!("dns".parse::<Feature>().expect_err("needed").contains("ingress"));
+        for feature in Feature::ALL {
+            assert_eq!(serde_json::to_value(feature).expect("plain data"), feature.name());
+        }
+    }
+
     #[test]
     fn fields_of_another_version_are_passed_over() {
         let text = r#"{"cluster":"c","node":"n","role":"agent","nodeIp":"10.0.0.2","serverIp":"10.0.0.1","serverPort":6443,

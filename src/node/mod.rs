@@ -2,7 +2,9 @@
 
 pub mod cni;
 pub mod cri;
+pub mod csi;
 pub mod dns;
+pub mod faults;
 pub mod images;
 pub mod kubelet;
 pub mod network;

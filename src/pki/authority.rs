@@ -99,16 +99,17 @@ impl Authority {
         })
     }
 
-    /// Reads `ca.crt` and `ca.key` from a folder; `None` if there is no key yet.
-    pub fn load(dir: &Path) -> Result<Option<Self>, PkiError> {
-        let Some(key) = files::read_if_there(&dir.join("ca.key"))? else { return Ok(None) };
-        Self::from_pem(&files::read(&dir.join("ca.crt"))?, &key).map(Some)
-    }
-
-    /// Writes `ca.crt` and `ca.key` into a folder; the key last, for [`Self::load`] goes by it.
-    pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
-        files::write_public(&dir.join("ca.crt"), &self.certificate_pem)?;
-        files::write_private(&dir.join("ca.key"), &self.key_pem)
+    /// Reads `<name>.crt` and `<name>.key` from a folder, and makes a new authority there if there is no key yet. The key is
+    /// written last: it is what says that there is one.
+    pub fn load_or_generate(dir: &Path, name: &str, common_name: &str) -> Result<Self, PkiError> {
+        let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        if let Some(key) = files::read_if_there(&key)? {
+            return Self::from_pem(&files::read(&certificate)?, &key);
+        }
+        let made = Self::generate(common_name)?;
+        files::write_public(&certificate, &made.certificate_pem)?;
+        files::write_private(&key, &made.key_pem)?;
+        Ok(made)
     }
 
     /// The authority's own certificate, PEM.
@@ -215,10 +216,8 @@ mod tests {
     #[test]
     fn an_authority_survives_its_files() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Authority::load(dir.path()).unwrap().is_none());
-        let made = authority();
-        made.save(dir.path()).unwrap();
-        let loaded = Authority::load(dir.path()).unwrap().unwrap();
+        let made = Authority::load_or_generate(dir.path(), "ca", "minik-test").unwrap();
+        let loaded = Authority::load_or_generate(dir.path(), "ca", "another").unwrap();
         assert_eq!(made.spki_hash().unwrap(), loaded.spki_hash().unwrap());
         assert_eq!(made.spki_hash().unwrap().len(), "sha256:".len() + 64);
     }

@@ -6,12 +6,14 @@
 
 mod authority;
 pub mod files;
+mod pair;
 mod request;
 mod server;
 mod splice;
 mod subject;
 
 pub use authority::{Authority, Identity, KeyUsages};
+pub use pair::{CertificateError, certified};
 pub use request::{Csr, Key};
 pub use server::{AuthorityFiles, ServerPki};
 pub use subject::{CertificateInfo, spki_hash, spki_hash_of_pem};

@@ -43,6 +43,10 @@ pub struct ServerPki {
     pub serving: Identity,
     /// What the API server shows to kubelets.
     pub kubelet_client: Identity,
+    /// What the API server shows to other API servers when it passes a user's request on.
+    pub front_proxy_client: Identity,
+    /// Who signed that: its word on who the user is must be worth more than any client certificate of the cluster.
+    pub front_proxy_authority_pem: String,
     /// Signs ServiceAccount tokens.
     pub service_account_key: Key,
 }
@@ -50,20 +54,20 @@ pub struct ServerPki {
 impl ServerPki {
     /// User of the API server towards kubelets, as kubeadm names it.
     pub const KUBELET_CLIENT: &'static str = "kube-apiserver-kubelet-client";
+    /// The API server's name towards other API servers, as kubeadm has it.
+    pub const FRONT_PROXY: &'static str = "front-proxy-client";
     /// A certificate with less than this left is made anew at start.
     const RENEW_BELOW_SECONDS: i64 = 90 * 24 * 3600;
 
     /// Loads what is in the folder and makes what is missing, runs out soon or lacks one of `sans`
     /// (names and addresses under which clients reach the API server).
     pub fn prepare(dir: &Path, cluster: &str, sans: &[String]) -> Result<Self, PkiError> {
-        let authority = match Authority::load(dir)? {
-            Some(authority) => authority,
-            None => {
-                let authority = Authority::generate(&format!("minik-{cluster}"))?;
-                authority.save(dir)?;
-                authority
-            }
-        };
+        let authority = Authority::load_or_generate(dir, "ca", &format!("minik-{cluster}"))?;
+        let front_proxy = Authority::load_or_generate(dir, "front-proxy-ca", "front-proxy-ca")?;
+        let front_proxy_client =
+            identity(dir, Self::FRONT_PROXY, &front_proxy, &Wanted::client(&[]), || {
+                front_proxy.sign_client(Self::FRONT_PROXY, &[])
+            })?;
         let admin = identity(dir, "admin", &authority, &Wanted::client(&[AuthorityFiles::ADMIN.1]), || {
             authority.sign_client(AuthorityFiles::ADMIN.0, &[AuthorityFiles::ADMIN.1])
         })?;
@@ -84,7 +88,16 @@ impl ServerPki {
                 key
             }
         };
-        Ok(Self { authority, admin, serving, kubelet_client, service_account_key })
+        let front_proxy_authority_pem = front_proxy.certificate_pem().to_owned();
+        Ok(Self {
+            authority,
+            admin,
+            serving,
+            kubelet_client,
+            front_proxy_client,
+            front_proxy_authority_pem,
+            service_account_key,
+        })
     }
 }
 

@@ -19,7 +19,8 @@ pub struct CertificateInfo {
     pub organizations: Vec<String>,
     pub dns_names: Vec<String>,
     pub ip_addresses: Vec<IpAddr>,
-    /// Seconds since 1970.
+    /// Seconds since 1970, as is `not_after`.
+    pub not_before: i64,
     pub not_after: i64,
     /// SHA-256 of the whole certificate, lower-case hex.
     pub fingerprint: String,
@@ -38,6 +39,7 @@ impl CertificateInfo {
             organizations,
             dns_names,
             ip_addresses,
+            not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
             fingerprint: hex::encode(digest::digest(&digest::SHA256, der)),
             issuer: certificate.issuer().as_raw().to_vec(),

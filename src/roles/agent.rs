@@ -1,17 +1,23 @@
 //! The agent: runtime, network and kubelet of one node.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::network;
-use crate::config::NodeConfig;
-use crate::edge::{ingress, loadbalancer};
+use crate::config::{Feature, NodeConfig};
+use crate::edge::proxy::{Found, Names, PortRef, Protocol, Resolve};
+use crate::edge::{self, loadbalancer};
+use crate::node::cni;
+use crate::node::cri::Runtime;
 use crate::node::cri::containerd::{self, ContainerdOptions};
 use crate::node::images::Images;
 use crate::node::kubelet::{self, Kubelet, KubeletOptions, identity};
-use crate::node::network::{Feed, ServiceKey};
+use crate::node::network::{Feed, Kind, Port, ServiceKey};
 use crate::rt::Tasks;
 
 /// The interface on the cluster's network.
@@ -19,41 +25,56 @@ const INTERFACE: &str = "eth0";
 /// The kubelet's port, on every node of every cluster.
 const KUBELET_PORT: u16 = 10250;
 
-/// Starts everything a node runs for Pods; returns when the node is registered.
-pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> {
-    let listener =
-        TcpListener::bind(("0.0.0.0", KUBELET_PORT)).await.context("binding the kubelet's port")?;
-    // The runtime boots while the node joins: neither needs the other.
-    let runtime = async {
-        let runtime = containerd::supervise(ContainerdOptions::default(), tasks)
+/// A runtime that is starting.
+pub type Booting = JoinHandle<Option<anyhow::Result<(Runtime, watch::Receiver<bool>)>>>;
+
+/// Starts the runtime. It needs nothing of the cluster, and so boots while everything else starts.
+pub fn boot(tasks: &Tasks) -> Booting {
+    let inner = tasks.clone();
+    tasks.spawn_until_stop(async move {
+        cni::install(Path::new(cni::BIN_DIR)).context("installing Pods' network plugin")?;
+        let runtime = containerd::supervise(ContainerdOptions::default(), &inner)
             .await
             .context("starting containerd")?;
+        tracing::info!("the runtime answers");
         // Before the first Pod can ask for one. A store that cannot be read is no reason to be no node.
         match Images::of_this_node().take_all().await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "images taken from the store"),
             Err(error) => tracing::warn!(%error, "the store of images cannot be used"),
         }
-        anyhow::Ok(runtime)
+        Ok(runtime)
+    })
+}
+
+/// Starts everything a node runs for Pods; returns when the node is registered.
+pub async fn run(config: &NodeConfig, booting: Booting, tasks: &Tasks) -> anyhow::Result<Kubelet> {
+    let listener =
+        TcpListener::bind(("0.0.0.0", KUBELET_PORT)).await.context("binding the kubelet's port")?;
+    let runtime = async { booting.await?.context("told to stop while containerd started")? };
+    let connected = async {
+        // What the machine itself must have for the network waits for nobody.
+        let local = async { network::Local::prepare(config, tasks).await.context("preparing the network") };
+        let joined = async { identity::join(config, tasks).await.context("joining the cluster") };
+        let (local, identity) = tokio::try_join!(local, joined)?;
+        let network = local.run(identity.client(), tasks).context("starting the node's network")?;
+        anyhow::Ok((identity, network))
     };
-    let joined = async { identity::join(config, tasks).await.context("joining the cluster") };
-    let ((runtime, runtime_up), identity) = tokio::try_join!(runtime, joined)?;
-    let options = network::Options { client: identity.client(), config: config.clone() };
-    let network = network::run(options, tasks).await.context("starting the node's network")?;
-    loadbalancer::run(
-        loadbalancer::Options {
+    let ((runtime, runtime_up), (identity, network)) = tokio::try_join!(runtime, connected)?;
+    if config.settings.has(Feature::LoadBalancer) {
+        let options = loadbalancer::Options {
             interface: INTERFACE.to_owned(),
             range: config.lb_first..=config.lb_last,
             announced: network.announced.clone(),
-        },
-        network.netlink.clone(),
-        tasks,
-    );
-    ingress::run(
-        ingress::Options {
+        };
+        loadbalancer::run(options, network.netlink.clone(), tasks);
+    }
+    edge::run(
+        edge::Options {
             client: identity.client(),
-            address: network.ingress.clone(),
+            fronts: network.fronts.clone(),
             resolve: endpoints(network.feed.clone()),
+            names: Names::of(config.dns_ip.into()),
         },
         tasks,
     );
@@ -70,13 +91,29 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Kubelet> 
     kubelet::run(options, tasks).await.context("starting the kubelet")
 }
 
-/// What Ingresses find behind a Service's port.
-fn endpoints(feed: Feed) -> ingress::Resolve {
-    Arc::new(move |backend| {
-        let key = ServiceKey::new(&backend.namespace, &backend.service);
-        feed.read().serving(&key, |port| match &backend.port {
-            ingress::PortRef::Number(number) => port.port == *number,
-            ingress::PortRef::Name(name) => port.name == *name,
-        })
+/// What routes find behind a Service's port.
+fn endpoints(feed: Feed) -> Resolve {
+    Arc::new(move |wanted| {
+        let key = ServiceKey::new(&wanted.namespace, &wanted.service);
+        let view = feed.read();
+        let is_it = |port: &Port| match &wanted.port {
+            PortRef::Number(number) => port.port == *number,
+            PortRef::Name(name) => port.name == *name,
+        };
+        let service = view.service(&key)?;
+        let port = service.ports.iter().find(|port| is_it(port));
+        let number = match (&wanted.port, port) {
+            (_, Some(port)) => port.port,
+            (PortRef::Number(number), None) => *number,
+            (PortRef::Name(_), None) => return None,
+        };
+        let name = match &service.kind {
+            Kind::ExternalName(name) => Some((name.clone(), number)),
+            _ => None,
+        };
+        // A name outside is reached at any port, whatever the Service lists.
+        port.map(|_| ()).or(name.as_ref().map(|_| ()))?;
+        let protocol = port.and_then(|port| Protocol::of_port(port.app_protocol.as_deref()?));
+        Some(Found { endpoints: view.serving(&key, is_it), name, protocol })
     })
 }

@@ -13,14 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::runtime::watcher;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::client::informer::Informers;
 use crate::client::{Identified, connect};
 use crate::config::LbConfig;
 use crate::rt::Tasks;
@@ -99,41 +97,21 @@ fn follow_services(
     let client =
         connect(&Identified { server: &config.server, ca: &ca, certificate: &certificate, key: &key })?;
     let (port, protocol) = (config.port, if config.udp { "UDP" } else { "TCP" });
-    let stop = tasks.stop();
-    tasks.spawn(async move {
-        let mut known: HashMap<String, Vec<SocketAddr>> = HashMap::new();
-        let changes = watcher(Api::<Service>::all(client), watcher::Config::default());
-        let mut changes = std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(changes));
-        while let Some(Some(event)) = stop.run_until_cancelled(changes.next()).await {
-            match event {
-                Ok(watcher::Event::Init) => known.clear(),
-                Ok(watcher::Event::Apply(service) | watcher::Event::InitApply(service)) => {
-                    known.insert(key_of(&service), addresses(&service, port, protocol));
-                }
-                Ok(watcher::Event::Delete(service)) => drop(known.remove(&key_of(&service))),
-                Ok(watcher::Event::InitDone) => {}
-                // The watcher tries again by itself, and what was known stays.
-                Err(error) => {
-                    tracing::debug!(%error, "watching Services");
-                    continue;
-                }
-            }
-            let mut all: Vec<SocketAddr> = known.values().flatten().copied().collect();
-            all.sort_unstable();
-            all.dedup();
-            targets.send_if_modified(|old| {
-                let changed = *old != all;
-                *old = all;
-                changed
-            });
-        }
+    let services = Informers::new(client, tasks).cache::<Service>();
+    let known = services.clone();
+    services.on_change(move |_| {
+        let services = known.list();
+        let mut all: Vec<SocketAddr> =
+            services.iter().flat_map(|service| addresses(service, port, protocol)).collect();
+        all.sort_unstable();
+        all.dedup();
+        targets.send_if_modified(|old| {
+            let changed = *old != all;
+            *old = all;
+            changed
+        });
     });
     Ok(())
-}
-
-fn key_of(service: &Service) -> String {
-    let meta = &service.metadata;
-    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 /// The external addresses of a LoadBalancer Service, if it has this port.

@@ -7,6 +7,7 @@
 mod agent;
 mod lb;
 pub mod network;
+mod registry;
 mod server;
 
 use std::path::Path;
@@ -16,11 +17,13 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{NodeConfig, Role};
+use crate::node::faults::Faults;
 use crate::node::kubelet::Kubelet;
 use crate::rt::Tasks;
 use crate::sys::{cgroups, identity, mounts};
 
 pub use lb::run as run_lb;
+pub use registry::run as run_registry;
 
 /// Docker kills thirty seconds after the stop signal (the cluster's containers say so): Pods get most of that, then
 /// the role's own tasks get the rest.
@@ -31,15 +34,23 @@ const DRAIN: Duration = Duration::from_secs(8);
 pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let faults = Faults::of_this_node();
+    tokio::select! {
+        alive = faults.wait_while_dead() => alive.context("waiting while dead on purpose")?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
     let tasks = Tasks::new();
+    tracing::info!(node = config.node, "the node starts");
     let started = async {
+        prepare(&config)?;
+        let runtime = agent::boot(&tasks);
         let control_plane = match config.role {
             Role::Server => Some(server::run(&config, &tasks).await?),
             Role::Agent => None,
         };
         let rest = async {
-            prepare(&config)?;
-            let kubelet = agent::run(&config, &tasks).await?;
+            let kubelet = agent::run(&config, runtime, &tasks).await?;
             if let Some(control_plane) = &control_plane {
                 control_plane.mark(&config.node).await.context("labelling the control plane's node")?;
             }
@@ -55,8 +66,8 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
         result = started => match result {
             Ok((kubelet, control_plane)) => {
                 tokio::select! {
-                    _ = terminate.recv() => stop_pods(kubelet).await,
-                    _ = interrupt.recv() => stop_pods(kubelet).await,
+                    _ = terminate.recv() => stop_pods(kubelet, control_plane.as_ref()).await,
+                    _ = interrupt.recv() => stop_pods(kubelet, control_plane.as_ref()).await,
                     error = storage_failed(control_plane.as_ref()) => Err(error),
                 }
             }
@@ -72,7 +83,10 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
 }
 
 /// While everything else still serves: their status is to be stored, their traffic turned away.
-async fn stop_pods(kubelet: Kubelet) -> anyhow::Result<()> {
+async fn stop_pods(kubelet: Kubelet, control_plane: Option<&server::ControlPlane>) -> anyhow::Result<()> {
+    if let Some(control_plane) = control_plane {
+        control_plane.leave();
+    }
     kubelet.shutdown(DRAIN_PODS).await;
     Ok(())
 }

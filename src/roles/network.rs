@@ -5,19 +5,19 @@
 //! prepare (sysctls, DNS address) --> watch --both lists here--> rules applied --name + connection--> proven
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use kube::Client;
 use tokio::sync::watch;
 
-use crate::client::typed::INGRESS_SERVICE;
-use crate::config::NodeConfig;
-use crate::node::network::{Feed, ServiceKey, announced, announced_address, feed};
+use crate::client::typed::Front;
+use crate::config::{Feature, NodeConfig};
+use crate::node::network::{Feed, announced, announced_fronts, feed};
 use crate::node::policy::{self, Policies};
 use crate::node::prove::prove;
-use crate::node::{dns, proxy, routes};
+use crate::node::{cni, dns, proxy, routes};
 use crate::rt::Tasks;
 use crate::sys::exec::{ExecError, System};
 use crate::sys::netlink::{self, Link, Netlink};
@@ -40,14 +40,6 @@ pub enum Error {
     PacketFilter(#[from] ExecError),
 }
 
-/// What the node's network works with.
-#[derive(Clone)]
-pub struct Options {
-    /// Speaks to the API as this node: it lists and watches Services, EndpointSlices and Nodes.
-    pub client: Client,
-    pub config: NodeConfig,
-}
-
 /// What others on the node take from its network.
 #[derive(Clone)]
 pub struct Handles {
@@ -58,70 +50,111 @@ pub struct Handles {
     pub proven: watch::Receiver<bool>,
     /// The LoadBalancer addresses that this node answers for; None until Services have been listed.
     pub announced: watch::Receiver<Option<BTreeSet<Ipv4Addr>>>,
-    /// The address that Ingresses are served at, while this node answers for it.
-    pub ingress: watch::Receiver<Option<Ipv4Addr>>,
+    /// What is served at which address, while this node answers for it.
+    pub fronts: watch::Receiver<BTreeMap<Ipv4Addr, Front>>,
     /// Network policies, which a new Pod waits for.
     pub policies: Policies,
     /// For what else has to be set on this node's interfaces.
     pub netlink: Netlink,
 }
 
-/// Sets the node up for Pods' traffic and starts what keeps it so: DNS, Service rules, routes to peers. DNS listens when
-/// this returns; its answers, and the rules, follow the first lists from the API.
-pub async fn run(options: Options, tasks: &Tasks) -> Result<Handles, Error> {
-    let Options { client, config } = options;
-    routes::apply_settings();
-    let netlink = Netlink::open(tasks)?;
-    let lo: Link = netlink.link(DNS_INTERFACE).await?;
-    netlink.add_address(&lo, config.dns_ip).await?;
-    let address = SocketAddr::new(IpAddr::V4(config.dns_ip), DNS_PORT);
-    let listeners = dns::Listeners::bind(address).await?;
-    let backend = proxy::BackendKind::detect(Arc::new(System)).await?;
-    tracing::info!(?backend, "service rules");
-
-    let feed = feed(&client, tasks);
-    let upstream = dns::Upstream::of_node(IpAddr::V4(config.dns_ip)).unwrap_or_else(|error| {
-        tracing::warn!(%error, "names outside the cluster will not resolve");
-        dns::Upstream::none()
-    });
-    let dns_options = dns::Options {
-        cluster_domain: config.cluster_domain.clone(),
-        dns_ip: config.dns_ip,
-        networks: vec![config.service_cidr, config.pod_cidr],
-    };
-    let custom = dns::follow(client.clone(), names_of_the_host(), tasks);
-    dns::run(listeners, &dns_options, feed.clone(), upstream, custom, tasks)?;
-    routes::run(feed.clone(), config.node.clone(), netlink.clone(), tasks);
-    let applied = proxy::run(
-        proxy::Proxy {
-            feed: feed.clone(),
-            settings: settings(&config),
-            backend: proxy::open(backend, Arc::new(System)),
-        },
-        tasks,
-    );
-    let announced = announced(feed.clone(), config.node.clone(), tasks);
-    let policies = policy::run(
-        policy::Options { client, node: config.node.clone(), dns_ip: config.dns_ip, exec: Arc::new(System) },
-        tasks,
-    );
-    let (namespace, name) = INGRESS_SERVICE;
-    let ingress =
-        announced_address(feed.clone(), ServiceKey::new(namespace, name), config.node.clone(), tasks);
-    let proven = follow_proof(&config, applied.clone(), tasks);
-    Ok(Handles { feed, applied, proven, announced, ingress, policies, netlink })
+/// What this machine itself has for the network: ready before anybody knows the cluster.
+pub struct Local {
+    config: NodeConfig,
+    netlink: Netlink,
+    listeners: dns::Listeners,
+    /// None where somebody else brings the rules.
+    backend: Option<proxy::BackendKind>,
 }
 
-/// The machine that the cluster runs on, as its nodes see it.
-fn names_of_the_host() -> dns::Custom {
-    let gateway = netlink::default_gateway();
+impl Local {
+    /// Sets the node up for Pods' traffic: kernel settings, the DNS address and its listeners, the kind of rules that work
+    /// here. Fails where the kernel or its tools cannot do it.
+    pub async fn prepare(config: &NodeConfig, tasks: &Tasks) -> Result<Self, Error> {
+        routes::apply_settings();
+        let netlink = Netlink::open(tasks)?;
+        let address = async {
+            let lo: Link = netlink.link(DNS_INTERFACE).await?;
+            netlink.add_address(&lo, config.dns_ip).await?;
+            let address = SocketAddr::new(IpAddr::V4(config.dns_ip), DNS_PORT);
+            Ok::<_, Error>(dns::Listeners::bind(address).await?)
+        };
+        let brought = config.settings.brought;
+        let backend = async {
+            Ok(match brought.proxy {
+                true => None,
+                false => Some(proxy::BackendKind::detect(Arc::new(System)).await?),
+            })
+        };
+        let (listeners, backend) = tokio::try_join!(address, backend)?;
+        if brought.cni {
+            cni::unpack_plugins(&System).await?;
+        }
+        tracing::info!(?backend, "service rules");
+        Ok(Self { config: config.clone(), netlink, listeners, backend })
+    }
+
+    /// Starts what keeps the network so: DNS, Service rules, routes to peers. `client` speaks to the API as this node: it
+    /// lists and watches Services, EndpointSlices and Nodes. DNS' answers, and the rules, follow the first lists.
+    pub fn run(self, client: Client, tasks: &Tasks) -> Result<Handles, Error> {
+        let Local { config, netlink, listeners, backend } = self;
+        let feed = feed(&client, tasks);
+        let upstream = dns::Upstream::of_node(IpAddr::V4(config.dns_ip)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "names outside the cluster will not resolve");
+            dns::Upstream::none()
+        });
+        let dns_options = dns::Options {
+            cluster_domain: config.cluster_domain.clone(),
+            dns_ip: config.dns_ip,
+            networks: vec![config.service_cidr, config.pod_cidr],
+        };
+        let custom = dns::follow(client.clone(), names_outside(&config), tasks);
+        dns::run(listeners, &dns_options, feed.clone(), upstream, custom, tasks)?;
+        let brought = config.settings.brought;
+        if !brought.cni {
+            routes::run(feed.clone(), config.node.clone(), netlink.clone(), tasks);
+        }
+        let applied = match backend {
+            None => fixed(1, tasks),
+            Some(backend) => {
+                let backend = proxy::open(backend, Arc::new(System));
+                let settings = settings(&config);
+                proxy::run(proxy::Proxy { feed: feed.clone(), settings, backend }, tasks)
+            }
+        };
+        let announced = announced(feed.clone(), config.node.clone(), tasks);
+        let enforcing = policy::Options {
+            client,
+            node: config.node.clone(),
+            dns_ip: config.dns_ip,
+            exec: Arc::new(System),
+        };
+        let enforced = !brought.cni && config.settings.has(Feature::NetworkPolicy);
+        let policies = if enforced { policy::run(enforcing, tasks) } else { Policies::none() };
+        let fronts = announced_fronts(feed.clone(), config.node.clone(), tasks);
+        // Somebody else's proxy runs as a Pod, which needs a node that is Ready.
+        let proven =
+            if brought.proxy { fixed(true, tasks) } else { follow_proof(&config, applied.clone(), tasks) };
+        Ok(Handles { feed, applied, proven, announced, fronts, policies, netlink })
+    }
+}
+
+/// What never changes, for those who follow it.
+fn fixed<T: Send + Sync + 'static>(value: T, tasks: &Tasks) -> watch::Receiver<T> {
+    let (kept, seen) = watch::channel(value);
+    tasks.spawn_until_stop(async move { kept.closed().await });
+    seen
+}
+
+/// The machine that the cluster runs on, as its nodes see it, and the hosts that people named.
+fn names_outside(config: &NodeConfig) -> dns::Custom {
+    let gateway = config.settings.host_ip.or_else(netlink::default_gateway);
     if gateway.is_none() {
         tracing::warn!("{HOST_NAME} will not resolve: the node has no default route");
     }
-    dns::Custom {
-        hosts: gateway.map(|ip| (HOST_NAME.to_owned(), vec![ip])).into_iter().collect(),
-        ..dns::Custom::default()
-    }
+    let aliases = config.settings.host_aliases.iter().map(|(name, ip)| (name.clone(), vec![*ip]));
+    let own = gateway.map(|ip| (HOST_NAME.to_owned(), vec![ip]));
+    dns::Custom { hosts: aliases.chain(own).collect(), ..dns::Custom::default() }
 }
 
 fn settings(config: &NodeConfig) -> proxy::Settings {

@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::client::informer::Informers;
-use crate::config::NodeConfig;
-use crate::controlplane::apiserver::UserInfo;
+use crate::config::{Feature, NodeConfig};
 use crate::controlplane::apiserver::{self, bootstrap, serve};
+use crate::controlplane::apiserver::{ApiServer, UserInfo};
 use crate::controlplane::storage::Store;
 use crate::controlplane::{controllers, scheduler, storage};
 use crate::pki::ServerPki;
@@ -21,6 +21,9 @@ use crate::rt::{Clock, SystemClock, Tasks};
 
 /// Starts the control plane; returns when the API is served and the first objects are stored.
 pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
+    // First of all: whoever comes while the rest starts waits in the queue, and need not come again.
+    let listener =
+        TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut sans = vec![config.node.clone(), config.server_ip.to_string(), config.node_ip.to_string()];
     sans.extend(config.api_sans.iter().cloned());
@@ -36,9 +39,8 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
         .with_context(|| format!("opening {}", path.display()))?;
     let tls = serve::tls(&pki.serving, pki.authority.certificate_pem())?;
     let server = apiserver::start(store.clone(), clock.clone(), &pki, config, tasks).await?;
-    let listener =
-        TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
     serve::serve(listener, server.router(), tls, tasks);
+    tracing::info!("the API is served");
 
     let user = |name: &str| server.client(UserInfo::new(name, &["system:authenticated"]));
     let client = user("system:kube-controller-manager");
@@ -50,12 +52,21 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
         authority: Arc::new(pki.authority),
         node_monitor_grace: controllers::Settings::NODE_MONITOR_GRACE,
         terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
+        without: without(config),
         clock: clock.clone(),
     };
-    controllers::run(client, &informers, settings, tasks);
+    let counted = controllers::run(client, &informers, settings, tasks);
+    server.metrics().add(move || counted.render());
     scheduler::run(user("system:kube-scheduler"), &informers, clock, tasks);
+    server.metrics().add(move || informers.render());
     let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]));
-    Ok(ControlPlane { store, admin })
+    Ok(ControlPlane { store, admin, server })
+}
+
+/// The controllers of what the cluster is without.
+fn without(config: &NodeConfig) -> Vec<&'static str> {
+    let of = [(Feature::Ingress, "ingress-controller"), (Feature::LoadBalancer, "service-controller")];
+    of.into_iter().filter(|(feature, _)| !config.settings.has(*feature)).map(|(_, name)| name).collect()
 }
 
 /// A control plane that runs.
@@ -63,6 +74,7 @@ pub struct ControlPlane {
     store: Arc<dyn Store>,
     /// Acts as the administrator.
     admin: Client,
+    server: ApiServer,
 }
 
 impl ControlPlane {
@@ -70,6 +82,11 @@ impl ControlPlane {
     /// then but opening it again, which is what the container's restart does.
     pub async fn storage_failed(&self) -> Arc<str> {
         self.store.failed().await
+    }
+
+    /// Says from now on that the API is not ready for more; it is served until the tasks stop.
+    pub fn leave(&self) {
+        self.server.leave();
     }
 
     /// Says which node runs the control plane. The node itself may not: it could claim anything.

@@ -80,6 +80,8 @@ pub struct Limits {
     pub cpu_milli: Option<u64>,
     /// Bytes.
     pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
 }
 
 /// The files that express `limits`: folder of the controller (version 1), file, value.
@@ -92,12 +94,14 @@ pub fn limit_files(version: Version, limits: Limits) -> Vec<(&'static str, &'sta
             files.extend(limits.cpu_shares.map(|s| ("cpu", "cpu.shares", s.to_string())));
             files.extend(quota.map(|q| ("cpu", "cpu.cfs_quota_us", q.to_string())));
             files.extend(limits.memory.map(|m| ("memory", "memory.limit_in_bytes", m.to_string())));
+            files.extend(limits.pids.map(|p| ("pids", "pids.max", p.to_string())));
         }
         Version::V2 => {
             let weight = |s: u64| 1 + (s.clamp(2, 262_144) - 2) * 9999 / 262_142;
             files.extend(limits.cpu_shares.map(|s| ("", "cpu.weight", weight(s).to_string())));
             files.extend(quota.map(|q| ("", "cpu.max", format!("{q} {PERIOD}"))));
             files.extend(limits.memory.map(|m| ("", "memory.max", m.to_string())));
+            files.extend(limits.pids.map(|p| ("", "pids.max", p.to_string())));
         }
     }
     files
@@ -211,7 +215,7 @@ fn keyed(text: &str, key: &str) -> u64 {
 pub struct Capacity {
     pub cpu_milli: u64,
     pub memory: u64,
-    /// Bytes that can be had without swapping, of the machine.
+    /// Bytes that can be had without swapping: of the machine, or of this container's limit where that is less.
     pub memory_available: u64,
     /// Process ids the kernel hands out.
     pub pids: u64,
@@ -234,10 +238,12 @@ pub fn capacity() -> Capacity {
         ),
         Version::V2 => v2_quota(&fs::read_to_string("/sys/fs/cgroup/cpu.max").unwrap_or_default()),
     };
+    let available = meminfo_bytes(&meminfo, "MemAvailable").unwrap_or(0);
+    let left = limit.filter(|limit| *limit < total).map(|limit| limit.saturating_sub(usage("/").working_set));
     Capacity {
         cpu_milli: quota.map_or(cpus, |quota| quota.min(cpus)),
         memory: limit.map_or(total, |limit| limit.min(total)),
-        memory_available: meminfo_bytes(&meminfo, "MemAvailable").unwrap_or(0),
+        memory_available: left.map_or(available, |left| left.min(available)),
         pids: number("/proc/sys/kernel/pid_max").unwrap_or(32_768),
     }
 }
@@ -264,13 +270,15 @@ mod tests {
 
     #[test]
     fn limits_in_both_versions() {
-        let limits = Limits { cpu_shares: Some(1024), cpu_milli: Some(500), memory: Some(1 << 20) };
+        let limits =
+            Limits { cpu_shares: Some(1024), cpu_milli: Some(500), memory: Some(1 << 20), pids: Some(9) };
         assert_eq!(
             limit_files(Version::V1, limits),
             [
                 ("cpu", "cpu.shares", "1024".into()),
                 ("cpu", "cpu.cfs_quota_us", "50000".into()),
                 ("memory", "memory.limit_in_bytes", "1048576".into()),
+                ("pids", "pids.max", "9".into()),
             ]
         );
         assert_eq!(
@@ -279,6 +287,7 @@ mod tests {
                 ("", "cpu.weight", "39".into()),
                 ("", "cpu.max", "50000 100000".into()),
                 ("", "memory.max", "1048576".into()),
+                ("", "pids.max", "9".into()),
             ]
         );
     }

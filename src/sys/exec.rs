@@ -98,7 +98,9 @@ impl Exec for System {
             if output.status.success() {
                 return Ok(Output { stdout: output.stdout, stderr: output.stderr });
             }
-            let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            // Some say what is wrong where they say everything else.
+            let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+            let stderr = String::from_utf8_lossy(said).trim().to_owned();
             Err(ExecError::Failed { line, status: output.status.to_string(), stderr })
         })
     }
@@ -120,6 +122,32 @@ impl Daemon {
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn().map_err(fail)?;
         Ok(Self { child })
+    }
+
+    /// Ends what an earlier supervisor that was killed left running, by the file in which [`Daemon::note`] wrote it down: it
+    /// is asked to end, and killed after `bound`.
+    pub async fn end_leftover(note: &std::path::Path, program: &str, bound: std::time::Duration) {
+        let pid = std::fs::read_to_string(note).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        let Some(pid) = pid else { return };
+        // Another process may have the number by now.
+        let is_it = || {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).next() == Some(program.as_bytes())
+        };
+        let target = nix::unistd::Pid::from_raw(pid);
+        let started = tokio::time::Instant::now();
+        while is_it() {
+            let patient = started.elapsed() < bound;
+            let signal = if patient { nix::sys::signal::SIGTERM } else { nix::sys::signal::SIGKILL };
+            let _ = nix::sys::signal::kill(target, signal);
+            // It is nobody's child here: no event tells of its end.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Writes down which process this is, for a supervisor that comes after this one.
+    pub fn note(&self, note: &std::path::Path) -> std::io::Result<()> {
+        std::fs::write(note, self.pid().unwrap_or_default().to_string())
     }
 
     /// Process id while it runs.
@@ -195,6 +223,25 @@ mod tests {
             System.run(Invocation::new("/nonexistent", [])).await,
             Err(ExecError::Start { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_leftover_is_ended_and_nobody_else() {
+        let dir = tempfile::tempdir().expect("folder");
+        let (log, note) = (dir.path().join("log"), dir.path().join("pid"));
+        let mut daemon = Daemon::start(&Invocation::new("sleep", ["600"]), &log).expect("started");
+        daemon.note(&note).expect("noted");
+        // Spawning ends a moment before the kernel shows the new program's command line.
+        let line = format!("/proc/{}/cmdline", daemon.pid().expect("runs"));
+        while std::fs::read(&line).expect("its line").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let bound = std::time::Duration::from_secs(5);
+        Daemon::end_leftover(&note, "another", bound).await;
+        assert!(daemon.pid().is_some(), "somebody else's number");
+        let (ended, ()) = tokio::join!(daemon.wait(), Daemon::end_leftover(&note, "sleep", bound));
+        assert!(!ended.expect("waited for").success());
+        Daemon::end_leftover(&dir.path().join("none"), "sleep", bound).await;
     }
 
     #[tokio::test]

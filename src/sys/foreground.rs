@@ -40,7 +40,18 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 /// Holds a process that acts when this one has ended, however it ended.
-pub struct Heir(#[allow(dead_code)] tokio::process::ChildStdin);
+#[allow(clippy::disallowed_types)] // the kernel seam
+pub struct Heir {
+    child: tokio::process::Child,
+    _input: tokio::process::ChildStdin,
+}
+
+impl Heir {
+    /// It has nothing to do any more. Fails when it cannot be told: then it acts when this process ends.
+    pub async fn dismiss(mut self) -> std::io::Result<()> {
+        self.child.kill().await
+    }
+}
 
 /// Starts this very program again, in a session of its own, with an input that ends when this process does. Fails when it
 /// cannot be started.
@@ -49,13 +60,33 @@ pub fn heir(args: &[&str]) -> Result<Heir, ExecError> {
     let fail = |source| ExecError::Start { line: args.join(" "), source };
     let mut command = std::process::Command::new("/proc/self/exe");
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    own_session(&mut command);
+    let mut child = tokio::process::Command::from(command).spawn().map_err(fail)?;
+    match child.stdin.take() {
+        Some(_input) => Ok(Heir { child, _input }),
+        None => Err(fail(std::io::Error::other("it has no input"))),
+    }
+}
+
+/// Starts this very program again, in a session of its own and without a terminal; it goes on when this process ends.
+/// Answers its process id. Fails when it cannot be started.
+#[allow(clippy::disallowed_types)] // the kernel seam
+pub fn detached(args: &[&str]) -> Result<i32, ExecError> {
+    let fail = |source| ExecError::Start { line: args.join(" "), source };
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    own_session(&mut command);
+    let child = command.spawn().map_err(fail)?;
+    i32::try_from(child.id()).map_err(|error| fail(std::io::Error::other(error)))
+}
+
+#[allow(clippy::disallowed_types)] // the kernel seam
+fn own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
     unsafe {
-        use std::os::unix::process::CommandExt;
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
     }
-    let mut child = tokio::process::Command::from(command).spawn().map_err(fail)?;
-    child.stdin.take().map(Heir).ok_or_else(|| fail(std::io::Error::other("it has no input")))
 }
 
 #[cfg(test)]

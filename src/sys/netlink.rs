@@ -49,7 +49,7 @@ pub struct Route {
 /// A connection to the kernel's routing tables, in the network namespace in which it was opened.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Netlink {
@@ -155,11 +155,11 @@ fn route_of(message: &RouteMessage) -> Option<Route> {
     Some(Route { to: Ipv4Net::new(to, message.header.destination_prefix_length).ok()?, via })
 }
 
-fn is(error: &ErrorMessage, errno: i32) -> bool {
+pub(super) fn is(error: &ErrorMessage, errno: i32) -> bool {
     error.raw_code() == -errno
 }
 
-fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
+pub(super) fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
     let what = what.to_owned();
     move |source| Error::Request { what, source }
 }

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout};
 use tokio_util::io::ReaderStream;
@@ -22,23 +24,37 @@ pub enum PipeError {
 }
 
 /// What a program writes to its standard output, as it writes it. A bad exit status is the stream's last item, so a
-/// reader cannot take half of the output for the whole. Dropping the stream kills the program.
+/// reader cannot take half of the output for the whole. Dropping the stream tells the program to end; it is not waited for.
 pub struct Pipe(Pin<Box<dyn Stream<Item = Result<Bytes, PipeError>> + Send>>);
 
 impl Pipe {
-    /// Starts `program`.
+    /// Starts `program`, with variables beside those of this process.
     #[allow(clippy::disallowed_types)] // the kernel seam
-    pub fn start(program: &str, args: &[&str]) -> Result<Self, PipeError> {
+    pub fn start(program: &str, args: &[&str], vars: &[(String, String)]) -> Result<Self, PipeError> {
         let mut child = tokio::process::Command::new(program)
             .args(args)
+            .envs(vars.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .map_err(|source| PipeError::Start { program: program.to_owned(), source })?;
         let stdout = child.stdout.take();
-        Ok(Self(Box::pin(output(program.to_owned(), child, stdout))))
+        Ok(Self(Box::pin(output(program.to_owned(), Program(child), stdout))))
+    }
+}
+
+/// A program that is told to end when nobody wants its output any more. Not SIGKILL: it may have things of its own to
+/// take away first.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid {
+            // It may have ended in this moment.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
     }
 }
 
@@ -54,7 +70,7 @@ impl Stream for Pipe {
 /// the same stream, as a program that fills that pipe would wait for ever.
 fn output(
     program: String,
-    mut child: Child,
+    mut child: Program,
     stdout: Option<ChildStdout>,
 ) -> impl Stream<Item = Result<Bytes, PipeError>> + Send {
     use futures::StreamExt;
@@ -63,7 +79,7 @@ fn output(
         Out(Bytes),
         Said(String),
     }
-    let stderr = child.stderr.take();
+    let stderr = child.0.stderr.take();
     let named = program.clone();
     let out = futures::stream::iter(stdout).flat_map(ReaderStream::new).map(move |chunk| {
         chunk.map(Part::Out).map_err(|source| PipeError::Read { program: named.clone(), source })
@@ -93,7 +109,7 @@ fn output(
                     None => break,
                 }
             }
-            let failed = match child.wait().await {
+            let failed = match child.0.wait().await {
                 Ok(status) if status.success() => return None,
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
@@ -120,21 +136,47 @@ mod tests {
 
     #[tokio::test]
     async fn output_comes_whole() {
-        let pipe = Pipe::start("sh", &["-c", "echo noise >&2; echo one; echo two"]).expect("sh starts");
+        let pipe = Pipe::start(
+            "sh",
+            &["-c", "echo noise >&2; echo one; echo $TWO"],
+            &[("TWO".into(), "two".into())],
+        )
+        .expect("sh starts");
         let parts: Vec<Bytes> = pipe.try_collect().await.expect("good end");
         assert_eq!(parts.concat(), b"one\ntwo\n");
     }
 
     #[tokio::test]
     async fn a_bad_end_is_an_error_after_the_output() {
-        let pipe = Pipe::start("sh", &["-c", "echo half; echo because >&2; exit 3"]).expect("sh starts");
+        let pipe = Pipe::start("sh", &["-c", "echo half; echo because >&2; exit 3"], &[]).expect("sh starts");
         let error = pipe.try_collect::<Vec<_>>().await.expect_err("bad end");
         assert!(error.to_string().contains("because") && error.to_string().contains('3'), "{error}");
     }
 
+    /// What makes a root file system has mounts and a folder of its own to take away.
+    #[tokio::test]
+    async fn a_program_nobody_listens_to_may_clean_up() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mark = dir.path().join("mark");
+        let script = format!(
+            "trap 'rm {0}; exit' TERM; touch {0}; echo ready; while :; do sleep 0.05; done",
+            mark.display()
+        );
+        let mut pipe = Pipe::start("sh", &["-c", &script], &[]).expect("sh starts");
+        pipe.try_next().await.expect("readable").expect("it is ready");
+        assert!(mark.exists());
+        drop(pipe);
+        let gone = async {
+            while mark.exists() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("cleaned up");
+    }
+
     #[tokio::test]
     async fn a_missing_program_is_said() {
-        assert!(matches!(Pipe::start("no-such-program", &[]), Err(PipeError::Start { .. })));
+        assert!(matches!(Pipe::start("no-such-program", &[], &[]), Err(PipeError::Start { .. })));
         assert!(find_program("sh").is_some() && find_program("no-such-program").is_none());
     }
 }

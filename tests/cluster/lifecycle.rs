@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::a_node_that_dies_is_rolled_back", a_node_that_dies_is_rolled_back),
     ("lifecycle::a_node_that_says_nothing_times_out", a_node_that_says_nothing_times_out),
     ("lifecycle::an_interrupt_leaves_nothing", an_interrupt_leaves_nothing),
+    ("lifecycle::killed_in_any_phase_it_leaves_nothing", killed_in_any_phase_it_leaves_nothing),
     ("lifecycle::an_image_that_does_not_exist", an_image_that_does_not_exist),
     ("lifecycle::remains_without_rollback_can_be_removed", remains_without_rollback_can_be_removed),
     ("lifecycle::a_foreign_network_is_not_touched", a_foreign_network_is_not_touched),
@@ -168,6 +169,36 @@ fn an_interrupt_leaves_nothing(env: &Env) {
     }
 }
 
+/// Nobody can catch this signal: another process takes away what is half made. The later phases are waited for by what they
+/// print.
+fn killed_in_any_phase_it_leaves_nothing(env: &Env) {
+    use std::io::BufRead;
+    for (part, phase) in [("knodes", "nodes"), ("kcontrol", "control plane"), ("kready", "nodes ready")] {
+        let name = env.name(part);
+        let mut child = env
+            .minik_command(&["cluster", "create", &name, "--nodes", "2"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        // A phase is said when it is over; the first one's time is while the image is looked for.
+        let before = match phase {
+            "nodes" => "node image",
+            "control plane" => "nodes",
+            _ => "control plane",
+        };
+        lines.map_while(Result::ok).find(|line| line.contains(before)).expect(before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        eventually(Duration::from_secs(30), "what was half made is gone", || {
+            let remains = docker::remains(&name);
+            if remains.is_empty() { Ok(()) } else { Err(format!("{phase}: {remains:?}")) }
+        });
+        env.assert_gone(&name);
+    }
+}
+
 fn an_image_that_does_not_exist(env: &Env) {
     let name = env.name("noimage");
     let error = env.minik(&["cluster", "create", &name, "--image", "minik-test/none:1"]).fails_with(4);
@@ -228,12 +259,21 @@ fn changed_stopped_and_started(env: &Env) {
     assert_eq!(server["status"]["capacity"]["cpu"], "1", "{server}");
     assert_eq!(server["status"]["capacity"]["memory"], "1Gi", "{server}");
 
+    // Join tokens run out: who adds a node makes one for it, and nodes that have joined need none to come back.
+    let tokens =
+        ["secrets", "--namespace=kube-system", "--field-selector=type=bootstrap.kubernetes.io/token"];
+    cluster.kubectl(&[&["delete"], &tokens[..]].concat()).ok();
     let with = ["--label", "tier=new", "--taint", "tier=new:PreferNoSchedule", "-o", "json"];
     let added = json(&env.minik(&[&["node", "add", "--cluster", &name], &with[..]].concat()).ok());
     assert_eq!(added["steps"], serde_json::json!([format!("create minik-{name}-agent-0")]));
     let agent = cluster.get(&["node", &format!("minik-{name}-agent-0")]);
     assert_eq!(agent["metadata"]["labels"]["tier"], "new");
     assert_eq!(agent["spec"]["taints"][0]["effect"], "PreferNoSchedule", "{agent}");
+    let token = cluster.get(&tokens);
+    assert_eq!(token["items"].as_array().map(Vec::len), Some(1), "{token}");
+    assert!(token["items"][0]["data"]["expiration"].is_string(), "{token}");
+    cluster.kubectl(&[&["delete"], &tokens[..]].concat()).ok();
+    docker::docker(&["restart", &format!("minik-{name}-agent-0")]);
 
     let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     env.minik(&["cluster", "edit", &name, "--port-add", &format!("{host}:80")]).ok();

@@ -6,10 +6,17 @@
 #![allow(clippy::disallowed_types)] // tried from outside, through the commands a user types
 #![allow(clippy::unwrap_used)]
 
+mod broken;
+mod csi;
+mod faults;
 mod lifecycle;
+mod network;
 mod path;
 mod pods;
+mod registry;
+mod snapshots;
 mod support;
+mod tutorials;
 
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use support::{Env, docker};
@@ -18,31 +25,45 @@ use support::{Env, docker};
 type Test = (&'static str, fn(&Env));
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(csi::DRIVER) {
+        return csi::run_driver();
+    }
     let arguments = Arguments::from_args();
-    let tests: Vec<Test> = [lifecycle::TESTS, path::TESTS, pods::TESTS].concat();
+    let tests: Vec<Test> = [
+        lifecycle::TESTS,
+        network::TESTS,
+        path::TESTS,
+        pods::TESTS,
+        faults::TESTS,
+        broken::TESTS,
+        registry::TESTS,
+        snapshots::TESTS,
+        tutorials::TESTS,
+    ]
+    .concat();
+    // Asked for by `--ignored`: they take minutes.
+    let slow: Vec<Test> = [faults::SLOW, csi::SLOW, tutorials::SLOW].concat();
     if !arguments.list && !docker::answers() {
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");
         let verdict = if ci { "failing, as this is CI" } else { "skipping these tests" };
         println!("Docker does not answer: {verdict}");
         std::process::exit(if ci { 1 } else { 0 });
     }
-    std::process::exit(if run(&arguments, tests).has_failed() { 1 } else { 0 });
+    std::process::exit(if run(&arguments, tests, slow).has_failed() { 1 } else { 0 });
 }
 
-fn run(arguments: &Arguments, tests: Vec<Test>) -> Conclusion {
+fn run(arguments: &Arguments, tests: Vec<Test>, slow: Vec<Test>) -> Conclusion {
     let env: &'static Env = Box::leak(Box::new(Env::new()));
     if !arguments.list {
         env.remove_leftovers();
     }
-    let trials = tests
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                std::panic::catch_unwind(|| test(env))
-                    .map_err(|panic| Failed::from(support::panic_text(&panic)))
-            })
+    let trial = |(name, test): Test| {
+        Trial::test(name, move || {
+            std::panic::catch_unwind(|| test(env)).map_err(|panic| Failed::from(support::panic_text(&panic)))
         })
-        .collect();
+    };
+    let slow = slow.into_iter().map(|test| trial(test).with_ignored_flag(true));
+    let trials = tests.into_iter().map(trial).chain(slow).collect();
     // Clusters share two or four cores with each other: one test after the other, unless asked otherwise.
     let mut arguments = arguments.clone();
     arguments.test_threads = arguments.test_threads.or(Some(1));

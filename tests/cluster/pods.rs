@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use crate::Test;
-use crate::support::{Cluster, Env, docker::docker, eventually};
+use crate::support::{Cluster, Env, docker::docker, eventually, run};
 
 pub const TESTS: &[Test] = &[
     ("pods::run_in_order_and_end", run_in_order_and_end),
     ("pods::keep_what_they_claim", keep_what_they_claim),
     ("pods::are_looked_into", are_looked_into),
     ("pods::end_before_their_node_does", end_before_their_node_does),
+    ("pods::are_measured_by_whom_rbac_lets", are_measured_by_whom_rbac_lets),
 ];
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -137,6 +138,58 @@ fn are_looked_into(env: &Env) {
     let top = cluster.kubectl(&["top", "pods", "--namespace", &namespace]).ok();
     assert!(top.contains("in-order"), "{top}");
     assert_eq!(cluster.kubectl(&["top", "nodes", "--no-headers"]).ok().lines().count(), 3);
+    remove(cluster, &namespace);
+}
+
+/// As metrics-server and Prometheus come: to the kubelet itself, with a ServiceAccount's token.
+fn are_measured_by_whom_rbac_lets(env: &Env) {
+    let (cluster, namespace) = (env.cluster(), env.namespace("measured"));
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default/token");
+    let asked = tempfile::NamedTempFile::new().expect("a file");
+    let request = r#"{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}"#;
+    std::fs::write(asked.path(), request).expect("written");
+    let token = || {
+        let file = asked.path().display().to_string();
+        let said = cluster.kubectl(&["create", "--raw", &path, "--filename", &file]).try_ok()?;
+        let said: serde_json::Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
+        said["status"]["token"].as_str().map(ToOwned::to_owned).ok_or_else(|| said.to_string())
+    };
+    let token = eventually(SECONDS(20), "the namespace has its account", token);
+    let node = cluster.nodes().into_iter().find(|node| node.contains("-agent-")).expect("an agent");
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let address = docker(&["inspect", "--format", format, &node]);
+    let ask = |token: &str, path: &str| {
+        let (header, url) =
+            (format!("Authorization: Bearer {token}"), format!("https://{}:10250{path}", address.trim()));
+        let code = [
+            "--silent",
+            "--insecure",
+            "--max-time",
+            "10",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ];
+        run("curl", &[&code[..], &["--header", &header, &url]].concat(), &[]).try_ok()
+    };
+    let check = |token: &str, path: &str, expect: &str| {
+        eventually(SECONDS(20), &format!("{path}: {expect}"), || match ask(token, path)? {
+            code if code == expect => Ok(()),
+            code => Err(code),
+        });
+    };
+    check("nonsense", "/stats/summary", "401");
+    // Of another thing than what is allowed below: a refusal is believed for half a minute, as by upstream's kubelet.
+    check(&token, "/pods", "403");
+    let role = ["create", "clusterrole", &namespace, "--verb=get", "--resource=nodes/stats,nodes/metrics"];
+    cluster.kubectl(&role).ok();
+    let (role, account) =
+        (format!("--clusterrole={namespace}"), format!("--serviceaccount={namespace}:default"));
+    cluster.kubectl(&["create", "clusterrolebinding", &namespace, &role, &account]).ok();
+    check(&token, "/stats/summary", "200");
+    check(&token, "/metrics/resource", "200");
+    cluster.kubectl(&["delete", "clusterrole,clusterrolebinding", &namespace]).ok();
     remove(cluster, &namespace);
 }
 

@@ -58,6 +58,9 @@ fn wrong_calls_are_usage_errors() {
     check(&["cluster", "edit", "--port-delete", "x"], 2, &["port of the host"]);
     check(&["node", "add", "--taint", "a"], 2, &["KEY=VALUE:EFFECT"]);
     check(&["node", "delete"], 2, &["<NODE>"]);
+    check(&["node", "slow", "agent-0"], 2, &["--delay", "--loss", "--rate"]);
+    check(&["node", "slow", "agent-0", "--loss", "200%"], 2, &["5% or 0.5%"]);
+    check(&["node", "pause", "agent-0", "--for", "0s"], 2, &["positive number"]);
 }
 
 #[test]
@@ -81,6 +84,11 @@ fn without_docker_every_command_says_so() {
         &["node", "add"],
         &["node", "list"],
         &["node", "stop", "agent-0"],
+        &["node", "pause", "agent-0"],
+        &["node", "kill", "agent-0"],
+        &["node", "partition", "agent-0"],
+        &["node", "slow", "agent-0", "--rate", "1Mbit"],
+        &["node", "heal", "agent-0"],
     ] {
         check(args, 3, &["error: cannot reach Docker at unix:///nonexistent/docker.sock", "hint:"]);
     }
@@ -89,7 +97,7 @@ fn without_docker_every_command_says_so() {
 #[test]
 fn help_and_version_need_no_docker() {
     check(&["--help"], 0, &["Exit codes:", "cluster", "node", "kubeconfig", "image", "completion"]);
-    check(&["--version"], 0, &[env!("CARGO_PKG_VERSION")]);
+    check(&["--version"], 0, &[env!("CARGO_PKG_VERSION"), "(commit "]);
     check(&["version"], 0, &["minik", "Kubernetes", "not reachable"]);
     check(&["version", "-o", "json"], 0, &["\"docker\": null", "\"kubernetes\": \"v1."]);
     check(&["completion", "bash"], 0, &["_minik"]);
@@ -99,4 +107,40 @@ fn help_and_version_need_no_docker() {
 #[test]
 fn the_node_command_runs_inside_a_node_only() {
     check(&["node", "run"], 1, &["MINIK_NODE is not set"]);
+}
+
+/// What a shell is answered at Tab.
+fn completed(words: &[&str]) -> Vec<String> {
+    let index = (words.len() - 1).to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_minik"))
+        .arg("--")
+        .args(words)
+        .env("COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", index)
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).lines().map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn words_are_completed() {
+    assert_eq!(completed(&["minik", "clu"]), ["cluster"]);
+    assert_eq!(completed(&["minik", "cluster", "cre"]), ["create"]);
+    assert!(completed(&["minik", "node", ""]).contains(&"partition".to_owned()));
+    assert_eq!(completed(&["minik", "cluster", "create", "--no-r"]), ["--no-rollback"]);
+    // Where no engine answers there are no names, and no error in the middle of the line.
+    assert_eq!(completed(&["minik", "cluster", "stop", "x"]), Vec::<String>::new());
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().expect("a folder");
+    check(&["man", &dir.path().display().to_string()], 0, &[]);
+    for page in ["minik.1", "minik-cluster-create.1", "minik-node-partition.1"] {
+        let text = std::fs::read_to_string(dir.path().join(page)).expect(page);
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
+    assert!(!dir.path().join("minik-node-init.1").exists(), "what is hidden has no page");
 }

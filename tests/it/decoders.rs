@@ -1,75 +1,34 @@
 //! Every decoder that takes bytes from outside, over a corpus of good and bad inputs (`tests/corpus/<decoder>/`) and what
 //! random changes make of them: none may panic or take for ever, and what is accepted must hold what it promises.
+//!
+//! `scripts/fuzz` builds the same with counters of what code ran, and looks for inputs that reach more of it.
 
-use std::panic::AssertUnwindSafe;
+#[cfg(minik_coverage)]
+mod guided;
+mod tried;
+
 use std::path::Path;
 
+use minik::api::fields::FieldSet;
 use minik::api::meta::Gvk;
 use minik::api::quantity::Quantity;
 use minik::api::schema::{self, FieldValidation};
 use minik::api::selector::{FieldSelector, LabelSelector};
+use minik::api::structural::{self, JsonPath, Structural, text_of};
 use minik::api::{patch, protobuf};
 use minik::controlplane::apiserver::RequestInfo;
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-/// Changed inputs per file of a corpus. More by `MINIK_FUZZ_ROUNDS`, to look for what a short run does not find.
-const ROUNDS: usize = 300;
-
-/// Runs a decoder over its corpus and over changes of it; fails with the input that it panicked on.
+/// Runs a decoder over its corpus and over changes of it; fails with the input that it panicked on, or took too long for.
 fn each(name: &str, decode: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
-    let mut corpus: Vec<_> = std::fs::read_dir(&folder)
-        .expect("a corpus")
-        .map(|file| file.expect("a file").path())
-        .map(|path| std::fs::read(&path).expect("readable"))
-        .collect();
-    corpus.sort();
+    let corpus = tried::corpus(&folder);
     assert!(!corpus.is_empty(), "{name} has no corpus");
-    let rounds =
-        std::env::var("MINIK_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
-    let mut random = SmallRng::seed_from_u64(1);
-    let try_one = |input: &[u8]| {
-        let run = std::panic::catch_unwind(AssertUnwindSafe(|| decode(input)));
-        assert!(run.is_ok(), "{name} panicked on {:?}", String::from_utf8_lossy(input));
-    };
-    for seed in &corpus {
-        try_one(seed);
-        for _ in 0..rounds {
-            let mut input = seed.clone();
-            for _ in 0..random.random_range(1..6) {
-                change(&mut input, &corpus, &mut random);
-            }
-            try_one(&input);
-        }
+    #[cfg(minik_coverage)]
+    if let Some(time) = guided::time() {
+        return guided::search(&folder, corpus, time, &decode);
     }
-}
-
-/// One change: a bit, a byte, a piece cut, doubled, or brought from another input.
-fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut SmallRng) {
-    const TELLING: &[u8] = b"\0\x01\x7f\x80\xff{}[]\",:/~-=!()0";
-    if input.is_empty() {
-        input.push(random.random());
-        return;
-    }
-    let at = random.random_range(0..input.len());
-    let to = random.random_range(at..input.len());
-    match random.random_range(0..6) {
-        0 => input[at] ^= 1 << random.random_range(0..8),
-        1 => input[at] = TELLING[random.random_range(0..TELLING.len())],
-        2 => input.insert(at, TELLING[random.random_range(0..TELLING.len())]),
-        3 => drop(input.drain(at..to)),
-        4 if input.len() < 1 << 16 => {
-            let piece = input[at..to].to_vec();
-            input.splice(at..at, piece);
-        }
-        _ => {
-            let other = &corpus[random.random_range(0..corpus.len())];
-            let from = random.random_range(0..=other.len());
-            input.splice(at..to, other[from..].iter().copied());
-        }
-    }
+    tried::all(name, &corpus, &decode);
 }
 
 fn deployment() -> &'static schema::Schema {
@@ -146,5 +105,83 @@ fn request_lines() {
 fn signing_requests() {
     each("csr", |input| {
         let _ = minik::pki::Csr::parse(&String::from_utf8_lossy(input));
+    });
+}
+
+/// What a definition says of its objects, and an object of that kind: both are anybody's who may define kinds.
+#[test]
+fn structural_schemas() {
+    each("structural", |input| {
+        let Ok(said) = serde_json::from_slice::<Value>(input) else { return };
+        let problems = structural::problems(&said["schema"], "schema");
+        let schema = Structural::of(&said["schema"]);
+        let mut object = said["object"].clone();
+        structural::prune(&schema, &mut object);
+        structural::default(&schema, &mut object);
+        let _ = structural::check(&schema, &object, "");
+        let mut again = object.clone();
+        structural::prune(&schema, &mut again);
+        if problems.is_empty() {
+            assert_eq!(again, object, "what was pruned once is as it should be");
+        }
+    });
+}
+
+#[test]
+fn json_paths() {
+    let object =
+        json!({"metadata": {"name": "a"}, "spec": {"list": [{"a": 1}, {"a": [2, "three"]}], "x.y": true}});
+    each("json-path", |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        if let Ok(path) = JsonPath::parse(text) {
+            path.find(&object).into_iter().for_each(|found| drop(text_of(found)));
+        }
+    });
+}
+
+#[test]
+fn schedules() {
+    let now: jiff::Timestamp = "2026-02-27T23:59:30Z".parse().expect("a time");
+    let zone = minik::api::cron::zone("Europe/Berlin").expect("a zone");
+    each("schedule", |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        if let Ok(schedule) = minik::api::cron::Schedule::parse(text)
+            && let Some(next) = schedule.next_after(now, &zone)
+        {
+            assert!(next > now, "{text}");
+        }
+    });
+}
+
+#[test]
+fn cluster_files() {
+    each("cluster-file", |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let get = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+        let dir = std::path::Path::new("/nonexistent");
+        let around = minik::cluster::file::Surroundings { dir, name: "a", get: &get };
+        let _ = minik::cluster::file::parse(text, &around);
+    });
+}
+
+#[test]
+fn certificates() {
+    each("certificate", |input| {
+        let _ = minik::pki::CertificateInfo::from_der(input);
+        let _ = minik::pki::spki_hash(input);
+        let _ = minik::pki::CertificateInfo::from_pem(&String::from_utf8_lossy(input));
+    });
+}
+
+/// Clients send back what `managedFields` says, and may have changed it.
+#[test]
+fn field_sets() {
+    each("field-set", |input| {
+        let Ok(value) = serde_json::from_slice::<Value>(input) else { return };
+        if let Some(set) = FieldSet::from_value(&value) {
+            let said = set.to_value();
+            assert_eq!(FieldSet::from_value(&said).expect("what is said is read").to_value(), said);
+            drop(set.paths());
+        }
     });
 }

@@ -5,6 +5,7 @@ mod api;
 mod cli;
 mod controllers;
 mod decoders;
+mod licences;
 mod network;
 mod storage;
 mod support;

@@ -5,12 +5,11 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::compare::{compare, fields_of, strip};
-use super::form::Form;
+use super::form::{Form, Types};
 use super::managed::{Entry, Managed, Operation, Writer};
 use super::merge::{merge, prune};
 use super::set::FieldSet;
 use crate::api::meta::ObjectExt;
-use crate::api::schema::Schema;
 use crate::api::status::{ApiError, Reason};
 
 /// The manager of what an object had before anybody was known to manage it.
@@ -24,7 +23,7 @@ pub struct Applier<'a> {
     pub writer: Writer<'a>,
     /// Take fields that others own.
     pub force: bool,
-    pub schema: Option<&'a Schema>,
+    pub types: Types<'a>,
 }
 
 /// What an object becomes. Its managers are written when it is complete.
@@ -36,7 +35,7 @@ pub struct Applied {
 /// Applies a configuration to the object that stands (`None`: to nothing). Fails with 409 if it would change fields that others own
 /// and `force` is not set.
 pub fn apply(applier: &Applier<'_>, live: Option<&Value>, config: &Value) -> Result<Applied, ApiError> {
-    let (form, writer) = (Form::of_object(applier.schema), &applier.writer);
+    let (form, writer) = (Form::of_object(applier.types), &applier.writer);
     let nothing = json!({});
     let mut before = live.cloned().unwrap_or_else(|| nothing.clone());
     if let Some(meta) = before.get_mut("metadata").and_then(Value::as_object_mut) {

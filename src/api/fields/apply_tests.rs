@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::api::fields::track;
-use crate::api::schema::named;
+use crate::api::schema::{Schema, named};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -15,7 +15,7 @@ fn writer(manager: &str) -> Writer<'_> {
 }
 
 fn try_apply(live: Option<&Value>, manager: &str, config: &Value, force: bool) -> Result<Value, ApiError> {
-    let applier = Applier { writer: writer(manager), force, schema: named("apps.v1.Deployment") };
+    let applier = Applier { writer: writer(manager), force, types: named("apps.v1.Deployment").into() };
     let Applied { mut object, managed } = apply(&applier, live, config)?;
     managed.write(&mut object);
     Ok(object)
@@ -202,4 +202,47 @@ fn the_laws_of_apply_hold() {
             object = next;
         }
     }
+}
+
+#[test]
+fn lists_of_custom_kinds_are_merged_as_their_definition_says() {
+    let structural = crate::api::structural::Structural::of(
+        &json!({"type": "object", "properties": {"spec": {
+        "type": "object", "properties": {
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "protocol"],
+                "items": {"type": "object", "properties": {"name": {"type": "string"},
+                    "protocol": {"type": "string", "default": "TCP"}, "n": {"type": "integer"}}}},
+            "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "list": {"type": "array", "items": {"type": "string"}},
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}}}}}}),
+    );
+    let open = Schema::open(crate::api::meta::Gvk::of("g", "v1", "K"));
+    let types = Types { schema: Some(&open), structural: Some(&structural) };
+    let apply_as = |manager: &'static str, live: Option<&Value>, config: Value| {
+        let applier = Applier { writer: writer(manager), force: false, types };
+        let Applied { mut object, managed } = apply(&applier, live, &config).expect("no conflict");
+        managed.write(&mut object);
+        object
+    };
+    let first = json!({"spec": {"ports": [{"name": "a", "n": 1}], "set": ["x"], "whole": {"a": "1"}}});
+    let one = apply_as("one", None, first);
+    let second = json!({"spec": {"ports": [{"name": "b", "protocol": "UDP", "n": 2}], "set": ["y"]}});
+    let both = apply_as("two", Some(&one), second);
+    assert_eq!(
+        both["spec"]["ports"],
+        json!([{"name": "a", "n": 1}, {"name": "b", "protocol": "UDP", "n": 2}])
+    );
+    let mut set: Vec<&str> =
+        both["spec"]["set"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    set.sort_unstable();
+    assert_eq!(set, ["x", "y"]);
+    // What one no longer says goes; what two says stays.
+    let less = apply_as("one", Some(&both), json!({"spec": {"whole": {"b": "2"}}}));
+    assert_eq!(
+        less["spec"],
+        json!({"ports": [{"name": "b", "protocol": "UDP", "n": 2}], "set": ["y"], "whole": {"b": "2"}})
+    );
+    let applier = Applier { writer: writer("three"), force: false, types };
+    let taken = apply(&applier, Some(&both), &json!({"spec": {"ports": [{"name": "a", "n": 5}]}}));
+    assert!(taken.is_err_and(|error| error.message.contains("one")));
 }

@@ -4,9 +4,23 @@ use serde_json::{Map, Value};
 
 use super::set::field_edge;
 use crate::api::schema::{Field, Kind, ListType, Schema};
+use crate::api::structural::{JsonType, Structural};
 
 /// Keys of list items that count as this where an item leaves them out.
 const KEY_DEFAULTS: [(&str, &str); 1] = [("protocol", "TCP")];
+
+/// What is known of a kind's objects: the type of its bodies, and for a custom kind the schema of its definition.
+#[derive(Clone, Copy, Default)]
+pub struct Types<'s> {
+    pub schema: Option<&'s Schema>,
+    pub structural: Option<&'s Structural>,
+}
+
+impl<'s> From<Option<&'s Schema>> for Types<'s> {
+    fn from(schema: Option<&'s Schema>) -> Self {
+        Self { schema, structural: None }
+    }
+}
 
 #[derive(Clone, Copy)]
 pub enum Form<'s> {
@@ -18,6 +32,12 @@ pub enum Form<'s> {
     Map(&'s Kind),
     /// A list of objects that are told apart by these keys.
     Items(&'s Kind, &'s [&'static str]),
+    /// An object of a custom kind: what all objects have, and what its definition says.
+    Root(&'s Schema, &'s Structural),
+    /// An object or map within one.
+    Custom(&'s Structural),
+    /// A list of such objects that are told apart by these keys.
+    CustomItems(&'s Structural, &'s [String]),
     /// A list of values, each once.
     Set,
     /// Nothing is known: objects have parts, lists are taken as a whole.
@@ -25,8 +45,24 @@ pub enum Form<'s> {
 }
 
 impl<'s> Form<'s> {
-    pub fn of_object(schema: Option<&'s Schema>) -> Self {
-        schema.map_or(Self::Unknown, Self::Struct)
+    pub fn of_object(types: impl Into<Types<'s>>) -> Self {
+        match types.into() {
+            Types { schema: Some(schema), structural: Some(structural) } => Self::Root(schema, structural),
+            Types { schema: Some(schema), structural: None } => Self::Struct(schema),
+            Types { schema: None, .. } => Self::Unknown,
+        }
+    }
+
+    /// What a definition says of a value: lists are taken as a whole, and objects are not, unless it says otherwise.
+    fn of_custom(schema: &'s Structural) -> Self {
+        match (schema.kind, schema.list_type, &schema.items) {
+            (Some(JsonType::Object), ListType::Atomic, _) => Self::Whole,
+            (Some(JsonType::Object), ..) => Self::Custom(schema),
+            (Some(JsonType::Array), ListType::Set, _) => Self::Set,
+            (Some(JsonType::Array), ListType::Map, Some(items)) => Self::CustomItems(items, &schema.keys),
+            (None, ..) if schema.preserve => Self::Unknown,
+            _ => Self::Whole,
+        }
     }
 
     fn of_field(field: &'s Field) -> Self {
@@ -55,6 +91,12 @@ impl<'s> Form<'s> {
             Self::Struct(schema) => schema.field(name).map_or(Self::Unknown, Self::of_field),
             Self::Map(item) => Self::of_kind(item),
             Self::Items(item, _) => Self::of_kind(item),
+            Self::Root(schema, structural) => match schema.field(name) {
+                Some(field) => Self::of_field(field),
+                None => structural.member(name).map_or(Self::Unknown, Self::of_custom),
+            },
+            Self::Custom(schema) => schema.member(name).map_or(Self::Unknown, Self::of_custom),
+            Self::CustomItems(item, _) => Self::of_custom(item),
             Self::Unknown => Self::Unknown,
             Self::Whole | Self::Set => Self::Whole,
         }
@@ -62,7 +104,7 @@ impl<'s> Form<'s> {
 
     /// Whether a field is there even if nothing says so: Go's structs that are no pointers, and what its encoder always writes.
     pub fn always_there(self, name: &str) -> bool {
-        let Self::Struct(schema) = self else { return false };
+        let (Self::Struct(schema) | Self::Root(schema, _)) = self else { return false };
         let always =
             |field: &Field| field.always || (!field.pointer && matches!(field.kind, Kind::Object(_)));
         schema.field(name).is_some_and(always)
@@ -70,17 +112,26 @@ impl<'s> Form<'s> {
 
     /// Whether the names below are declared fields, and no data.
     pub fn is_struct(self) -> bool {
-        matches!(self, Self::Struct(_))
+        match self {
+            Self::Struct(_) | Self::Root(..) => true,
+            Self::Custom(schema) => !schema.properties.is_empty(),
+            _ => false,
+        }
     }
 
     /// How a value of this form is taken apart.
     pub fn parts<'v>(self, value: &'v Value) -> Parts<'v> {
         match (self, value) {
-            (Self::Struct(_) | Self::Map(_) | Self::Unknown, Value::Object(map)) => Parts::Fields(map),
+            (
+                Self::Struct(_) | Self::Root(..) | Self::Custom(_) | Self::Map(_) | Self::Unknown,
+                Value::Object(map),
+            ) => Parts::Fields(map),
             (Self::Items(_, keys), Value::Array(items)) => {
-                let edges: Option<Vec<_>> = items.iter().map(|item| item_edge(item, keys)).collect();
-                edges.map_or(Parts::None, |edges| Parts::Items(edges.into_iter().zip(items).collect()))
+                Parts::of_items(items, |item| item_edge(item, keys, builtin_default))
             }
+            (Self::CustomItems(schema, keys), Value::Array(items)) => Parts::of_items(items, |item| {
+                item_edge(item, keys, |key| schema.properties.get(key)?.default.clone())
+            }),
             (Self::Set, Value::Array(items)) => {
                 Parts::Items(items.iter().map(|item| (value_edge(item), item)).collect())
             }
@@ -99,6 +150,12 @@ pub enum Parts<'v> {
 }
 
 impl<'v> Parts<'v> {
+    /// A list whose items have these edges; taken as a whole if one has none.
+    fn of_items(items: &'v [Value], edge: impl Fn(&Value) -> Option<Box<str>>) -> Self {
+        let edges: Option<Vec<_>> = items.iter().map(edge).collect();
+        edges.map_or(Self::None, |edges| Self::Items(edges.into_iter().zip(items).collect()))
+    }
+
     pub fn is_empty(&self) -> bool {
         match self {
             Self::None => true,
@@ -119,15 +176,23 @@ impl<'v> Parts<'v> {
     }
 }
 
-/// The edge to a list item: its keys, sorted. `None` if it is not an object.
-pub fn item_edge(item: &Value, keys: &[&str]) -> Option<Box<str>> {
+/// What a key of a built-in type counts as where an item leaves it out.
+pub fn builtin_default(key: &str) -> Option<Value> {
+    KEY_DEFAULTS.iter().find(|(name, _)| *name == key).map(|(_, value)| Value::from(*value))
+}
+
+/// The edge to a list item: its keys, sorted, those that it leaves out by `default`. `None` if it is not an object.
+pub fn item_edge(
+    item: &Value,
+    keys: &[impl AsRef<str>],
+    default: impl Fn(&str) -> Option<Value>,
+) -> Option<Box<str>> {
     let item = item.as_object()?;
     let mut said = Map::new();
-    for key in keys {
-        let default =
-            || KEY_DEFAULTS.iter().find(|(name, _)| name == key).map(|(_, value)| Value::from(*value));
-        if let Some(value) = item.get(*key).filter(|value| !value.is_null()).cloned().or_else(default) {
-            said.insert((*key).to_owned(), value);
+    for key in keys.iter().map(AsRef::as_ref) {
+        let own = item.get(key).filter(|value| !value.is_null()).cloned();
+        if let Some(value) = own.or_else(|| default(key)) {
+            said.insert(key.to_owned(), value);
         }
     }
     Some(format!("k:{}", Value::Object(said)).into())

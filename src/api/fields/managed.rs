@@ -3,10 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::compare::{Difference, compare};
-use super::form::Form;
+use super::form::{Form, Types};
 use super::set::FieldSet;
 use crate::api::meta::ObjectExt;
-use crate::api::schema::Schema;
 
 /// So many writers have entries of their own; the oldest beyond share one.
 const MOST_UPDATERS: usize = 10;
@@ -209,7 +208,7 @@ fn forgets(managers: &Value) -> bool {
 
 /// Brings the managers of `new`, written over `old` (`None`: created) by an updater, up to date. Managers that the client sends with
 /// the object are taken for those that it had, but not through a subresource. An object whose managers nobody knows stays so.
-pub fn track(schema: Option<&Schema>, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+pub fn track<'s>(types: impl Into<Types<'s>>, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     let sent = new.meta_mut().remove("managedFields").filter(|_| writer.subresource.is_empty());
     if sent.as_ref().is_some_and(forgets) {
         return;
@@ -218,7 +217,7 @@ pub fn track(schema: Option<&Schema>, old: Option<&Value>, new: &mut Value, writ
     // Most clients send what they have read.
     let sent = sent.filter(|sent| Some(sent) != standing).and_then(|sent| Managed::read(&sent));
     let nothing = json!({});
-    let difference = compare(Form::of_object(schema), old.unwrap_or(&nothing), new);
+    let difference = compare(Form::of_object(types), old.unwrap_or(&nothing), new);
     if difference.is_empty() && sent.is_none() {
         if let Some(standing) = standing {
             new.meta_mut().insert("managedFields".to_owned(), standing.clone());
@@ -255,44 +254,44 @@ mod tests {
     #[test]
     fn fields_go_to_who_changed_them_last() {
         let mut a = json!({"metadata": {"name": "m"}, "data": {"x": "1", "y": "1"}});
-        track(None, None, &mut a, &writer("one"));
+        track(Types::default(), None, &mut a, &writer("one"));
         assert_eq!(managers(&a), [("one".to_owned(), json!({"f:data": {".": {}, "f:x": {}, "f:y": {}}}))]);
         let mut b = a.clone();
         b["data"] = json!({"x": "2"});
-        track(None, Some(&a), &mut b, &writer("two"));
+        track(Types::default(), Some(&a), &mut b, &writer("two"));
         assert_eq!(
             managers(&b),
             [("one".to_owned(), json!({"f:data": {}})), ("two".to_owned(), json!({"f:data": {"f:x": {}}}))]
         );
         let mut same = b.clone();
-        track(None, Some(&b), &mut same, &writer("three"));
+        track(Types::default(), Some(&b), &mut same, &writer("three"));
         assert_eq!(same, b, "who changes nothing owns nothing");
     }
 
     #[test]
     fn managers_can_be_forgotten() {
         let mut a = json!({"metadata": {}, "data": {"x": "1"}});
-        track(None, None, &mut a, &writer("one"));
+        track(Types::default(), None, &mut a, &writer("one"));
         let mut b = json!({"metadata": {"managedFields": [{}]}, "data": {"x": "2"}});
-        track(None, Some(&a), &mut b, &writer("one"));
+        track(Types::default(), Some(&a), &mut b, &writer("one"));
         assert_eq!(managers(&b), []);
         let mut c = json!({"metadata": {}, "data": {"x": "3"}});
-        track(None, Some(&b), &mut c, &writer("one"));
+        track(Types::default(), Some(&b), &mut c, &writer("one"));
         assert_eq!(managers(&c), [], "and stay so");
     }
 
     #[test]
     fn the_oldest_updaters_share_an_entry() {
         let mut object = json!({"metadata": {}});
-        track(None, None, &mut object, &writer("first"));
+        track(Types::default(), None, &mut object, &writer("first"));
         object["metadata"]["labels"] = json!({"first": "x"});
-        track(None, None, &mut object, &writer("first"));
+        track(Types::default(), None, &mut object, &writer("first"));
         for n in 0..15 {
             let mut next = object.clone();
             next["metadata"]["labels"][format!("l{n}")] = "x".into();
             let now = format!("2026-01-01T00:00:{n:02}Z");
             let manager = format!("m{n:02}");
-            track(None, Some(&object), &mut next, &Writer { now: &now, ..writer(&manager) });
+            track(Types::default(), Some(&object), &mut next, &Writer { now: &now, ..writer(&manager) });
             object = next;
         }
         let names: Vec<String> = managers(&object).into_iter().map(|(name, _)| name).collect();
@@ -303,11 +302,11 @@ mod tests {
     #[test]
     fn a_subresource_has_an_entry_of_its_own() {
         let mut a = json!({"metadata": {}, "spec": {"a": 1}});
-        track(None, None, &mut a, &writer("one"));
+        track(Types::default(), None, &mut a, &writer("one"));
         let mut b = a.clone();
         b["status"] = json!({"b": 2});
         b["metadata"]["managedFields"] = json!([{}]);
-        track(None, Some(&a), &mut b, &Writer { subresource: "status", ..writer("one") });
+        track(Types::default(), Some(&a), &mut b, &Writer { subresource: "status", ..writer("one") });
         assert_eq!(b["metadata"]["managedFields"][1]["subresource"], "status");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::form::{Form, Parts};
+use super::form::{Form, Parts, Types};
 use super::set::{FieldSet, field_edge};
 
 /// What `live` becomes when `config` is put over it: fields of the configuration win, the others stay. Lists that are sets or maps
@@ -24,6 +24,38 @@ pub fn merge(form: Form<'_>, live: &Value, config: &Value) -> Value {
         }
         (Parts::Items(live), Parts::Items(config)) => Value::Array(merge_items(form, &live, &config)),
         _ => config.clone(),
+    }
+}
+
+/// An object that a configuration is put over, nobody's fields asked. Fails, with the places, if the configuration says a list, map or
+/// object that is taken as a whole: what it leaves out of it would be lost.
+pub fn merged<'s>(types: impl Into<Types<'s>>, live: &Value, config: &Value) -> Result<Value, String> {
+    let form = Form::of_object(types);
+    let mut wholes = Vec::new();
+    find_wholes(form, config, String::new(), &mut wholes);
+    if !wholes.is_empty() {
+        let places = wholes.join(", ");
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {places}"
+        ));
+    }
+    Ok(merge(form, live, config))
+}
+
+fn find_wholes(form: Form<'_>, value: &Value, path: String, wholes: &mut Vec<String>) {
+    match form.parts(value) {
+        Parts::None if matches!(value, Value::Array(_) | Value::Object(_)) => wholes.push(path),
+        Parts::None => {}
+        Parts::Fields(map) => {
+            for (name, value) in map {
+                find_wholes(form.below(name), value, format!("{path}.{name}"), wholes);
+            }
+        }
+        Parts::Items(items) => {
+            for (at, (_, value)) in items.into_iter().enumerate() {
+                find_wholes(form.below(""), value, format!("{path}[{at}]"), wholes);
+            }
+        }
     }
 }
 

@@ -16,5 +16,7 @@ mod merge;
 mod set;
 
 pub use apply::{Applied, Applier, apply};
+pub use form::Types;
 pub use managed::{Managed, Operation, Writer, track};
+pub use merge::merged;
 pub use set::FieldSet;

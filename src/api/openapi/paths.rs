@@ -88,10 +88,12 @@ fn operation(row: &Resource, verb: &str, action: &str, own: &Gvk) -> Value {
     let body = match verb {
         "create" | "update" => Some(content(row, &["*/*"], own)),
         "patch" => {
-            let forms = ["json-patch", "merge-patch", "strategic-merge-patch"]
-                .map(|form| format!("application/{form}+json"));
-            let any = |form: String| (form, json!({"schema": {"type": "object"}}));
-            Some(Value::Object(forms.into_iter().map(any).collect()))
+            // Clients choose by this how they patch; nobody knows the merge keys of custom kinds.
+            let strategic = row.published.is_none().then_some("strategic-merge-patch");
+            let forms = ["json-patch", "merge-patch"].into_iter().chain(strategic);
+            let any =
+                |form: &str| (format!("application/{form}+json"), json!({"schema": {"type": "object"}}));
+            Some(Value::Object(forms.map(any).collect()))
         }
         "delete" | "deletecollection" => Some(content(row, &["*/*"], &Gvk::of("", "v1", "DeleteOptions"))),
         _ => None,

@@ -46,14 +46,13 @@ pub fn add_custom(row: &Resource, schemas: &mut Map<String, Value>) {
     let Some(published) = &row.published else { return };
     let mut object = (**published).clone();
     let text = || json!({"type": "string"});
+    let described = |description: &str| json!({"type": "string", "description": description});
     let typed = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
     if !object["properties"].is_object() {
         object["properties"] = json!({});
     }
-    object["properties"]["apiVersion"] = text();
-    object["properties"]["kind"] = text();
-    let meta = reference("meta.v1.ObjectMeta");
-    object["properties"]["metadata"] = json!({"allOf": [meta]});
+    type_members(&mut object, &described);
+    embedded(&mut object, &described);
     object["x-kubernetes-group-version-kind"] = typed(&row.kind);
     let item = json!({"$ref": format!("{REFERENCE}{}", custom_name(row, &row.kind))});
     let list = json!({
@@ -69,6 +68,44 @@ pub fn add_custom(row: &Resource, schemas: &mut Map<String, Value>) {
     });
     schemas.insert(custom_name(row, &row.kind), object);
     schemas.insert(custom_name(row, &row.list_kind), list);
+}
+
+/// Where the meaning of what all objects have is told.
+const CONVENTIONS: &str =
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+
+/// What every object has, whatever its definition says of it.
+fn type_members(object: &mut Value, described: &impl Fn(&str) -> Value) {
+    let meta = reference("meta.v1.ObjectMeta");
+    let properties = &mut object["properties"];
+    properties["apiVersion"] = described(&format!(
+        "APIVersion defines the version of the schema that this object is written in. More info: {CONVENTIONS}#resources"
+    ));
+    properties["kind"] = described(&format!(
+        "Kind names the REST resource that this object is of. Cannot be updated. More info: {CONVENTIONS}#types-kinds"
+    ));
+    properties["metadata"] = json!({"allOf": [meta], "description": format!("Standard object's metadata. More info: {CONVENTIONS}#metadata")});
+}
+
+/// Objects inside of the object have the same.
+fn embedded(schema: &mut Value, described: &impl Fn(&str) -> Value) {
+    let inner = |schema: &mut Value| {
+        if schema["x-kubernetes-embedded-resource"] == true {
+            if !schema["properties"].is_object() {
+                schema["properties"] = json!({});
+            }
+            type_members(schema, described);
+        }
+        embedded(schema, described);
+    };
+    for (_, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        inner(property);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(below) = schema.get_mut(key).filter(|below| below.is_object()) {
+            inner(below);
+        }
+    }
 }
 
 /// The schemas of these types and of all they contain.

@@ -15,7 +15,7 @@ pub fn document(table: &Table) -> Value {
     let (paths, schemas) = super::parts(&rows);
     let paths: Map<String, Value> = paths.into_iter().map(|(path, item)| (path, path_item(item))).collect();
     let definitions: Map<String, Value> =
-        schemas.into_iter().map(|(name, schema)| (name, lowered(schema))).collect();
+        schemas.into_iter().map(|(name, schema)| (name, lowered(opened(schema)))).collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "v1.36.0"},
@@ -69,6 +69,18 @@ fn parameters(list: Value) -> Value {
         parameter
     };
     Value::Array(list.into_iter().map(lower).collect())
+}
+
+/// A kind that takes any fields says none: clients of version 2 would refuse all others.
+fn opened(schema: Value) -> Value {
+    const KINDS: &str = "x-kubernetes-group-version-kind";
+    if schema.get("x-kubernetes-preserve-unknown-fields") != Some(&Value::Bool(true)) {
+        return schema;
+    }
+    match schema.get(KINDS) {
+        Some(kinds) => json!({"type": "object", KINDS: kinds}),
+        None => schema,
+    }
 }
 
 /// A schema without what version 2 does not know. Rule: upstream's `ToStructuralOpenAPIV2`.
@@ -133,6 +145,16 @@ mod tests {
         assert!(names.contains(&"dryRun") && names.contains(&"body"), "{names:?}");
         let port = &definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
         assert_eq!(*port, json!({"type": "string", "format": "int-or-string"}));
+    }
+
+    #[test]
+    fn kinds_that_take_anything_say_nothing() {
+        let kinds = json!([{"group": "g", "version": "v1", "kind": "K"}]);
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": "d",
+            "properties": {"a": {"type": "string"}}, "x-kubernetes-group-version-kind": kinds});
+        assert_eq!(opened(schema), json!({"type": "object", "x-kubernetes-group-version-kind": kinds}));
+        let plain = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        assert_eq!(opened(plain.clone()), plain);
     }
 
     #[test]

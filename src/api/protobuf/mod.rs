@@ -17,11 +17,6 @@ use super::status::ApiError;
 pub const MAGIC: &[u8] = b"k8s\0";
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
-/// Whether a `Content-Type` names the protobuf encoding.
-pub fn is_protobuf(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(CONTENT_TYPE))
-}
-
 /// Messages in messages, at most. Each is at most two levels of the object, so this is what JSON bodies may have, too.
 const MOST_NESTED: usize = 64;
 

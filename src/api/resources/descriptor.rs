@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::strategy::{Plain, Strategy};
 use super::subresource::{Handler, Part, Review, Subresource};
+use crate::api::fields::Types;
 use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
 use crate::api::schema::{self, Schema};
-use crate::api::structural::{JsonPath, text_of};
+use crate::api::structural::{JsonPath, Structural, text_of};
 use crate::api::table::{self, Printer, Shown};
 use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update};
 use crate::rt::Stop;
@@ -33,6 +34,8 @@ pub enum Measure {
     Nodes,
     /// What each Pod's containers use.
     Pods,
+    /// How what this server stands on is: it is looked at when somebody asks.
+    Components,
 }
 
 /// Where the Scale of an object stands in it, as JSON pointers.
@@ -111,8 +114,12 @@ pub struct Resource {
     pub selectable: Vec<(String, JsonPath)>,
     /// The type of its bodies, where that is no built-in one.
     pub own_schema: Option<Arc<Schema>>,
+    /// The schema of a custom kind.
+    pub structural: Option<Arc<Structural>>,
     /// What OpenAPI says of its objects, where that is no built-in type.
     pub published: Option<Arc<Value>>,
+    /// The webhook that converts objects between the versions of a custom kind, as its definition has it.
+    pub conversion: Option<Arc<Value>>,
     /// Cancelled when the row goes, for rows that may: watches end.
     pub end: Option<Stop>,
     /// Whether an update must say which version it replaces (upstream's `AllowUnconditionalUpdate` is false).
@@ -165,7 +172,9 @@ impl Resource {
             scale_paths: ScalePaths::BUILTIN,
             selectable: Vec::new(),
             own_schema: None,
+            structural: None,
             published: None,
+            conversion: None,
             end: None,
             conditional_update: false,
             status_keeps_metadata: false,
@@ -372,6 +381,11 @@ impl Resource {
     /// The type of its bodies; `None` for a kind that nobody has described.
     pub fn schema(&self) -> Option<&Schema> {
         self.own_schema.as_deref().or_else(|| schema::builtin(&self.gvk()))
+    }
+
+    /// What is known of its objects when somebody merges them.
+    pub fn types(&self) -> Types<'_> {
+        Types { schema: self.schema(), structural: self.structural.as_deref() }
     }
 
     /// Fills in what the object leaves out, as upstream's defaulting functions.

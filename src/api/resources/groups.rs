@@ -63,7 +63,9 @@ fn core_rows() -> Vec<Resource> {
     let gv = ("", "v1");
     vec![
         Resource::namespaced(gv, "Binding", "bindings").review(Review::Binding),
-        Resource::cluster(gv, "ComponentStatus", "componentstatuses").short(&["cs"]).verbs(&["get", "list"]),
+        Resource::cluster(gv, "ComponentStatus", "componentstatuses")
+            .short(&["cs"])
+            .measured(Measure::Components),
         Resource::namespaced(gv, "ConfigMap", "configmaps")
             .printer(&table::cluster::CONFIG_MAPS)
             .with(&core::ConfigMap)
@@ -184,6 +186,7 @@ fn apiregistration() -> Vec<Resource> {
             .conditional_update()
             .status_keeps_metadata()
             .with(&others::ApiService)
+            .names(NameRule::PathSegment)
             .cached(Cached::All)
             .printer(&table::access::API_SERVICES)
             .category(&["api-extensions"])
@@ -511,6 +514,7 @@ fn flowcontrol() -> Vec<Resource> {
     vec![
         Resource::cluster(gv, "FlowSchema", "flowschemas")
             .conditional_update()
+            .cached(Cached::All)
             .status_keeps_metadata()
             .with(&others::FlowSchema)
             .printer(&table::policy::FLOW_SCHEMAS)
@@ -518,6 +522,7 @@ fn flowcontrol() -> Vec<Resource> {
             .status(),
         Resource::cluster(gv, "PriorityLevelConfiguration", "prioritylevelconfigurations")
             .conditional_update()
+            .cached(Cached::All)
             .status_keeps_metadata()
             .with(&others::PriorityLevel)
             .printer(&table::policy::PRIORITY_LEVELS)

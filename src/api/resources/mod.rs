@@ -15,6 +15,7 @@ mod strategy;
 mod subresource;
 mod table;
 
+pub use self::core::NOT_SOURCES as VOLUME_NOT_SOURCES;
 pub use custom::{condition, rows as custom_rows};
 pub use descriptor::{Cached, Measure, Resource, ScalePaths, Storage};
 pub use strategy::{Plain, Strategy};

@@ -84,3 +84,20 @@ pub trait Strategy: Send + Sync {
 pub struct Plain;
 
 impl Strategy for Plain {}
+
+/// What the tests of strategies share.
+#[cfg(test)]
+pub(super) mod testing {
+    use serde_json::Value;
+
+    use super::Strategy;
+
+    /// Fills in defaults, and compares what validation says of a new object.
+    #[track_caller]
+    pub(in crate::api::resources) fn check(strategy: &dyn Strategy, mut object: Value, expect: &[&str]) {
+        strategy.default(&mut object);
+        let errors = strategy.validate(&object, None);
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(said, expect, "{object}");
+    }
+}

@@ -10,12 +10,19 @@ use crate::api::validate::{FieldError, FieldErrorKind};
 /// Everything wrong with a value; `path` is where it stands, empty for an object.
 pub fn check(schema: &Structural, value: &Value, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    visit(schema, value, path, &mut errors);
+    visit(schema, value, None, path, &mut errors);
     errors
 }
 
-fn visit(schema: &Structural, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    if value.is_null() && schema.nullable {
+/// Everything wrong with what an update changes: what is as it was may be as wrong as it was. Rule: ratcheting of validation.
+pub fn check_update(schema: &Structural, value: &Value, old: &Value, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    visit(schema, value, Some(old), path, &mut errors);
+    errors
+}
+
+fn visit(schema: &Structural, value: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+    if (value.is_null() && schema.nullable) || old == Some(value) {
         return;
     }
     if !of_type(schema, value, path, errors) {
@@ -25,8 +32,8 @@ fn visit(schema: &Structural, value: &Value, path: &str, errors: &mut Vec<FieldE
     match value {
         Value::String(text) => of_text(schema, text, path, errors),
         Value::Number(number) => of_number(schema, number, path, errors),
-        Value::Array(items) => of_list(schema, items, path, errors),
-        Value::Object(map) => of_map(schema, map, path, errors),
+        Value::Array(items) => of_list(schema, items, old, path, errors),
+        Value::Object(map) => of_map(schema, map, old, path, errors),
         _ => {}
     }
     logic(schema, value, path, errors);
@@ -139,7 +146,13 @@ fn of_number(schema: &Structural, number: &serde_json::Number, path: &str, error
     }
 }
 
-fn of_list(schema: &Structural, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+fn of_list(
+    schema: &Structural,
+    items: &[Value],
+    old: Option<&Value>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let value = || Value::from(items.to_vec());
     let length = items.len() as u64;
     if let Some(min) = schema.min_items.filter(|min| length < *min) {
@@ -172,10 +185,19 @@ fn of_list(schema: &Structural, items: &[Value], path: &str, errors: &mut Vec<Fi
             };
             errors.push(FieldError::duplicate(&here, shown));
         }
-        if let Some(schema) = &schema.items {
-            visit(schema, item, &here, errors);
+        if let Some(inner) = &schema.items {
+            visit(inner, item, earlier(schema, old, item), &here, errors);
         }
     }
+}
+
+/// The item of a list before, that is the same one as `item`: items of lists of type map are known by their keys.
+pub(super) fn earlier<'v>(schema: &Structural, old: Option<&'v Value>, item: &Value) -> Option<&'v Value> {
+    if schema.list_type != ListType::Map {
+        return None;
+    }
+    let same = |before: &&Value| schema.keys.iter().all(|key| before.get(key) == item.get(key));
+    old?.as_array()?.iter().find(same)
 }
 
 fn too_many(path: &str, count: u64, max: u64) -> FieldError {
@@ -186,6 +208,7 @@ fn too_many(path: &str, count: u64, max: u64) -> FieldError {
 fn of_map(
     schema: &Structural,
     map: &serde_json::Map<String, Value>,
+    old: Option<&Value>,
     path: &str,
     errors: &mut Vec<FieldError>,
 ) {
@@ -210,7 +233,7 @@ fn of_map(
     }
     for (name, value) in map {
         if let Some(member) = schema.member(name) {
-            visit(member, value, &at(name), errors);
+            visit(member, value, old.and_then(|old| old.get(name)), &at(name), errors);
         }
     }
 }
@@ -236,7 +259,7 @@ fn logic(schema: &Structural, value: &Value, path: &str, errors: &mut Vec<FieldE
         refuse("not validate the schema (not)");
     }
     for inner in &schema.all_of {
-        visit(inner, value, path, errors);
+        visit(inner, value, None, path, errors);
     }
 }
 

@@ -91,6 +91,8 @@ pub struct Structural {
     pub any_of: Vec<Structural>,
     pub one_of: Vec<Structural>,
     pub not: Option<Box<Structural>>,
+    /// `x-kubernetes-validations`.
+    pub rules: Vec<Value>,
 }
 
 impl Structural {
@@ -152,6 +154,7 @@ impl Structural {
             any_of: all("anyOf"),
             one_of: all("oneOf"),
             not: one("not"),
+            rules: schema.array_at("/x-kubernetes-validations").to_vec(),
         }
     }
 
@@ -165,6 +168,19 @@ impl Structural {
             || additional
             || self.items.as_ref().is_some_and(|items| items.has_defaults())
             || self.properties.values().any(Self::has_defaults)
+    }
+
+    /// Whether a rule stands anywhere in it.
+    pub fn has_rules(&self) -> bool {
+        let additional = match &self.additional {
+            Additional::Of(inner) => inner.has_rules(),
+            Additional::Nothing | Additional::Anything => false,
+        };
+        !self.rules.is_empty()
+            || additional
+            || self.items.as_ref().is_some_and(|items| items.has_rules())
+            || self.properties.values().any(Self::has_rules)
+            || self.all_of.iter().any(Self::has_rules)
     }
 
     /// The schema of a member: the property's own, or the one of all others.

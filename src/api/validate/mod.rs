@@ -2,6 +2,7 @@
 
 mod address;
 mod check;
+mod client_config;
 mod error;
 mod names;
 mod object_meta;
@@ -9,6 +10,7 @@ mod selector;
 
 pub use address::special_address;
 pub use check::{Check, IMMUTABLE, NOT_NEGATIVE, Rule, check, check_at, same};
+pub use client_config::client_config;
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use names::*;
 pub use object_meta::{NameRule, annotations_errors, labels_errors, object_meta, object_meta_update};

@@ -7,12 +7,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::{duration, env, name};
+use crate::cli::completion::{clusters, snapshots};
 use crate::cli::config::read;
 use crate::cli::output::{Format, Output, print};
 use crate::cli::progress::reporter;
+use crate::cli::snapshot::put_back;
 use crate::cluster::{
-    ChangeOptions, Changed, ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Docker, Memory,
-    PortMapping, SpecError, change, create, find, follow, images, inspect, labels, node_numbers, start, stop,
+    ChangeOptions, Changed, ClusterError, ClusterName, ClusterRecord, ClusterSpec, Cpus, CreateOptions,
+    Docker, Memory, PortMapping, SpecError, change, create, create_registry, find, follow, images, inspect,
+    labels, node_numbers, start, stop,
 };
 use crate::config::kubeconfig;
 use crate::rt::Stop;
@@ -20,7 +23,7 @@ use crate::rt::Stop;
 #[derive(Args)]
 pub(in crate::cli) struct StartArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
     /// How long the nodes may take to become Ready, for example 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
@@ -36,7 +39,7 @@ pub(in crate::cli) struct StartArgs {
 #[derive(Args)]
 pub(in crate::cli) struct StopArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
@@ -46,7 +49,7 @@ pub(in crate::cli) struct StopArgs {
 #[derive(Args)]
 pub(in crate::cli) struct InspectArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t)]
@@ -56,7 +59,7 @@ pub(in crate::cli) struct InspectArgs {
 #[derive(Args)]
 pub(in crate::cli) struct EditArgs {
     /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name)]
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
     name: ClusterName,
     /// A host port to add: [IP:]HOST:PORT[/udp][@loadbalancer|server:0|agent:0,1|agent:*].
     #[arg(long, value_name = "MAPPING")]
@@ -97,13 +100,47 @@ pub(in crate::cli) struct ApplyArgs {
     output: Format,
 }
 
+#[derive(Args)]
+pub(in crate::cli) struct ResetArgs {
+    /// The cluster's name.
+    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
+    name: ClusterName,
+    /// The snapshot.
+    #[arg(long, value_name = "SNAPSHOT", value_parser = name, add = snapshots())]
+    to: ClusterName,
+    /// How long the nodes may take to become Ready, for example 90s or 5m.
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
+    timeout: Duration,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(in crate::cli) async fn run_reset(args: &ResetArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+    let docker = docker().await?;
+    let options = ChangeOptions {
+        timeout: args.timeout,
+        kubeconfig: kubeconfig::files(env).ok(),
+        rollback: false,
+        ..ChangeOptions::default()
+    };
+    put_back(&docker, (&args.name, &args.to), &options, (args.output, output), stop).await
+}
+
 /// Makes the cluster if it is not there, else changes it.
 pub(in crate::cli) async fn run_apply(args: ApplyArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
-    let wanted = read(&args.file, ClusterName::DEFAULT)?;
+    let mut wanted = read(&args.file, ClusterName::DEFAULT)?;
+    if wanted.docker_login {
+        super::create::add_login(&mut wanted.carried).await?;
+    }
     let name = wanted.spec.name.clone();
     let docker = docker().await?;
     let progress = reporter(output.quiet);
     let files = kubeconfig::files(env).ok();
+    for (name, ip, port) in wanted.registries.iter().filter(|_| !args.dry_run) {
+        let image = wanted.spec.image.as_deref();
+        create_registry(&docker, name, (*ip, *port), image, progress.as_ref(), stop).await?;
+    }
     let changed = match find(&docker, name.as_str()).await {
         Ok(_) => {
             let options = ChangeOptions {
@@ -112,7 +149,7 @@ pub(in crate::cli) async fn run_apply(args: ApplyArgs, output: &Output, stop: &S
                 kubeconfig: files,
                 ..ChangeOptions::default()
             };
-            let edit = |spec: &mut ClusterSpec| follow(spec, &wanted);
+            let edit = |record: &mut ClusterRecord| follow(record, &wanted);
             change(&docker, &name, &options, progress.as_ref(), stop, edit).await?
         }
         Err(ClusterError::NoSuchCluster(_)) => {
@@ -125,6 +162,10 @@ pub(in crate::cli) async fn run_apply(args: ApplyArgs, output: &Output, stop: &S
                 let options = CreateOptions {
                     timeout: args.timeout,
                     kubeconfig: files,
+                    wait: !wanted.spec.brought.cni,
+                    survived: true,
+                    carried: wanted.carried.clone(),
+                    manifests: wanted.manifests.clone(),
                     ..CreateOptions::new(wanted.spec.clone())
                 };
                 create(&docker, &options, progress.as_ref(), stop).await?;
@@ -231,7 +272,7 @@ pub(in crate::cli) async fn run_edit(args: EditArgs, output: &Output, stop: &Sto
         kubeconfig: kubeconfig::files(env).ok(),
         ..ChangeOptions::default()
     };
-    let edit = |spec: &mut ClusterSpec| Ok(edit(spec, &args)?);
+    let edit = |record: &mut ClusterRecord| Ok(edit(&mut record.spec, &args)?);
     let changed = change(&docker, &args.name, &options, progress.as_ref(), stop, edit).await?;
     output.result(args.output, &changed, || changed_text(&changed, args.dry_run))
 }

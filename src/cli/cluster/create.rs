@@ -1,21 +1,24 @@
 //! `minik cluster create`.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use ipnet::Ipv4Net;
 use serde_json::json;
 
 use super::{duration, env, name};
 use crate::cli::config::read;
 use crate::cli::output::{Format, Output};
 use crate::cli::progress::{human, reporter};
+use crate::cluster::file::{ClusterFile, certificates};
 use crate::cluster::{
-    ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Created, Docker, Memory, NodeSpec,
-    PortMapping, SpecError, create, images, labels, node_label, node_numbers, taint,
+    Carried, ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Created, Docker, HostAlias, Memory,
+    NodeSpec, PortMapping, SpecError, create, create_registry, host_credentials, images, labels, node_label,
+    node_numbers, taint,
 };
-use crate::config::kubeconfig;
+use crate::config::{Feature, kubeconfig};
 use crate::rt::Stop;
 
 #[derive(Args)]
@@ -56,6 +59,42 @@ pub(in crate::cli) struct CreateArgs {
     /// The API's port on the host, with the address to listen on if it is another than 127.0.0.1: [IP:]PORT.
     #[arg(long, value_name = "PORT", value_parser = api_port)]
     api_port: Option<(Option<Ipv4Addr>, u16)>,
+    /// Bring your own network plugin: nodes are Ready once it has put its configuration into /etc/cni/net.d.
+    #[arg(long)]
+    no_cni: bool,
+    /// Bring your own service proxy, such as kube-proxy.
+    #[arg(long)]
+    no_proxy: bool,
+    /// A further name or address that the API server's certificate vouches for.
+    #[arg(long = "tls-san", value_name = "NAME")]
+    tls_sans: Vec<String>,
+    /// Use this Docker network instead of one of the cluster's own.
+    #[arg(long, value_name = "NAME", conflicts_with = "subnet")]
+    network: Option<String>,
+    /// The range of the cluster's own network, for example 172.30.0.0/23.
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<Ipv4Net>,
+    /// The range of Pods' addresses.
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr: Option<Ipv4Net>,
+    /// The range of Services' addresses.
+    #[arg(long, value_name = "CIDR")]
+    service_cidr: Option<Ipv4Net>,
+    /// A name for a host outside, in Pods and on nodes: NAME=ADDRESS.
+    #[arg(long = "host-alias", value_name = "ALIAS")]
+    host_aliases: Vec<HostAlias>,
+    /// Leave something out of the cluster: ingress, load-balancer or network-policy.
+    #[arg(long, value_name = "FEATURE")]
+    disable: Vec<Feature>,
+    /// Objects to apply when the cluster is ready, as YAML.
+    #[arg(long = "manifest", value_name = "FILE")]
+    manifests: Vec<PathBuf>,
+    /// A certificate of an authority that nodes trust, or the word host for those added to this machine's.
+    #[arg(long = "certificate", value_name = "FILE")]
+    certificates: Vec<String>,
+    /// Let nodes pull with what `docker login` left on this machine.
+    #[arg(long)]
+    docker_login: bool,
     /// How long the cluster may take to become ready, for example 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
@@ -82,8 +121,9 @@ pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) 
         Some(path) => Some(read(path, args.name.as_ref().map_or(ClusterName::DEFAULT, ClusterName::as_str))?),
         None => None,
     };
-    let (from_file, to_load) = file.map(|file| (file.spec, file.images)).unzip();
-    let spec = specification(&args, from_file).map_err(ClusterError::from)?;
+    let spec =
+        specification(&args, file.as_ref().map(|file| file.spec.clone())).map_err(ClusterError::from)?;
+    let (extras, to_load) = extras(&args, file, &spec).await?;
     let files = match args.no_kubeconfig {
         true => None,
         false => Some(kubeconfig::files(env).map_err(ClusterError::from)?),
@@ -93,14 +133,21 @@ pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) 
         rollback: !args.no_rollback,
         kubeconfig: files,
         switch: !args.no_switch,
-        wait: !args.no_wait,
+        // Nodes without a network plugin are not Ready, and somebody has to reach the cluster to install one.
+        wait: !args.no_wait && !spec.brought.cni,
+        survived: true,
+        carried: extras.carried,
+        manifests: extras.manifests,
         ..CreateOptions::new(spec)
     };
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let progress = reporter(output.quiet);
+    for (name, ip, port) in &extras.registries {
+        create_registry(&docker, name, (*ip, *port), args.image.as_deref(), progress.as_ref(), stop).await?;
+    }
     let created = create(&docker, &options, progress.as_ref(), stop).await?;
-    if let Some(names) = to_load.filter(|names: &Vec<String>| !names.is_empty()) {
-        let sources: Vec<_> = names.iter().map(|text| images::source(text)).collect();
+    if !to_load.is_empty() {
+        let sources: Vec<_> = to_load.iter().map(|text| images::source(text)).collect();
         images::load(&docker, options.spec.name.as_str(), &sources, progress.as_ref(), stop).await?;
     }
     output.result(args.output, &created_data(&options.spec, &created, start.elapsed()), || {
@@ -125,7 +172,10 @@ fn created_data(spec: &ClusterSpec, created: &Created, took: Duration) -> serde_
         "server": created.plan.api_url,
         "context": labels::context(spec.name.as_str()),
         "kubeconfig": created.kubeconfig,
-        "network": {"name": created.plan.network.name, "subnet": created.plan.network.subnet.net()},
+        "network": {
+            "name": created.plan.containers.first().map(|container| container.network.as_str()),
+            "subnet": created.plan.network.as_ref().map(|network| network.subnet.net()),
+        },
         "nodes": nodes,
         "ports": spec.ports,
         "phases": phases,
@@ -145,6 +195,37 @@ fn created_text(options: &CreateOptions, created: &Created, took: Duration) -> S
         (None, _) => format!("Its kubeconfig: minik kubeconfig get {name}\n"),
     });
     text
+}
+
+/// What comes with a cluster and is no part of its specification: from the file, with what the arguments add to it.
+async fn extras(
+    args: &CreateArgs,
+    file: Option<ClusterFile>,
+    spec: &ClusterSpec,
+) -> Result<(ClusterFile, Vec<String>), ClusterError> {
+    let mut extras = file.unwrap_or_else(|| ClusterFile::of(spec.clone()));
+    for path in &args.manifests {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ClusterError::File { path: path.clone(), source })?;
+        extras.manifests.push((path.display().to_string(), text));
+    }
+    for path in &args.certificates {
+        let bad = |why| ClusterError::BadFile { path: path.into(), why };
+        extras.carried.authorities.extend(certificates(path, Path::new(".")).map_err(bad)?);
+    }
+    if extras.docker_login || args.docker_login {
+        add_login(&mut extras.carried).await?;
+    }
+    let images = std::mem::take(&mut extras.images);
+    Ok((extras, images))
+}
+
+/// Lets nodes pull with what `docker login` left here; what the file says of a registry goes before it.
+pub(in crate::cli) async fn add_login(carried: &mut Carried) -> Result<(), ClusterError> {
+    for (registry, auth) in host_credentials(env).await? {
+        carried.credentials.entry(registry).or_insert(auth);
+    }
+    Ok(())
 }
 
 /// The specification that the file and the arguments say. Fails with the first that is wrong.
@@ -176,9 +257,12 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
         spec.image = args.image.clone();
     }
     spec.ports.extend(args.ports.iter().cloned());
+    spec.brought.cni |= args.no_cni;
+    spec.brought.proxy |= args.no_proxy;
     if let Some((address, port)) = args.api_port {
         (spec.api_address, spec.api_port) = (address, Some(port));
     }
+    surroundings(args, &mut spec);
     for node in &mut spec.nodes {
         node.memory = args.node_memory.or(node.memory);
         node.cpus = args.node_cpus.or(node.cpus);
@@ -205,6 +289,18 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
     })?;
     spec.validate()?;
     Ok(spec)
+}
+
+/// Addresses and names, where the arguments say them.
+fn surroundings(args: &CreateArgs, spec: &mut ClusterSpec) {
+    let addresses = &mut spec.addresses;
+    addresses.network = args.network.clone().or(addresses.network.take());
+    addresses.subnet = args.subnet.or(addresses.subnet);
+    addresses.pods = args.pod_cidr.or(addresses.pods);
+    addresses.services = args.service_cidr.or(addresses.services);
+    spec.host_aliases.extend(args.host_aliases.iter().map(|alias| (alias.name.clone(), alias.address)));
+    spec.disabled.extend(args.disable.iter().copied());
+    spec.tls_sans.extend(args.tls_sans.iter().cloned());
 }
 
 /// Applies each `VALUE[@NODES]` to the nodes its filter names, or to all.
@@ -235,7 +331,7 @@ fn filtered(
 }
 
 /// `[IP:]PORT`.
-fn api_port(text: &str) -> Result<(Option<Ipv4Addr>, u16), String> {
+pub(in crate::cli) fn api_port(text: &str) -> Result<(Option<Ipv4Addr>, u16), String> {
     let wrong = || format!("invalid port {text:?}: [IP:]PORT is expected, for example 6443 or 0.0.0.0:6443");
     let (address, port) = match text.rsplit_once(':') {
         Some((address, port)) => (Some(address.parse().map_err(|_| wrong())?), port),

@@ -11,10 +11,12 @@ use serde::Serialize;
 
 use super::output::{self, Format, Output};
 use super::progress::reporter;
+use crate::cli::completion::clusters;
 use crate::cluster::{ClusterError, ClusterName, ClusterSummary, Docker, Phases, SpecError, delete, list};
 use crate::config::kubeconfig;
 use crate::rt::{Clock, Stop, SystemClock};
 pub(super) use change::changed_text;
+pub(super) use create::api_port;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -31,6 +33,8 @@ pub(super) enum Command {
     Stop(change::StopArgs),
     /// Stop a cluster and start it again.
     Restart(change::StartArgs),
+    /// Put a cluster back to a snapshot of it; what was made since is gone.
+    Reset(change::ResetArgs),
     /// Show a cluster's specification and what there is of it.
     Inspect(change::InspectArgs),
     /// Change a cluster while it runs: host ports and sizes of nodes.
@@ -42,7 +46,7 @@ pub(super) enum Command {
 #[derive(Args)]
 pub(super) struct DeleteArgs {
     /// The clusters to remove.
-    #[arg(value_parser = name, conflicts_with = "all")]
+    #[arg(value_parser = name, conflicts_with = "all", add = clusters())]
     names: Vec<ClusterName>,
     /// Remove every cluster.
     #[arg(short, long)]
@@ -61,6 +65,9 @@ pub(super) struct ListArgs {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
+
+/// How long the engine may be at work for a command that was killed.
+const STRAGGLERS: Duration = Duration::from_secs(3);
 
 /// A cluster name in an argument.
 pub(super) fn name(text: &str) -> Result<ClusterName, SpecError> {
@@ -90,6 +97,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Start(args) => change::run_start(args, output, stop).await,
         Command::Stop(args) => change::run_stop(args, output).await,
         Command::Restart(args) => change::run_restart(args, output, stop).await,
+        Command::Reset(args) => change::run_reset(&args, output, stop).await,
         Command::Inspect(args) => change::run_inspect(&args, output).await,
         Command::Edit(args) => change::run_edit(args, output, stop).await,
         Command::Apply(args) => change::run_apply(args, output, stop).await,
@@ -107,6 +115,13 @@ async fn run_delete(args: DeleteArgs, output: &Output) -> anyhow::Result<()> {
         let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
     }
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
+    if args.after_input_ends {
+        // What the one before had asked for may still come into being: nothing tells when the engine is through with it.
+        for name in &args.names {
+            delete(&docker, name.as_str(), None).await?;
+        }
+        tokio::time::sleep(STRAGGLERS).await;
+    }
     let names: Vec<String> = if args.all {
         list(&docker).await?.into_iter().map(|cluster| cluster.name).collect()
     } else if args.names.is_empty() {

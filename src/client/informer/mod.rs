@@ -6,8 +6,10 @@
 //! ```
 
 mod cache;
-mod sent;
+mod names;
+mod raw;
 mod shared;
 
 pub use cache::{Cache, Change, Key, Object};
+pub use names::Names;
 pub use shared::Informers;

@@ -10,11 +10,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource as _};
+use kube::{Api, Client};
 
 use super::cache::{Cache, Key, Object};
-use super::sent::Sent;
+use super::names::Names;
+use super::raw::Raw;
 use crate::client::events::Recorder;
 use crate::rt::{Backoff, SystemClock, Tasks};
 
@@ -38,17 +40,24 @@ impl Informers {
         Self { client, tasks: tasks.clone(), caches: Arc::default(), complaints }
     }
 
-    /// How often an object came that could not be read.
-    pub fn unreadable(&self) -> u64 {
-        self.complaints.unreadable.load(Ordering::Relaxed)
+    /// How often an object came that could not be read, in Prometheus' text form.
+    pub fn render(&self) -> String {
+        const NAME: &str = "minik_informer_unreadable_objects_total";
+        let count = self.complaints.unreadable.load(Ordering::Relaxed);
+        format!(
+            "# HELP {NAME} Objects that came and could not be read.\n# TYPE {NAME} counter\n{NAME} {count}\n"
+        )
     }
 
-    fn feed<K: Object>(
-        &self,
-        cache: &Cache<K>,
-        config: watcher::Config,
-    ) -> impl Future<Output = ()> + use<K> {
-        feed(cache.clone(), self.client.clone(), config, self.complaints.clone())
+    fn feed<K: Object>(&self, cache: &Cache<K>, config: watcher::Config) {
+        let feed = Feed {
+            cache: cache.clone(),
+            complaints: self.complaints.clone(),
+            listed: Vec::new(),
+            unread: BTreeSet::new(),
+        };
+        let resource = ApiResource::erase::<K>(&());
+        self.tasks.spawn_until_stop(follow(self.client.clone(), resource, config, Box::new(feed)));
     }
 
     /// The cache of a type, over all namespaces.
@@ -59,15 +68,21 @@ impl Informers {
         }
         let cache = Cache::<K>::default();
         caches.insert(TypeId::of::<K>(), Box::new(cache.clone()));
-        self.tasks.spawn_until_stop(self.feed(&cache, watcher::Config::default()));
+        self.feed(&cache, watcher::Config::default());
         cache
+    }
+
+    /// The names of a kind's objects, whatever the kind; `on_change` is told the namespace of what comes or goes. It ends when
+    /// it is dropped.
+    pub fn names(&self, resource: &ApiResource, on_change: impl Fn(&str) + Send + 'static) -> Names {
+        Names::follow(self.client.clone(), resource.clone(), &self.tasks, on_change)
     }
 
     /// A cache of the caller's own, of the objects that a field selector picks.
     pub fn selected<K: Object>(&self, fields: &str) -> Cache<K> {
         let cache = Cache::<K>::default();
         let config = watcher::Config::default().fields(fields);
-        self.tasks.spawn_until_stop(self.feed(&cache, config));
+        self.feed(&cache, config);
         cache
     }
 }
@@ -98,39 +113,89 @@ impl Complaints {
     }
 }
 
-/// Lists and watches for ever, and keeps the cache up to date. Field ownership is dropped: no reader
-/// of a cache needs it, and it is often half of an object. An object that cannot be read stays as it was last seen.
-async fn feed<K: Object>(cache: Cache<K>, client: Client, config: watcher::Config, complaints: Complaints) {
-    let mut events = pin!(watcher::watcher(Api::<Sent<K>>::all(client), config));
-    let (mut listed, mut unread) = (Vec::new(), BTreeSet::new());
+/// Where a watch of one type leads to. The watch itself knows no type.
+pub(super) trait Sink: Send {
+    /// A list begins.
+    fn begin(&mut self);
+    /// An object of the list.
+    fn listed(&mut self, object: &Raw);
+    /// The list is complete.
+    fn complete(&mut self);
+    /// An object is new or changed.
+    fn applied(&mut self, object: &Raw);
+    /// An object is gone; this was its last state.
+    fn deleted(&mut self, object: &Raw);
+}
+
+/// Keeps one cache. An object that cannot be read stays as it was last seen.
+struct Feed<K> {
+    cache: Cache<K>,
+    complaints: Complaints,
+    listed: Vec<K>,
+    unread: BTreeSet<Key>,
+}
+
+impl<K: Object> Sink for Feed<K> {
+    fn begin(&mut self) {
+        self.listed.clear();
+        self.unread.clear();
+    }
+
+    fn listed(&mut self, object: &Raw) {
+        match object.read() {
+            Ok(object) => self.listed.push(object),
+            Err(why) => {
+                self.complaints.unreadable::<K>(&object.meta, &why);
+                self.unread.insert(Key::of(&object.meta));
+            }
+        }
+    }
+
+    fn complete(&mut self) {
+        self.cache.replace_but(std::mem::take(&mut self.listed), std::mem::take(&mut self.unread));
+    }
+
+    fn applied(&mut self, object: &Raw) {
+        match object.read() {
+            Ok(object) => self.cache.apply(object),
+            Err(why) => self.complaints.unreadable::<K>(&object.meta, &why),
+        }
+    }
+
+    fn deleted(&mut self, object: &Raw) {
+        match object.read() {
+            Ok(object) => self.cache.delete(object),
+            Err(_) => self.cache.forget(&Key::of(&object.meta)),
+        }
+    }
+}
+
+/// Lists and watches for ever, and tells the sink. Compiled once, for all types.
+pub(super) async fn follow(
+    client: Client,
+    resource: ApiResource,
+    config: watcher::Config,
+    mut sink: Box<dyn Sink>,
+) {
+    let mut events = pin!(watcher::watcher(Api::<Raw>::all_with(client, &resource), config));
     let mut failures = 0;
     while let Some(event) = events.next().await {
         let event = match event {
-            Ok(event) => event.modify(|object| object.meta_mut().managed_fields = None),
+            Ok(event) => event,
             Err(error) => {
                 failures += 1;
-                let kind = K::kind(&());
-                tracing::debug!(%kind, %error, failures, "watch interrupted");
+                tracing::debug!(kind = resource.kind, %error, failures, "watch interrupted");
                 tokio::time::sleep(RETRY.delay(failures)).await;
                 continue;
             }
         };
         failures = 0;
         match event {
-            Event::Init => {
-                listed.clear();
-                unread.clear();
-            }
-            Event::InitApply(Sent::Readable(object)) => listed.push(object),
-            Event::InitApply(Sent::Unreadable { meta, why }) => {
-                complaints.unreadable::<K>(&meta, &why);
-                unread.insert(Key::of(&meta));
-            }
-            Event::InitDone => cache.replace_but(std::mem::take(&mut listed), std::mem::take(&mut unread)),
-            Event::Apply(Sent::Readable(object)) => cache.apply(object),
-            Event::Apply(Sent::Unreadable { meta, why }) => complaints.unreadable::<K>(&meta, &why),
-            Event::Delete(Sent::Readable(object)) => cache.delete(object),
-            Event::Delete(Sent::Unreadable { meta, .. }) => cache.forget(&Key::of(&meta)),
+            Event::Init => sink.begin(),
+            Event::InitApply(object) => sink.listed(&object),
+            Event::InitDone => sink.complete(),
+            Event::Apply(object) => sink.applied(&object),
+            Event::Delete(object) => sink.deleted(&object),
         }
     }
 }
@@ -157,8 +222,10 @@ mod tests {
             let big = 1_i64 << 33;
             let body = match request.uri().query() {
                 Some(query) if query.contains("watch=true") => {
-                    let event =
-                        |kind: &str, object| json!({"type": kind, "object": object}).to_string() + "\n";
+                    // The type stands first, as the API writes it.
+                    let event = |kind: &str, object: serde_json::Value| {
+                        format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
+                    };
                     event("MODIFIED", pod("one", big)) + &event("ADDED", pod("two", 1))
                 }
                 _ if request.method() == http::Method::GET => {
@@ -181,7 +248,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the watch goes on");
         assert!(cache.get(&Key::new("a", "one")).is_some(), "it stays as it was last seen");
         assert!(cache.get(&Key::new("a", "bad")).is_none());
-        assert!(informers.unreadable() >= 2);
+        assert!(informers.complaints.unreadable.load(Ordering::Relaxed) >= 2);
         tasks.stop().cancel();
     }
 }

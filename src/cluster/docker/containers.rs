@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::networks::{gone_is_fine, label_filter};
 use super::{Docker, DockerError};
 use crate::cluster::labels;
-use crate::cluster::plan::{ContainerPlan, LB, Publish};
+use crate::cluster::plan::{ContainerPlan, LB, Publish, REGISTRY};
 use crate::config::image_store;
 
 /// A node's container as Docker lists it.
@@ -33,6 +33,18 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
     pub state: String,
+    /// Names of the networks it is in.
+    pub networks: Vec<String>,
+}
+
+/// A volume in a container that works on it.
+#[derive(Clone, Debug)]
+pub struct WorkMount {
+    pub volume: String,
+    pub target: String,
+    pub read_only: bool,
+    /// For a volume that comes into being with the container.
+    pub labels: labels::Labels,
 }
 
 /// A container's main process ended.
@@ -57,12 +69,31 @@ impl Docker {
         image: &str,
         command: Option<&[&str]>,
     ) -> Result<String, DockerError> {
-        let mount = Mount {
+        let mount = WorkMount {
+            volume: image_store::VOLUME.to_owned(),
+            target: image_store::DIR.to_owned(),
+            read_only: false,
+            labels: labels::store(),
+        };
+        self.work_container(image, &[mount], command).await
+    }
+
+    /// Makes a container that has volumes and no network; volumes that are not there come into being. It is not started
+    /// unless `command` says what to run. Answers its id; a command that was killed leaves it to
+    /// [`Docker::unfinished_images`].
+    pub async fn work_container(
+        &self,
+        image: &str,
+        mounts: &[WorkMount],
+        command: Option<&[&str]>,
+    ) -> Result<String, DockerError> {
+        let mount = |mount: &WorkMount| Mount {
             typ: Some(MountType::VOLUME),
-            source: Some(image_store::VOLUME.to_owned()),
-            target: Some(image_store::DIR.to_owned()),
+            source: Some(mount.volume.clone()),
+            target: Some(mount.target.clone()),
+            read_only: Some(mount.read_only),
             volume_options: Some(MountVolumeOptions {
-                labels: Some(labels::store().into_iter().collect()),
+                labels: Some(mount.labels.clone().into_iter().collect()),
                 no_copy: Some(true),
                 ..Default::default()
             }),
@@ -73,7 +104,7 @@ impl Docker {
             entrypoint: command.map(|words| words.iter().map(ToString::to_string).collect()),
             labels: Some(super::images::unfinished_labels()),
             host_config: Some(HostConfig {
-                mounts: Some(vec![mount]),
+                mounts: Some(mounts.iter().map(mount).collect()),
                 network_mode: Some("none".to_owned()),
                 ..Default::default()
             }),
@@ -138,8 +169,16 @@ impl Docker {
 
     /// The containers of one cluster, or of all.
     pub async fn containers(&self, cluster: Option<&str>) -> Result<Vec<Container>, DockerError> {
-        let options =
-            ListContainersOptions { all: true, filters: Some(label_filter(cluster)), ..Default::default() };
+        self.listed(label_filter(cluster)).await
+    }
+
+    /// The containers that carry a label.
+    pub async fn labelled(&self, label: &str) -> Result<Vec<Container>, DockerError> {
+        self.listed(HashMap::from([("label".to_owned(), vec![label.to_owned()])])).await
+    }
+
+    async fn listed(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<Container>, DockerError> {
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
         let list = self.api.list_containers(Some(options)).await?;
         Ok(list
             .into_iter()
@@ -154,6 +193,11 @@ impl Docker {
                 running: summary.state.as_ref().is_some_and(|state| state.to_string() == "running"),
                 state: summary.state.map(|state| state.to_string()).unwrap_or_default(),
                 created: summary.created.unwrap_or_default(),
+                networks: summary
+                    .network_settings
+                    .and_then(|settings| settings.networks)
+                    .map(|networks| networks.into_keys().collect())
+                    .unwrap_or_default(),
                 labels: summary.labels.unwrap_or_default().into_iter().collect(),
             })
             .collect())
@@ -236,7 +280,7 @@ fn create_body(plan: &ContainerPlan) -> ContainerCreateBody {
         plan.ip.map(|ip| EndpointIpamConfig { ipv4_address: Some(ip.to_string()), ..Default::default() });
     let endpoint = EndpointSettings { ipam_config: ipam, ..Default::default() };
     ContainerCreateBody {
-        hostname: Some(plan.name.clone()),
+        hostname: Some(plan.hostname.clone()),
         image: Some(plan.image.clone()),
         env: Some(plan.env.clone()),
         labels: Some(plan.labels.clone().into_iter().collect()),
@@ -246,7 +290,11 @@ fn create_body(plan: &ContainerPlan) -> ContainerCreateBody {
             endpoints_config: Some(HashMap::from([(plan.network.clone(), endpoint)])),
         }),
         // A node drains its Pods first.
-        stop_timeout: Some(if plan.role == LB { 2 } else { 30 }),
+        stop_timeout: Some(match plan.role {
+            LB => 2,
+            REGISTRY => 6,
+            _ => 30,
+        }),
         ..Default::default()
     }
 }
@@ -291,6 +339,7 @@ fn host_config(plan: &ContainerPlan) -> HostConfig {
         mounts: Some(mounts(plan)),
         cap_drop: strings(&["ALL"]),
         cap_add: Some(plan.capabilities.clone()),
+        extra_hosts: Some(plan.extra_hosts.clone()),
         userns_mode: plan.host_users.then(|| "host".to_owned()),
         memory: plan.memory.and_then(|memory| i64::try_from(memory.0).ok()),
         // No swap beyond it: a node of this size has this much memory.
@@ -302,7 +351,7 @@ fn host_config(plan: &ContainerPlan) -> HostConfig {
         }),
         ..Default::default()
     };
-    if plan.role == LB {
+    if matches!(plan.role, LB | REGISTRY) {
         return HostConfig { security_opt: plan.selinux.then(|| vec!["label=disable".to_owned()]), ..common };
     }
     let mut security = vec!["seccomp=unconfined".to_owned(), "apparmor=unconfined".to_owned()];
@@ -323,9 +372,14 @@ fn host_config(plan: &ContainerPlan) -> HostConfig {
     }
 }
 
-/// The cluster a container belongs to.
 impl Container {
+    /// The cluster a container belongs to.
     pub fn cluster(&self) -> &str {
         self.labels.get(labels::CLUSTER).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The name that a node has in its cluster.
+    pub fn node(&self) -> &str {
+        self.labels.get(labels::NODE).unwrap_or(&self.name)
     }
 }

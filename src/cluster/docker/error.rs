@@ -70,7 +70,7 @@ impl From<Error> for DockerError {
             Error::DockerStreamError { error } => Self::Stream(error),
             Error::UnsupportedURISchemeError { uri } => Self::Unreachable {
                 endpoint: uri,
-                reason: "only unix:// and tcp:// endpoints are supported".to_owned(),
+                reason: "only unix://, tcp:// and ssh:// endpoints are supported".to_owned(),
             },
             other => Self::Client(with_sources(&other)),
         }

@@ -8,7 +8,8 @@ use bollard::models::ExecConfig;
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::io::StreamReader;
 
 use super::{Docker, DockerError};
 
@@ -70,6 +71,47 @@ impl Docker {
         }));
         let (fed, answers) = futures::join!(feed, answers);
         fed.map(|()| answers)
+    }
+
+    /// Runs a command that goes on until nobody listens: its lines, as they come. It must end when its standard input does.
+    pub async fn exec_lines(
+        &self,
+        container: &str,
+        command: &[&str],
+    ) -> Result<impl Stream<Item = Result<String, DockerError>> + use<>, DockerError> {
+        let session = self.start_exec(container, command, true).await?;
+        let parts = session.output.map(|part| part.map(LogOutput::into_bytes).map_err(std::io::Error::other));
+        let lines = tokio::io::BufReader::new(StreamReader::new(parts)).lines();
+        // The input is kept open for as long as somebody listens.
+        let state = (lines, session.input);
+        Ok(futures::stream::try_unfold(state, |(mut lines, input)| async move {
+            let line = lines.next_line().await.map_err(|error| DockerError::Client(error.to_string()))?;
+            Ok(line.map(|line| (line, (lines, input))))
+        }))
+    }
+
+    /// Runs a command in a running container; what it writes to its standard output streams. The stream ends with an error
+    /// when the command fails.
+    pub async fn exec_stream(
+        &self,
+        container: &str,
+        command: &[&str],
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, DockerError> {
+        let Session { id, output, .. } = self.start_exec(container, command, false).await?;
+        let first = (self.clone(), id, output, String::new());
+        Ok(futures::stream::try_unfold(first, |(docker, id, mut output, mut said)| async move {
+            while let Some(part) = output.next().await {
+                match part.map_err(std::io::Error::other)? {
+                    LogOutput::StdErr { message } => said.push_str(&String::from_utf8_lossy(&message)),
+                    other => return Ok(Some((other.into_bytes(), (docker, id, output, said)))),
+                }
+            }
+            let ended = docker.api.inspect_exec(&id).await.map_err(std::io::Error::other)?;
+            match ended.exit_code {
+                Some(0) => Ok(None),
+                _ => Err(std::io::Error::other(said.trim().to_owned())),
+            }
+        }))
     }
 
     async fn start_exec(

@@ -104,7 +104,8 @@ impl Docker {
             ..Default::default()
         };
         let body = bollard::body_try_stream(root.map_err(std::io::Error::other));
-        let mut answer = self.api.create_image(Some(options), Some(body), None);
+        let api = self.patient();
+        let mut answer = api.create_image(Some(options), Some(body), None);
         while let Some(info) = answer.next().await {
             info?;
         }
@@ -198,6 +199,15 @@ impl Docker {
         Ok(images.into_iter().map(|i| OwnImage { id: i.id, tags: i.repo_tags, created: i.created }).collect())
     }
 
+    /// The names of all images, sorted; those that have none are left out.
+    pub async fn image_names(&self) -> Result<Vec<String>, DockerError> {
+        let images = self.api.list_images(None::<ListImagesOptions>).await?;
+        let mut names: Vec<String> = images.into_iter().flat_map(|image| image.repo_tags).collect();
+        names.retain(|name| !name.contains("<none>"));
+        names.sort();
+        Ok(names)
+    }
+
     /// Removes an image that no container uses; one that is gone already is no error.
     pub async fn remove_image(&self, name: &str) -> Result<(), DockerError> {
         let answer = self.api.remove_image(name, None::<RemoveImageOptions>, None).await;
@@ -210,7 +220,8 @@ impl Docker {
         archive: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
     ) -> Result<Vec<String>, DockerError> {
         let options = ImportImageOptions { quiet: true, ..Default::default() };
-        let mut answer = self.api.import_image(options, bollard::body_try_stream(archive), None);
+        let api = self.patient();
+        let mut answer = api.import_image(options, bollard::body_try_stream(archive), None);
         let mut said = Vec::new();
         while let Some(info) = answer.next().await {
             let info = info?;

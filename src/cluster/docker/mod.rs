@@ -9,32 +9,62 @@ mod error;
 mod exec;
 mod images;
 mod networks;
+mod tunnel;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use containers::{Container, Death};
+pub use containers::{Container, Death, WorkMount};
 pub use engine::EngineInfo;
 pub use error::DockerError;
 pub use exec::ExecOutput;
 pub use images::BuildRequest;
+use tunnel::Tunnel;
+
+/// How long something may be sent to the engine: packages through a slow proxy, or a large archive.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A connection to a Docker Engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Docker {
     api: bollard::Docker,
     endpoint: String,
+    /// What leads to an engine on another machine, for as long as this is held.
+    _tunnel: Option<Arc<Tunnel>>,
 }
 
+/// How long an engine may take to answer, in seconds.
+const TIMEOUT: u64 = 120;
+
 impl Docker {
-    /// Connects as `docker` would (`DOCKER_HOST`, then the current context, then the local socket) and agrees on a
-    /// version of the API.
+    /// Connects as `docker` would (`DOCKER_HOST`, then the current context, then the local socket; over TLS or ssh where
+    /// they say so) and agrees on a version of the API.
     pub async fn connect() -> Result<Self, DockerError> {
-        let endpoint = endpoint::find(|name| std::env::var(name).ok())?;
-        let fail = |error| DockerError::from_connect(&endpoint, error);
-        endpoint::check_socket(&endpoint)?;
-        let api = bollard::Docker::connect_with_host(&endpoint).map_err(fail)?;
+        let endpoint::Endpoint { host, certificates } = endpoint::find(|name| std::env::var(name).ok())?;
+        let fail = |error| DockerError::from_connect(&host, error);
+        endpoint::check_socket(&host)?;
+        let (api, tunnel) = match certificates {
+            _ if host.starts_with("ssh://") => {
+                let tunnel = Tunnel::open(&host).await?;
+                let socket = format!("unix://{}", tunnel.socket().display());
+                (bollard::Docker::connect_with_host(&socket).map_err(fail)?, Some(Arc::new(tunnel)))
+            }
+            Some(dir) if !host.starts_with("unix://") => {
+                let [key, cert, ca] = ["key.pem", "cert.pem", "ca.pem"].map(|name| dir.join(name));
+                let version = bollard::API_DEFAULT_VERSION;
+                let api = bollard::Docker::connect_with_ssl(&host, &key, &cert, &ca, TIMEOUT, version);
+                (api.map_err(fail)?, None)
+            }
+            _ => (bollard::Docker::connect_with_host(&host).map_err(fail)?, None),
+        };
         let api = api.negotiate_version().await.map_err(fail)?;
-        Ok(Self { api, endpoint })
+        Ok(Self { api, endpoint: host, _tunnel: tunnel })
+    }
+
+    /// A client for requests that are answered only once all that is sent has come, as slowly as somebody makes it.
+    fn patient(&self) -> bollard::Docker {
+        self.api.clone().with_timeout(PATIENCE)
     }
 
     /// The engine's version.

@@ -1,13 +1,16 @@
 //! Networks and volumes.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{
+    Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions, ListVolumesOptions};
 use ipnet::Ipv4Net;
 
 use super::{Docker, DockerError};
-use crate::cluster::labels;
+use crate::cluster::labels::{self, Labels};
 use crate::cluster::plan::NetworkPlan;
 
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -71,9 +74,55 @@ impl Docker {
         Ok(networks.into_iter().filter_map(|n| Some((n.id?, n.labels?.remove(labels::CLUSTER)?))).collect())
     }
 
-    /// Removes a network; one that is gone already is no error.
+    /// Removes a network; one that is gone already is no error. Registries, which are in every cluster's network, leave it.
     pub async fn remove_network(&self, id: &str) -> Result<(), DockerError> {
+        let first = gone_is_fine(self.api.remove_network(id).await);
+        let Err(DockerError::Refused { status: 403, .. }) = first else { return first };
+        let registries = self.labelled(labels::REGISTRY).await?;
+        if registries.is_empty() {
+            return first;
+        }
+        for registry in registries {
+            let request = NetworkDisconnectRequest { container: registry.id, force: Some(true) };
+            // Where it was not in this network there is nothing to leave.
+            let _ = self.api.disconnect_network(id, request).await;
+        }
         gone_is_fine(self.api.remove_network(id).await)
+    }
+
+    /// Brings a container into a network; one that is in it already stays.
+    pub async fn join_network(&self, network: &str, container: &str) -> Result<(), DockerError> {
+        let request =
+            NetworkConnectRequest { container: container.to_owned(), ..NetworkConnectRequest::default() };
+        match self.api.connect_network(network, request).await.map_err(DockerError::from) {
+            Err(DockerError::Refused { message, .. } | DockerError::Conflict(message))
+                if message.contains("already exists in network") || message.contains("already attached") =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// A network that somebody made: its IPv4 subnet, its gateway, and the addresses in use. Fails when there is none of
+    /// that name, or it has none of these.
+    pub async fn network_addresses(
+        &self,
+        name: &str,
+    ) -> Result<(Ipv4Net, Option<Ipv4Addr>, Vec<Ipv4Addr>), DockerError> {
+        let network = self.api.inspect_network(name, None::<InspectNetworkOptions>).await?;
+        let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+        let subnet = configs.iter().find_map(|config| {
+            let subnet: Ipv4Net = config.subnet.as_ref()?.parse().ok()?;
+            Some((subnet, config.gateway.as_ref().and_then(|gateway| gateway.parse().ok())))
+        });
+        let Some((subnet, gateway)) = subnet else {
+            return Err(DockerError::Client(format!("network {name} has no IPv4 subnet")));
+        };
+        let address = |text: &String| text.split('/').next()?.parse::<Ipv4Addr>().ok();
+        let containers = network.containers.unwrap_or_default();
+        let used = containers.values().filter_map(|there| address(there.ipv4_address.as_ref()?)).collect();
+        Ok((subnet, gateway, used))
     }
 
     /// Names of a cluster's volumes and the cluster each belongs to; of all clusters without a name.
@@ -84,6 +133,18 @@ impl Docker {
             .into_iter()
             .filter_map(|mut v| Some((v.name, v.labels.remove(labels::CLUSTER)?)))
             .collect())
+    }
+
+    /// The labels of the volumes that carry one, and when each was made.
+    pub async fn labelled_volumes(&self, label: &str) -> Result<Vec<(Labels, String)>, DockerError> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = ListVolumesOptions { filters: Some(filters) };
+        let volumes = self.api.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
+        let of = |volume: bollard::models::Volume| {
+            let created = volume.created_at.map(|at| at.to_string()).unwrap_or_default();
+            (volume.labels.into_iter().collect(), created)
+        };
+        Ok(volumes.into_iter().map(of).collect())
     }
 
     /// Removes a volume; one that is gone already is no error.

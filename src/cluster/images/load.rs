@@ -41,7 +41,7 @@ pub struct Loaded {
 
 /// An image that a node is asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Wanted {
+pub(super) struct Wanted {
     name: String,
     source: Option<String>,
 }
@@ -157,13 +157,13 @@ async fn ensure(docker: &Docker, nodes: &Nodes, wanted: &[Wanted]) -> Result<Vec
 }
 
 /// What came into the store.
-struct Brought {
+pub(super) struct Brought {
     names: Vec<String>,
     bytes: u64,
 }
 
 /// Puts one archive into the store, and has one node read back what was written: all nodes see the same files.
-async fn bring(
+pub(super) async fn bring(
     docker: &Docker,
     nodes: &Nodes,
     archive: impl Stream<Item = std::io::Result<Bytes>> + Unpin,

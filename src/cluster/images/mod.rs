@@ -9,10 +9,12 @@
 
 mod archive;
 mod digest;
+mod keep;
 mod load;
 mod manage;
 mod on_node;
 
 pub use archive::ArchiveError;
+pub(super) use keep::keep;
 pub use load::{ImageSource, Loaded, load, source};
 pub use manage::{NodeImage, Pruned, list_images, prune, pull, remove};

@@ -3,11 +3,17 @@
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 
-use crate::cluster::docker::{Docker, DockerError, ExecOutput};
-use crate::cluster::{ClusterError, find};
+use crate::cluster::docker::Docker;
+use crate::cluster::{ClusterError, find, inside};
 
-/// The program inside a node.
-const PROGRAM: &[&str] = &["/usr/bin/minik", "node", "images"];
+/// Asks one node about its images.
+pub(super) async fn ask<T: DeserializeOwned>(
+    docker: &Docker,
+    node: &str,
+    words: &[&str],
+) -> Result<T, String> {
+    inside::ask(docker, node, &[&["images"], words].concat()).await
+}
 
 /// A cluster's running nodes, and the image they are made from.
 pub(super) struct Nodes {
@@ -24,23 +30,6 @@ pub(super) async fn running(docker: &Docker, cluster: &str) -> Result<Nodes, Clu
         true => Err(ClusterError::NotRunning(cluster.to_owned())),
         false => Ok(Nodes { names, image }),
     }
-}
-
-/// Asks one node; answers what it printed, or why it failed.
-pub(super) async fn ask<T: DeserializeOwned>(
-    docker: &Docker,
-    node: &str,
-    words: &[&str],
-) -> Result<T, String> {
-    let command: Vec<&str> = PROGRAM.iter().chain(words).copied().collect();
-    let answer: ExecOutput =
-        docker.exec(node, &command).await.map_err(|error: DockerError| error.to_string())?;
-    if answer.exit_code != 0 {
-        let said = if answer.stderr.trim().is_empty() { &answer.stdout } else { &answer.stderr };
-        let last = said.trim().lines().last().unwrap_or("it failed and said nothing");
-        return Err(last.trim_start_matches("error: ").to_owned());
-    }
-    serde_json::from_str(&answer.stdout).map_err(|error| format!("it answered something else: {error}"))
 }
 
 /// Asks all nodes at once; answers each with its name. Fails with those that failed.

@@ -18,6 +18,7 @@ use crate::rt::{Clock, Stop, Tasks};
 
 use super::admission::{Admission, Attributes, Operation, Warnings};
 use super::authz::Authorizer;
+use super::conversion::Converter;
 use super::convert;
 use super::key::CollectionKey;
 use super::proxy::Streams;
@@ -36,6 +37,7 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub admission: Arc<Admission>,
     pub authorizer: Arc<Authorizer>,
+    pub converter: Arc<Converter>,
     pub reviews: Arc<Reviews>,
     pub streams: Option<Arc<Streams>>,
     /// Ends watches.
@@ -133,9 +135,9 @@ impl RequestContext<'_> {
         }
     }
 
-    /// The schema of the resource's own objects; `None` if nothing is known of them.
-    pub fn own_schema(&self) -> Option<&Schema> {
-        self.resource.schema()
+    /// What is known of the resource's own objects.
+    pub fn types(&self) -> fields::Types<'_> {
+        self.resource.types()
     }
 
     /// Brings the field managers of an object that is about to be written up to date.
@@ -146,7 +148,7 @@ impl RequestContext<'_> {
             subresource: &self.info.subresource,
             now: &format_time(self.engine.clock.now()),
         };
-        fields::track(self.own_schema(), old, new, &writer);
+        fields::track(self.types(), old, new, &writer);
         Ok(())
     }
 
@@ -231,6 +233,11 @@ impl RequestContext<'_> {
     /// Encodes an object for storage.
     pub fn payload(&self, object: Value) -> Result<Payload, ApiError> {
         convert::payload(self.resource, object)
+    }
+
+    /// A stored state in the request's version, where a webhook must make it.
+    pub async fn converted(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, ApiError> {
+        self.engine.converter.entry(self.resource, entry).await
     }
 
     /// Parses a stored object, in the request's version.

@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use crate::api::status::ApiError;
 
-use super::auth::Authenticator;
+use super::auth::{Authenticator, Requester};
 use super::authz::{Action, Authorizer};
 use super::request::RequestInfo;
 use super::user::UserInfo;
@@ -18,13 +18,17 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// The user of the request, if they may do what it asks for.
-    pub async fn pass(&self, parts: &Parts, info: &RequestInfo) -> Result<UserInfo, ApiError> {
-        let user = self.authenticator.authenticate(parts).await?;
-        let decision = self.authorizer.authorize(&user, info).await;
-        if decision.allowed {
-            return Ok(user);
+    /// The user of the request.
+    pub async fn who(&self, parts: &Parts) -> Result<Requester, ApiError> {
+        self.authenticator.authenticate(parts).await
+    }
+
+    /// Whether they may do what it asks for; answers why.
+    pub async fn may(&self, user: &UserInfo, info: &RequestInfo) -> Result<String, ApiError> {
+        let decision = self.authorizer.authorize(user, info).await;
+        match decision.allowed {
+            true => Ok(decision.reason),
+            false => Err(Authorizer::forbidden(user, &Action::from(info), &decision)),
         }
-        Err(Authorizer::forbidden(&user, &Action::from(info), &decision))
     }
 }

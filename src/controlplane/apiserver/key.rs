@@ -96,7 +96,10 @@ pub mod collections {
     use super::CollectionKey;
 
     const RBAC: &str = "rbac.authorization.k8s.io";
+    const ADMISSION: &str = "admissionregistration.k8s.io";
 
+    pub const API_SERVICES: CollectionKey<'_> =
+        CollectionKey::cluster("apiregistration.k8s.io", "apiservices");
     pub const CLUSTER_ROLES: CollectionKey<'_> = CollectionKey::cluster(RBAC, "clusterroles");
     pub const ROLES: CollectionKey<'_> = CollectionKey::namespaced(RBAC, "roles");
     pub const ENDPOINT_SLICES: CollectionKey<'_> =
@@ -104,10 +107,20 @@ pub mod collections {
     pub const INGRESS_CLASSES: CollectionKey<'_> =
         CollectionKey::cluster("networking.k8s.io", "ingressclasses");
     pub const MUTATING_WEBHOOKS: CollectionKey<'_> =
-        CollectionKey::cluster("admissionregistration.k8s.io", "mutatingwebhookconfigurations");
+        CollectionKey::cluster(ADMISSION, "mutatingwebhookconfigurations");
     pub const VALIDATING_WEBHOOKS: CollectionKey<'_> =
-        CollectionKey::cluster("admissionregistration.k8s.io", "validatingwebhookconfigurations");
+        CollectionKey::cluster(ADMISSION, "validatingwebhookconfigurations");
+    pub const MUTATING_POLICIES: CollectionKey<'_> =
+        CollectionKey::cluster(ADMISSION, "mutatingadmissionpolicies");
+    pub const MUTATING_BINDINGS: CollectionKey<'_> =
+        CollectionKey::cluster(ADMISSION, "mutatingadmissionpolicybindings");
+    pub const VALIDATING_POLICIES: CollectionKey<'_> =
+        CollectionKey::cluster(ADMISSION, "validatingadmissionpolicies");
+    pub const VALIDATING_BINDINGS: CollectionKey<'_> =
+        CollectionKey::cluster(ADMISSION, "validatingadmissionpolicybindings");
     pub const STORAGE_CLASSES: CollectionKey<'_> = CollectionKey::cluster("storage.k8s.io", "storageclasses");
+    pub const GATEWAYS: CollectionKey<'_> =
+        CollectionKey::namespaced("gateway.networking.k8s.io", "gateways");
     pub const INGRESSES: CollectionKey<'_> = CollectionKey::namespaced("networking.k8s.io", "ingresses");
     pub const LIMIT_RANGES: CollectionKey<'_> = CollectionKey::namespaced("", "limitranges");
     pub const NAMESPACES: CollectionKey<'_> = CollectionKey::cluster("", "namespaces");

@@ -1,5 +1,5 @@
-//! metrics.k8s.io: what nodes and Pods use now. Nothing is stored and nobody polls: the kubelets are asked when somebody
-//! reads it.
+//! What is looked at when somebody reads it: metrics.k8s.io (what nodes and Pods use now) and component statuses. Nothing is
+//! stored and nobody polls.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,8 +30,15 @@ pub async fn answer(context: &RequestContext<'_>, measure: Measure) -> Answer {
     let info = context.info;
     let selector = context.params.text("labelSelector").map(LabelSelector::parse).transpose();
     let selector = selector.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let nodes = objects(context, NODES, "").await?;
+    let nodes = match measure {
+        Measure::Components => Vec::new(),
+        _ => objects(context, NODES, "").await?,
+    };
     let mut items = match measure {
+        Measure::Components => {
+            let storage = component(context.engine.store.healthy().err().map(|error| error.to_string()));
+            Some(storage).into_iter().filter(|it| info.name.is_empty() || it.name() == info.name).collect()
+        }
         Measure::Nodes => {
             let wanted: Vec<&Value> =
                 nodes.iter().filter(|node| info.name.is_empty() || node.name() == info.name).collect();
@@ -55,6 +62,16 @@ pub async fn answer(context: &RequestContext<'_>, measure: Measure) -> Answer {
     }
     let encoder = context.encoder();
     Ok(wire::raw(StatusCode::OK, encoder.content_type(), encoder.objects(items, Map::new())?))
+}
+
+/// The storage, by the name under which clients look for it.
+fn component(error: Option<String>) -> Value {
+    let condition = match error {
+        None => json!({"type": "Healthy", "status": "True", "message": "ok"}),
+        Some(error) => json!({"type": "Healthy", "status": "False", "message": "storage", "error": error}),
+    };
+    json!({"kind": "ComponentStatus", "apiVersion": "v1",
+        "metadata": {"name": "etcd-0", "creationTimestamp": null}, "conditions": [condition]})
 }
 
 async fn objects(
@@ -171,6 +188,7 @@ mod tests {
             items[0]["containers"][0],
             json!({"name": "web", "usage": {"cpu": "250n", "memory": "2Ki"}})
         );
+        assert_eq!(component(Some("broken".to_owned()))["conditions"][0]["status"], "False");
         let selector = LabelSelector::parse("app=x").expect("a selector");
         assert!(selected(&selector, &items[0]));
     }

@@ -7,18 +7,23 @@
 //! No resource has a handler of its own: the verbs read its descriptor from the table.
 
 pub mod admission;
+mod aggregation;
 pub mod allocate;
+mod audit;
 pub mod auth;
 pub mod authz;
 pub mod bootstrap;
 mod client;
 mod context;
+mod conversion;
 mod convert;
+mod fairness;
 mod gate;
+mod hook_call;
 pub mod index;
-mod inflight;
 mod key;
 mod measured;
+mod observe;
 mod projection;
 pub mod proxy;
 pub mod rbac;
@@ -36,6 +41,7 @@ mod user;
 mod verbs;
 mod wire;
 
+pub use aggregation::Aggregator;
 pub use request::RequestInfo;
 pub use server::{ApiServer, Options};
 pub use start::{StartError, start};

@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::aggregation::{Remote, Remotes, Told};
 use super::index::Follower;
+use super::key::ObjectKey;
+use super::key::collections::API_SERVICES;
 use super::root::Documents;
 use crate::api::meta::ObjectExt;
 use crate::api::resources::{Resource, Table, condition, custom_rows};
@@ -25,13 +28,15 @@ pub struct Snapshot {
     /// Counts up with every change.
     pub version: u64,
     pub table: Table,
+    /// What other servers serve.
+    pub remotes: Remotes,
     pub documents: Documents,
 }
 
 impl Snapshot {
-    fn new(version: u64, rows: impl IntoIterator<Item = Arc<Resource>>) -> Self {
+    fn new(version: u64, rows: impl IntoIterator<Item = Arc<Resource>>, remotes: Remotes) -> Self {
         let table = Table::new(rows);
-        Self { version, table, documents: Documents::default() }
+        Self { version, table, remotes, documents: Documents::default() }
     }
 }
 
@@ -64,11 +69,21 @@ struct Custom {
     rows: Vec<Arc<Resource>>,
 }
 
+/// What comes and goes.
+#[derive(Default)]
+struct Parts {
+    /// By the definition's name.
+    custom: BTreeMap<String, Custom>,
+    /// By the APIService's name.
+    remote: BTreeMap<String, Arc<Remote>>,
+}
+
 /// The registry: the present snapshot, and what it is made from.
 pub struct Registry {
     builtin: Vec<Arc<Resource>>,
-    /// By the definition's name.
-    custom: Mutex<BTreeMap<String, Custom>>,
+    parts: Mutex<Parts>,
+    /// Counts changes of what the APIServices of this server's own groups follow from.
+    api_services: watch::Sender<u64>,
     current: watch::Sender<Arc<Snapshot>>,
     stop: Stop,
 }
@@ -76,9 +91,9 @@ pub struct Registry {
 impl Registry {
     /// A registry of these rows, to which definitions add theirs. Watches of rows that go end at once; all end with `stop`.
     pub fn new(builtin: Vec<Arc<Resource>>, stop: Stop) -> Arc<Self> {
-        let first = Arc::new(Snapshot::new(0, builtin.clone()));
-        let (custom, current) = (Mutex::default(), watch::Sender::new(first));
-        Arc::new(Self { builtin, custom, current, stop })
+        let first = Arc::new(Snapshot::new(0, builtin.clone(), Remotes::default()));
+        let (parts, current) = (Mutex::default(), watch::Sender::new(first));
+        Arc::new(Self { builtin, parts, api_services: watch::Sender::new(0), current, stop })
     }
 
     /// The resources there are now.
@@ -91,18 +106,52 @@ impl Registry {
         self.current.subscribe()
     }
 
-    fn custom(&self) -> MutexGuard<'_, BTreeMap<String, Custom>> {
-        self.custom.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Wakes whenever an APIService has changed, or what is served here.
+    pub fn api_services(&self) -> watch::Receiver<u64> {
+        self.api_services.subscribe()
+    }
+
+    /// Takes in what another server told of itself.
+    pub fn tell(&self, name: &str, told: Arc<Told>) {
+        let mut parts = self.parts();
+        if let Some(remote) = parts.remote.get_mut(name) {
+            *remote = Arc::new(remote.telling(told));
+            self.publish(&parts);
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an APIService's new state in; `None`: it is gone.
+    fn serve(&self, name: &str, object: Option<&Value>) {
+        let mut parts = self.parts();
+        let before = parts.remote.remove(name);
+        let told = before.as_ref().map(|before| before.told.clone()).unwrap_or_default();
+        let remote = object.and_then(|object| Remote::of(object, told));
+        let same = match (&before, &remote) {
+            (Some(before), Some(now)) => before.same_as(now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if let Some(remote) = remote {
+            parts.remote.insert(name.to_owned(), Arc::new(remote));
+        }
+        if !same {
+            self.publish(&parts);
+        }
+        self.api_services.send_modify(|count| *count += 1);
     }
 
     /// Takes a definition's new state in; `None`: it is gone.
     fn define(&self, name: &str, definition: Option<&Value>) {
-        let mut custom = self.custom();
+        let mut parts = self.parts();
+        let custom = &mut parts.custom;
         let before = custom.remove(name);
         let Some(definition) = definition else {
             if let Some(gone) = before {
                 gone.end.cancel();
-                self.publish(&custom);
+                self.publish(&parts);
             }
             return;
         };
@@ -122,7 +171,7 @@ impl Registry {
             let rows = custom_rows(definition, &end);
             custom.insert(name.to_owned(), Custom { defined, leaving, end, rows });
         }
-        self.publish(&custom);
+        self.publish(&parts);
     }
 
     fn replace(&self, end: &Stop) -> Stop {
@@ -130,10 +179,13 @@ impl Registry {
         self.stop.child_token()
     }
 
-    fn publish(&self, custom: &BTreeMap<String, Custom>) {
-        let made = custom.values().flat_map(|custom| custom.rows.iter().cloned());
+    fn publish(&self, parts: &Parts) {
+        let made = parts.custom.values().flat_map(|custom| custom.rows.iter().cloned());
         let rows: Vec<_> = self.builtin.iter().cloned().chain(made).collect();
-        self.current.send_modify(|current| *current = Arc::new(Snapshot::new(current.version + 1, rows)));
+        let remotes = Remotes::new(parts.remote.values().cloned());
+        self.current
+            .send_modify(|current| *current = Arc::new(Snapshot::new(current.version + 1, rows, remotes)));
+        self.api_services.send_modify(|count| *count += 1);
     }
 }
 
@@ -141,6 +193,8 @@ impl Follower for Registry {
     fn changed(&self, key: &str, object: Option<&Value>, _last: Option<&Value>) {
         if let Some(name) = key.strip_prefix(DEFINITIONS) {
             self.define(name, object);
+        } else if let Some(key) = ObjectKey::parse(key).filter(|key| key.is_in(&API_SERVICES)) {
+            self.serve(key.name, object);
         }
     }
 }

@@ -150,11 +150,14 @@ fn method_verb(method: &Method) -> &'static str {
     }
 }
 
+/// The first value of a query parameter.
+pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
 /// A boolean query parameter as upstream reads it: absent, `false` and `0` are false, all else (the empty value too) is true.
 pub fn query_flag(query: &str, name: &str) -> bool {
-    form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == name)
-        .is_some_and(|(_, value)| !value.eq_ignore_ascii_case("false") && value != "0")
+    query_value(query, name).is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
 }
 
 /// The name that a field selector asks for exactly.

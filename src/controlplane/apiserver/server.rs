@@ -9,25 +9,30 @@ use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
 use http::HeaderValue;
-use http::header::{ACCEPT, USER_AGENT};
+use http::header::{ACCEPT, UPGRADE, USER_AGENT};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use ipnet::Ipv4Net;
 
 use crate::api::resources::{Handler, Resource, Storage, Stream, Subresource, builtin};
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{StorageError, Store};
-use crate::pki::Key;
-use crate::rt::{Clock, Tasks};
+use crate::metrics;
+use crate::pki::{Identity, Key};
+use crate::rt::{Clock, Stop, SystemClock, Tasks};
 
-use super::admission::{Admission, AsyncPlugin, Webhooks};
+use super::admission::{Admission, AsyncPlugin, Policies, Webhooks};
+use super::aggregation::Aggregator;
 use super::allocate::Allocator;
-use super::auth::{Authenticator, Tokens};
+use super::audit::{self, Audit, Audited};
+use super::auth::{Authenticator, Requester, Tokens};
 use super::authz::Authorizer;
 use super::context::{Engine, RequestContext};
+use super::conversion::Converter;
+use super::fairness::{Fairness, Placed};
 use super::gate::Gate;
 use super::index::{Follower, Index};
-use super::inflight::InFlight;
+use super::observe::Observer;
 use super::proxy::Streams;
 use super::registry::{Registry, Snapshot};
 use super::request::RequestInfo;
@@ -35,10 +40,12 @@ use super::reviews::Reviews;
 use super::user::UserInfo;
 use super::verbs::{self, RequestBody};
 use super::wire::{self, Format, MediaType, Offer, Params};
-use super::{client, measured, root, special};
+use super::{client, measured, observe, proxy, root, special};
 
 /// How long a request may take that is not a watch or a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Prometheus' text form.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// What a server is built from.
 pub struct Options {
@@ -54,6 +61,31 @@ pub struct Options {
     pub reserved: Vec<Ipv4Addr>,
     /// The way to the nodes; without it logs and the like answer 503.
     pub streams: Option<Streams>,
+    /// The rows that are served from the beginning: [`crate::api::resources::builtin`].
+    pub resources: Vec<Arc<Resource>>,
+    /// What other API servers know this one by; without it nothing is passed on to them.
+    pub front_proxy: Option<Identity>,
+    /// Whom to tell what was done; `None`: nobody.
+    pub audit: Option<Arc<Audit>>,
+}
+
+impl Options {
+    /// A server of the built-in resources over `store`: the machine's clock, upstream's usual range of Service addresses, none of
+    /// them reserved, and no way to nodes.
+    pub fn new(store: Arc<dyn Store>, token_key: Key, tasks: Tasks) -> Self {
+        Self {
+            store,
+            clock: Arc::new(SystemClock),
+            tasks,
+            token_key,
+            service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
+            reserved: Vec::new(),
+            streams: None,
+            resources: builtin(),
+            front_proxy: None,
+            audit: None,
+        }
+    }
 }
 
 /// The API server.
@@ -68,37 +100,80 @@ struct Shared {
     gate: Gate,
     index: Arc<Index>,
     registry: Arc<Registry>,
-    inflight: InFlight,
+    aggregator: Arc<Aggregator>,
+    fairness: Arc<Fairness>,
+    observer: Observer,
+    metrics: metrics::Registry,
+    tokens: Arc<Tokens>,
+    /// Cancelled once this server is about to go.
+    leaving: Stop,
+    audit: Option<Arc<Audit>>,
 }
 
 impl ApiServer {
     /// Puts the parts together and reads what they need to know; nothing is bound or served yet.
     pub async fn build(options: Options) -> Result<Self, StorageError> {
-        let Options { store, clock, tasks, token_key, service_cidr, reserved, streams } = options;
+        let Options {
+            store,
+            clock,
+            tasks,
+            token_key,
+            service_cidr,
+            reserved,
+            streams,
+            resources,
+            front_proxy,
+            audit,
+        } = options;
         let allocator = Allocator::new(service_cidr, &reserved);
-        let registry = Registry::new(builtin(), tasks.stop());
-        let followers: Vec<Arc<dyn Follower>> = vec![allocator.clone(), registry.clone()];
+        let registry = Registry::new(resources, tasks.stop());
+        let fairness = Fairness::new();
+        let followers: Vec<Arc<dyn Follower>> = vec![allocator.clone(), registry.clone(), fairness.clone()];
         let index = Index::start(store.clone(), &registry.snapshot().table, followers, &tasks).await?;
         let authorizer = Arc::new(Authorizer::new(index.clone()));
         let tokens = Arc::new(Tokens::new(&token_key));
         let authenticator =
             Arc::new(Authenticator::new(index.clone(), tokens.clone(), authorizer.clone(), clock.clone()));
-        let reviews =
-            Reviews::new(index.clone(), authenticator.clone(), authorizer.clone(), tokens, clock.clone());
+        let reviews = Reviews::new(
+            index.clone(),
+            authenticator.clone(),
+            authorizer.clone(),
+            tokens.clone(),
+            clock.clone(),
+        );
         let gate = Gate { authenticator, authorizer: authorizer.clone() };
-        let waiting: Vec<Arc<dyn AsyncPlugin>> = vec![Arc::new(Webhooks::new(index.clone()))];
+        let policies = Policies::new(index.clone(), registry.clone());
+        let waiting: Vec<Arc<dyn AsyncPlugin>> =
+            vec![Arc::new(policies), Arc::new(Webhooks::new(index.clone()))];
         let admission = Arc::new(Admission::new(index.clone(), waiting, allocator, clock.clone()));
         let engine = Engine {
             store,
             clock,
             admission,
             authorizer,
+            converter: Arc::new(Converter::new(index.clone())),
             reviews: Arc::new(reviews),
             streams: streams.map(Arc::new),
             stop: tasks.stop(),
             tasks,
         };
-        let shared = Shared { engine, gate, index, registry, inflight: InFlight::default() };
+        let aggregator = Aggregator::new(index.clone(), registry.clone(), front_proxy, engine.tasks.clone());
+        let (observer, metrics) = (Observer::default(), metrics::Registry::default());
+        let leaving = engine.stop.child_token();
+        let shared = Shared {
+            engine,
+            gate,
+            index,
+            registry,
+            aggregator,
+            fairness,
+            observer,
+            metrics,
+            tokens,
+            leaving,
+            audit,
+        };
+        observe::add_all(&shared.metrics, &shared.observer, &shared.fairness, &shared.index);
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -111,6 +186,22 @@ impl ApiServer {
     /// The resources that are served.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.shared.registry
+    }
+
+    /// What `/metrics` tells; other parts of the process add theirs.
+    pub fn metrics(&self) -> &metrics::Registry {
+        &self.shared.metrics
+    }
+
+    /// Says from now on that this server is not ready for more; what it is asked it still answers. The first step of going, so that
+    /// who spreads requests over servers leaves it out.
+    pub fn leave(&self) {
+        self.shared.leaving.cancel();
+    }
+
+    /// The way to other API servers.
+    pub fn aggregator(&self) -> &Arc<Aggregator> {
+        &self.shared.aggregator
     }
 
     /// What requests are judged by.
@@ -129,6 +220,13 @@ impl ApiServer {
     }
 }
 
+/// What was found out about a request on its way, for who tells of it afterwards.
+#[derive(Default)]
+struct Learned {
+    placed: Option<Placed>,
+    audited: Option<Audited>,
+}
+
 /// Answers one request, whatever happens on the way.
 async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
@@ -137,10 +235,16 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let accept = parts.headers.get(ACCEPT).cloned();
     let snapshot = shared.snapshot(&info).await;
     let target = target(&snapshot, &info);
-    let unbounded = info.verb == "watch" || target.as_ref().is_ok_and(|target| target.stream().is_some());
-    let work = AssertUnwindSafe(shared.route(parts, body, info, &snapshot, target)).catch_unwind();
+    let stream = target.as_ref().is_ok_and(|target| target.stream().is_some());
+    let others = snapshot.remotes.of_path(&info.path).is_some() && parts.headers.contains_key(UPGRADE);
+    let unbounded = stream || others || info.verb == "watch";
+    let observed = shared.observer.begin(&parts, &info, stream);
+    let mut learned = Learned::default();
+    let work = shared.route(parts, body, &info, &snapshot, target, &mut learned);
+    let work = AssertUnwindSafe(work).catch_unwind();
     let done = if unbounded { Ok(work.await) } else { tokio::time::timeout(PATIENCE, work).await };
-    match done {
+    let panicked = matches!(done, Ok(Err(_)));
+    let mut response = match done {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(error))) => {
             if error.code >= 500 {
@@ -159,7 +263,17 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
             let why = format!("request did not complete within {}s", PATIENCE.as_secs());
             wire::error(error_format(accept.as_ref()), &ApiError::timeout(&why, 0))
         }
+    };
+    if let Some(placed) = &learned.placed {
+        placed.tell(response.headers_mut());
     }
+    if let (Some(audit), Some(audited)) = (&shared.audit, learned.audited) {
+        if panicked {
+            audit.panicked(&audited).await;
+        }
+        response = audit.end(audited, response).await;
+    }
+    shared.observer.end(observed, &info, response)
 }
 
 /// What a request on a resource is about.
@@ -226,23 +340,78 @@ impl Shared {
         &self,
         parts: Parts,
         body: Body,
-        info: RequestInfo,
+        info: &RequestInfo,
         snapshot: &Snapshot,
         target: Result<Target<'_>, ApiError>,
+        learned: &mut Learned,
     ) -> verbs::Answer {
-        let user = self.gate.pass(&parts, &info).await?;
-        if !info.is_resource {
-            return root::answer(&parts, &info, snapshot, self.engine.store.as_ref());
+        let Requester { user, really } = self.gate.who(&parts).await?;
+        let streams = target.as_ref().is_ok_and(|target| target.stream().is_some());
+        if let Some(audit) = &self.audit {
+            let (real, acts_as) = really.as_ref().map_or((&user, None), |really| (really, Some(&user)));
+            let long = streams || info.verb == "watch";
+            learned.audited = audit.begin(&parts, info, real, acts_as, long).await;
         }
-        let target = target?;
+        // A watch has its seat until it begins; what only passes bytes on needs none.
+        let remote = snapshot.remotes.of_path(&info.path);
+        let _seat = match streams || (remote.is_some() && parts.headers.contains_key(UPGRADE)) {
+            true => None,
+            false => {
+                let (placed, seat) = self.fairness.seat(&user, info).await;
+                learned.placed = Some(placed);
+                Some(seat?)
+            }
+        };
+        let allowed = self.gate.may(&user, info).await;
+        if let Some(audited) = &mut learned.audited {
+            audited.decided(allowed.is_ok(), allowed.as_deref().unwrap_or_default());
+        }
+        allowed?;
+        let packs = wire::gzip::accepted(&parts.headers);
+        if let Some(remote) = remote {
+            return self.aggregator.pass_on(remote, &user, Request::from_parts(parts, body)).await;
+        }
+        if !info.is_resource {
+            if info.path == "/metrics" && parts.method == Method::GET {
+                return Ok(wire::raw(StatusCode::OK, METRICS, self.metrics.render()));
+            }
+            let told = root::Told {
+                store: self.engine.store.as_ref(),
+                tokens: &self.tokens,
+                leaving: &self.leaving,
+            };
+            return root::answer(&parts, info, snapshot, &told);
+        }
+        let request = Request::from_parts(parts, body);
+        let answer = self.resource(request, info, snapshot, target?, &user, &mut learned.audited).await?;
+        Ok(match packs && matches!(info.verb, "get" | "list") && !streams {
+            true => wire::gzip::packed(answer, &self.engine.tasks).await,
+            false => answer,
+        })
+    }
+
+    async fn resource(
+        &self,
+        request: Request<Body>,
+        info: &RequestInfo,
+        snapshot: &Snapshot,
+        target: Target<'_>,
+        user: &UserInfo,
+        audited: &mut Option<Audited>,
+    ) -> verbs::Answer {
         if !target.verbs().contains(&info.verb) {
             return Err(ApiError::method_not_allowed());
         }
+        let (mut parts, body) = request.into_parts();
+        let socket = match info.verb {
+            "watch" => proxy::Socket::of(&mut parts, proxy::Messages::Lines)?,
+            _ => None,
+        };
         let mut context = RequestContext {
             engine: &self.engine,
             table: &snapshot.table,
-            info: &info,
-            user: &user,
+            info,
+            user,
             resource: target.resource,
             handler: target.handler(),
             media: MediaType::default(),
@@ -256,22 +425,27 @@ impl Shared {
         if let Some(stream) = target.stream() {
             return special::stream(&context, stream, Request::from_parts(parts.clone(), body)).await;
         }
-        let _place = match info.verb {
-            "watch" => None,
-            verb => self.inflight.admit(&user, verb)?,
-        };
         let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
-        context.media = MediaType::negotiate(accept, context.offer())?;
+        // A message is a text.
+        let offer = Offer { protobuf: context.offer().protobuf && socket.is_none(), ..context.offer() };
+        context.media = MediaType::negotiate(accept, offer)?;
         let bytes = if matches!(info.verb, "get" | "list" | "watch") {
             bytes::Bytes::new()
         } else {
             wire::read_body(body).await?
         };
+        if let Some(audited) = audited.as_mut().filter(|audited| audited.wants_request()) {
+            audited.requested(audit::read(&parts.headers, &bytes));
+        }
         let body = RequestBody { headers: &parts.headers, bytes };
-        match target.resource.storage {
+        let answer = match target.resource.storage {
             Storage::Virtual(review) => special::review(&context, review, &body).await,
             Storage::Measured(measure) => measured::answer(&context, measure).await,
             Storage::Stored => verbs::run(&context, body).await,
-        }
+        }?;
+        Ok(match socket {
+            Some(socket) => socket.serve(answer, &self.engine.tasks),
+            None => answer,
+        })
     }
 }

@@ -1,7 +1,9 @@
 //! The API server of a cluster, put together from a node's configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::audit::{Audit, PolicyError};
 use super::bootstrap::{self, BootstrapError};
 use super::proxy::Streams;
 use super::{ApiServer, Options};
@@ -18,6 +20,8 @@ pub enum StartError {
     #[error(transparent)]
     Pki(#[from] PkiError),
     #[error(transparent)]
+    Audit(#[from] PolicyError),
+    #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
 }
 
@@ -32,18 +36,24 @@ pub async fn start(
 ) -> Result<ApiServer, StartError> {
     let now = clock.now();
     let options = Options {
-        store: store.clone(),
-        clock,
-        tasks: tasks.clone(),
-        token_key: Key::from_pem(&pki.service_account_key.pem())?,
+        clock: clock.clone(),
         service_cidr: config.service_cidr,
         reserved: vec![bootstrap::api_cluster_ip(config), config.dns_ip],
+        audit: Audit::open(
+            Path::new(NodeConfig::AUDIT_POLICY),
+            Path::new(NodeConfig::AUDIT_LOG),
+            clock.clone(),
+            tasks,
+        )?,
+        front_proxy: Some(pki.front_proxy_client.clone()),
         streams: Some(Streams::new(store.clone(), pki, tasks.clone())?),
+        ..Options::new(store.clone(), Key::from_pem(&pki.service_account_key.pem())?, tasks.clone())
     };
     let server = ApiServer::build(options).await?;
     let router = server.router();
-    bootstrap::run(&router, store.as_ref(), config, pki.authority.certificate_pem(), now).await?;
-    tasks.spawn_until_stop(bootstrap::keep_aggregates(router, server.index().clone()));
+    bootstrap::run(&router, store.as_ref(), config, pki, now).await?;
+    tasks.spawn_until_stop(bootstrap::keep_aggregates(router.clone(), server.index().clone()));
+    tasks.spawn_until_stop(server.aggregator().clone().run(router, clock));
     Ok(server)
 }
 

@@ -27,6 +27,8 @@ pub struct Settings {
     pub node_monitor_grace: Duration,
     /// Ended Pods above this number are deleted, oldest first; 0 keeps all.
     pub terminated_pod_threshold: usize,
+    /// Names of controllers that do not run: what they do is left to somebody else.
+    pub without: Vec<&'static str>,
     pub clock: Arc<dyn Clock>,
 }
 

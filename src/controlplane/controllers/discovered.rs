@@ -14,7 +14,8 @@ pub(super) struct Kind {
 
 /// Every kind with stored objects, once, in its preferred version. Events are left out when `events` is false.
 pub(super) async fn kinds(client: &Client, events: bool) -> Result<Vec<Kind>, kube::Error> {
-    let discovery = Discovery::new(client.clone()).run().await?;
+    // Two requests, however many groups there are.
+    let discovery = Discovery::new(client.clone()).run_aggregated().await?;
     let mut kinds: Vec<Kind> = Vec::new();
     for (resource, capabilities) in discovery.groups().flat_map(|group| group.recommended_resources()) {
         let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE];

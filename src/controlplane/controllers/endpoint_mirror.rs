@@ -7,16 +7,15 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort as OldPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 
-use super::context::{Context, Error, ignore_not_found};
+use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
+use super::managed_slices::{MANAGED_BY, ManagedSlices, Op};
 use super::service_pods::selector;
-use super::writes::Writes;
 use crate::client::informer::{Cache, Key};
 use crate::client::typed::{SERVICE_NAME, owner_ref};
 
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
@@ -25,20 +24,6 @@ const OWN: &[&str] =
     &["endpoints.kubernetes.io/last-change-trigger-time", "kubectl.kubernetes.io/last-applied-configuration"];
 /// Upstream's `--mirroring-max-endpoints-per-subset`.
 const MAX: usize = 1000;
-const BY_SERVICE: &str = "mirrored";
-
-#[derive(Debug, PartialEq)]
-enum Op {
-    Create(Box<EndpointSlice>),
-    Update(Box<EndpointSlice>),
-    Delete(String),
-}
-
-fn service_key(slice: &EndpointSlice) -> Option<Key> {
-    let ours = slice.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
-    let name = slice.labels().get(SERVICE_NAME).filter(|_| ours)?;
-    Some(Key::new(slice.namespace().unwrap_or_default(), name))
-}
 
 /// Whether these Endpoints are mirrored: their Service has no selector, and nobody has said otherwise.
 fn is_mirrored(endpoints: &Endpoints, service: Option<&Service>) -> bool {
@@ -137,17 +122,13 @@ fn plan(wanted: Vec<EndpointSlice>, existing: &[Arc<EndpointSlice>]) -> Vec<Op> 
 }
 
 struct Reconciler {
-    context: Context,
     endpoints: Cache<Endpoints>,
     services: Cache<Service>,
-    slices: Cache<EndpointSlice>,
-    writes: Writes,
+    slices: ManagedSlices,
 }
 
 pub(super) fn start(context: &Context) {
     let (endpoints, services) = (context.cache::<Endpoints>(), context.cache::<Service>());
-    let (slices, writes) = (context.cache::<EndpointSlice>(), Writes::default());
-    slices.index(BY_SERVICE, |slice| service_key(slice).map(|key| key.to_string()).into_iter().collect());
     let mut harness = Harness::new(context);
     harness.watches(&endpoints, |change, queue| {
         change.latest().into_iter().for_each(|endpoints| queue.add(Key::of(&endpoints.metadata)));
@@ -155,44 +136,19 @@ pub(super) fn start(context: &Context) {
     harness.watches(&services, |change, queue| {
         change.latest().into_iter().for_each(|service| queue.add(Key::of(&service.metadata)));
     });
-    let gone = writes.clone();
-    harness.watches(&slices, move |change, queue| {
-        for slice in change.both() {
-            let Some(key) = service_key(slice) else { continue };
-            if change.new.is_none() {
-                gone.gone(&key, &Key::of(&slice.metadata));
-            }
-            queue.add(key);
-        }
-    });
-    harness.run(2, Arc::new(Reconciler { context: context.clone(), endpoints, services, slices, writes }));
+    let slices = ManagedSlices::watch(context, &mut harness, MANAGER);
+    harness.run(2, Arc::new(Reconciler { endpoints, services, slices }));
 }
 
 impl Reconcile for Reconciler {
     type Key = Key;
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
-        let existing = self.slices.find(BY_SERVICE, &key.to_string());
-        let now = self.context.now();
-        if !self.writes.settled(key, existing.iter().map(|slice| &slice.metadata), now) {
-            // The watch brings what was written, and with it this key.
-            return Ok(Outcome::Done);
-        }
+        let Some(existing) = self.slices.of(key) else { return Ok(Outcome::Done) };
         let service = self.services.get(key);
         let mirrored = self.endpoints.get(key).filter(|endpoints| is_mirrored(endpoints, service.as_deref()));
         let wanted = mirrored.map(|endpoints| wanted(&endpoints)).unwrap_or_default();
-        let api = self.context.api::<EndpointSlice>(&key.namespace);
-        for op in plan(wanted, &existing) {
-            let written = match op {
-                Op::Create(slice) => api.create(&PostParams::default(), &slice).await?,
-                Op::Update(slice) => api.replace(&slice.name_any(), &PostParams::default(), &slice).await?,
-                Op::Delete(name) => {
-                    ignore_not_found(api.delete(&name, &DeleteParams::default()).await)?;
-                    continue;
-                }
-            };
-            self.writes.note(key, &written.metadata, now);
-        }
+        self.slices.carry_out(key, plan(wanted, &existing)).await?;
         Ok(Outcome::Done)
     }
 }

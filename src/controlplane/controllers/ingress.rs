@@ -12,10 +12,9 @@ use serde_json::{Value, json};
 use super::context::{Context, Error, ignore_exists, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use crate::client::informer::{Cache, Key};
-use crate::client::typed::{INGRESS_CLASS, INGRESS_CONTROLLER, INGRESS_SERVICE, is_served, unsupported};
-
-/// A Service with this label has no rules: the proxy itself listens at its address.
-const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+use crate::client::typed::{
+    INGRESS_CLASS, INGRESS_CONTROLLER, INGRESS_SERVICE, OTHER_PROXY, is_served, problems,
+};
 
 struct Reconciler {
     context: Context,
@@ -41,9 +40,7 @@ pub(super) fn start(context: &Context) {
         let Some(ingress) = change.latest() else { return };
         queue.add(Key::of(&ingress.metadata));
         // The first one needs the Service.
-        if change.old.is_none() {
-            queue.add(shared());
-        }
+        queue.add(shared());
     });
     let all = ingresses.clone();
     harness.watches(&classes, move |_, queue| {
@@ -56,6 +53,12 @@ pub(super) fn start(context: &Context) {
         if ours {
             queue.add(shared());
             all.list().iter().for_each(|ingress| queue.add(Key::of(&ingress.metadata)));
+        } else if let (Some(new), None) = (change.new, change.old) {
+            let key = Key::of(&new.metadata);
+            for ingress in all.list().iter().filter(|ingress| backends(ingress).any(|to| to == key)) {
+                queue.add(shared());
+                queue.add(Key::of(&ingress.metadata));
+            }
         }
     });
     harness.queue().add(shared());
@@ -83,6 +86,11 @@ impl Reconciler {
         is_served(ingress, classes.iter().map(AsRef::as_ref))
     }
 
+    /// Whether one of its backends is there. Before that there is nothing to be had at any address.
+    fn leads_somewhere(&self, ingress: &Ingress) -> bool {
+        backends(ingress).any(|key| self.services.get(&key).is_some())
+    }
+
     /// One class of ours there shall be; it is the default unless another one is.
     async fn class(&self) -> Result<(), Error> {
         let classes = self.classes.list();
@@ -105,10 +113,11 @@ impl Reconciler {
         Ok(())
     }
 
-    /// It comes with the first Ingress, and stays: an address that people have noted is not taken away.
+    /// It comes with the first Ingress that leads somewhere, and stays: an address that people have noted is not
+    /// taken away.
     async fn service(&self) -> Result<(), Error> {
-        let wanted = self.ingresses.list().iter().any(|ingress| self.serves(ingress));
-        if !wanted || self.services.get(&service_key()).is_some() {
+        let wants = |ingress: &Arc<Ingress>| self.serves(ingress) && self.leads_somewhere(ingress);
+        if self.services.get(&service_key()).is_some() || !self.ingresses.list().iter().any(wants) {
             return Ok(());
         }
         let port = |name: &str, port: u16| json!({ "name": name, "port": port, "protocol": "TCP" });
@@ -131,9 +140,8 @@ impl Reconciler {
         if !self.serves(ingress) || ingress.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
-        for what in unsupported(ingress.annotations()) {
-            let message = format!("The annotation {what} is not supported and has no effect");
-            self.context.recorder.warning(ingress.object_ref(&()), "UnsupportedAnnotation", message);
+        for problem in problems(ingress) {
+            self.context.recorder.warning(ingress.object_ref(&()), "NotSupported", problem);
         }
         let addresses =
             self.services.get(&service_key()).map(|service| addresses(&service)).unwrap_or_default();
@@ -141,7 +149,7 @@ impl Reconciler {
             (serde_json::to_value(&ingress.status), json!({ "loadBalancer": { "ingress": addresses } }));
         let same = has
             .is_ok_and(|has| has.pointer("/loadBalancer/ingress") == wants.pointer("/loadBalancer/ingress"));
-        if same || addresses.is_empty() {
+        if same || addresses.is_empty() || !self.leads_somewhere(ingress) {
             return Ok(());
         }
         let api = self.context.api::<Ingress>(&key.namespace);
@@ -149,6 +157,17 @@ impl Reconciler {
         ignore_not_found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)?;
         Ok(())
     }
+}
+
+/// The Services that the Ingress names.
+fn backends(ingress: &Ingress) -> impl Iterator<Item = Key> {
+    let spec = ingress.spec.iter();
+    let rules = spec.clone().flat_map(|spec| spec.rules.iter().flatten());
+    let paths = rules.filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+    let backends =
+        spec.filter_map(|spec| spec.default_backend.as_ref()).chain(paths.map(|path| &path.backend));
+    let namespace = ingress.namespace().unwrap_or_default();
+    backends.filter_map(move |backend| Some(Key::new(&namespace, &backend.service.as_ref()?.name)))
 }
 
 fn addresses(service: &Service) -> Vec<Value> {

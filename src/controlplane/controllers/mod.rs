@@ -19,7 +19,9 @@ mod endpoint_mirror;
 mod endpoint_slice;
 mod endpoints;
 mod expectations;
+mod flow_control;
 mod garbage;
+mod gateway;
 mod harness;
 mod hash;
 mod heartbeat;
@@ -28,6 +30,7 @@ mod indexes;
 mod ingress;
 mod job;
 mod load_balancer;
+mod managed_slices;
 mod metrics;
 mod namespace;
 mod node_ipam;
@@ -44,6 +47,7 @@ mod service_pods;
 mod stateful_set;
 mod system_namespaces;
 mod taint_eviction;
+mod token_secrets;
 mod ttl_after_finished;
 mod volume;
 mod writes;
@@ -75,13 +79,16 @@ pub const ALL: &[Controller] = &[
     Controller { name: "endpoint-slice-controller", start: endpoint_slice::start },
     Controller { name: "endpoint-slice-mirroring-controller", start: endpoint_mirror::start },
     Controller { name: "ephemeral-volume-controller", start: volume::start_ephemeral },
+    Controller { name: "flow-control-controller", start: flow_control::start },
     Controller { name: "garbage-collector-controller", start: garbage::start },
+    Controller { name: "gateway-controller", start: gateway::start },
     Controller { name: "horizontal-pod-autoscaler-controller", start: autoscaler::start },
     Controller { name: "ingress-controller", start: ingress::start },
     Controller { name: "job-controller", start: job::start },
     Controller { name: "namespace-controller", start: namespace::start },
     Controller { name: "node-controller", start: node_lifecycle::start },
     Controller { name: "node-ipam-controller", start: node_ipam::start },
+    Controller { name: "persistentvolume-attach-detach-controller", start: volume::start_attach },
     Controller { name: "persistentvolume-binder-controller", start: volume::start },
     Controller { name: "pod-garbage-collector-controller", start: pod_gc::start },
     Controller { name: "replicaset-controller", start: replica_set::start },
@@ -90,6 +97,7 @@ pub const ALL: &[Controller] = &[
     Controller { name: "root-ca-publisher", start: root_ca::start },
     Controller { name: "service-account-controller", start: service_account::start },
     Controller { name: "service-controller", start: load_balancer::start },
+    Controller { name: "serviceaccount-token-controller", start: token_secrets::start },
     Controller { name: "statefulset-controller", start: stateful_set::start },
     Controller { name: "system-namespaces-controller", start: system_namespaces::start },
     Controller { name: "taint-eviction-controller", start: taint_eviction::start },
@@ -101,7 +109,8 @@ pub const ALL: &[Controller] = &[
 /// write through `client`, and end when `tasks` stop. Returns what counts their work.
 pub fn run(client: Client, informers: &Informers, settings: Settings, tasks: &Tasks) -> Metrics {
     let context = Context::new(client, informers.clone(), Arc::new(settings), tasks.clone());
-    for controller in ALL {
+    let without = context.settings.without.clone();
+    for controller in ALL.iter().filter(|controller| !without.contains(&controller.name)) {
         (controller.start)(&context.named(controller.name));
     }
     context.metrics

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -66,7 +66,9 @@ async fn reconcile(context: &Context, namespaces: &Cache<Namespace>, name: &str)
     let kinds: Vec<Kind> =
         kinds(&context.client, true).await?.into_iter().filter(|kind| kind.namespaced).collect();
     let kinds = Arc::new(kinds);
-    let left = try_join_all(kinds.iter().map(|kind| clear(context, kind, name))).await?;
+    // What cannot be cleared now, as another server's that does not answer, keeps nothing else.
+    let left = join_all(kinds.iter().map(|kind| clear(context, kind, name))).await;
+    let left: Vec<bool> = left.into_iter().collect::<Result<_, _>>()?;
     if left.into_iter().any(|left| left) {
         return Ok(false);
     }

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 
-use super::context::{Context, Error};
+use super::context::{Context, Error, ignore_not_found};
 use super::expectations::Expectations;
 use super::harness::Harness;
 use crate::client::informer::{Cache, Key, Object};
@@ -176,6 +176,29 @@ impl PodControl<'_> {
             }
         }
     }
+}
+
+/// Removes a Pod that its cluster gave up: says why in its status (`disruption`, see [`disruption_target`]) and deletes
+/// exactly this Pod, in its own time or in `grace` seconds. One that is gone already is no error.
+pub(super) async fn evict(
+    context: &Context,
+    pod: &Pod,
+    disruption: Option<Value>,
+    grace: Option<u32>,
+) -> Result<(), Error> {
+    let api = context.api::<Pod>(&pod.namespace().unwrap_or_default());
+    let name = pod.name_any();
+    if let Some(disruption) = disruption {
+        let patch = Patch::Strategic(disruption);
+        ignore_not_found(api.patch_status(&name, &PatchParams::default(), &patch).await)?;
+    }
+    let params = DeleteParams {
+        grace_period_seconds: grace,
+        preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    ignore_not_found(api.delete(&name, &params).await)?;
+    Ok(())
 }
 
 /// The status patch that says a Pod is ended by the cluster, not by a failure of its own: Jobs' failure policies

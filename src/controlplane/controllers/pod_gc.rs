@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
-use super::context::{Context, Error, ignore_not_found};
+use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
-use super::pod_control::disruption_target;
+use super::pod_control::{disruption_target, evict};
 use crate::client::informer::{Cache, Key};
 use crate::client::typed::{is_terminal, node_is_ready};
 
@@ -129,20 +128,13 @@ impl Reconcile for Reconciler {
         if plan == Plan::Keep && !excess {
             return Ok(Outcome::Done);
         }
-        let api = self.context.api::<Pod>(&key.namespace);
-        if plan == Plan::Lost && !is_terminal(&pod) {
+        let lost = (plan == Plan::Lost && !is_terminal(&pod)).then(|| {
             let message = "PodGC: node no longer exists";
             let mut patch = disruption_target(&pod, "DeletionByPodGC", message, self.context.now());
             patch["status"]["phase"] = json!("Failed");
-            let patch = Patch::Strategic(patch);
-            ignore_not_found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)?;
-        }
-        let now = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        ignore_not_found(api.delete(&key.name, &now).await)?;
+            patch
+        });
+        evict(&self.context, &pod, lost, Some(0)).await?;
         Ok(Outcome::Done)
     }
 }

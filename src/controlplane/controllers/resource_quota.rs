@@ -1,6 +1,7 @@
 //! ResourceQuotas: says in their status what their namespaces use. That nobody uses more is admission's business.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -8,8 +9,9 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
 };
-use kube::api::{DynamicObject, ListParams, PostParams};
-use kube::{Api, ResourceExt};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use super::context::{Context, Error, ignore_not_found};
@@ -17,9 +19,10 @@ use super::discovered::kinds;
 use super::harness::{Harness, Outcome, Reconcile};
 use crate::api::quantity::Quantity;
 use crate::api::quota::{self, Amounts};
-use crate::client::informer::{Cache, Key, Object};
+use crate::client::informer::{Cache, Key, Names, Object};
+use crate::client::queue::Queue;
 
-/// Kinds that are not followed are counted again after so long, as upstream does with all.
+/// Kinds that nobody serves are looked for again after so long; a definition of theirs is noticed at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// Finds a followed kind's objects in a namespace, as documents.
@@ -100,18 +103,33 @@ pub(super) fn start(context: &Context) {
         follow::<Job>(context, harness_ref, &quotas, "batch", "jobs"),
         follow::<CronJob>(context, harness_ref, &quotas, "batch", "cronjobs"),
     ];
-    harness.run(5, Arc::new(Reconciler { context: context.clone(), quotas, counted }));
+    let queue = harness.queue();
+    let reconciler =
+        Arc::new(Reconciler { context: context.clone(), quotas, counted, queue, others: Mutex::default() });
+    let definitions = Arc::clone(&reconciler);
+    harness.watches(&context.cache::<CustomResourceDefinition>(), move |change, _| {
+        let Some(definition) = change.latest() else { return };
+        let kind = (definition.spec.names.plural.clone(), definition.spec.group.clone());
+        definitions.defined(&kind, change.new.is_some());
+    });
+    harness.run(5, reconciler);
 }
+
+/// Plural and group.
+type KindName = (String, String);
 
 struct Reconciler {
     context: Context,
     quotas: Cache<ResourceQuota>,
     counted: Vec<Counted>,
+    queue: Queue<Key>,
+    /// Kinds that quotas count beside those, followed from the first such quota on for as long as they are served.
+    others: Mutex<HashMap<KindName, Arc<Names>>>,
 }
 
 impl Reconciler {
     /// Kinds that the quota counts and nothing follows: `count/widgets.example.com`.
-    fn others<'a>(&self, hard: &'a Amounts) -> Vec<(&'a str, &'a str)> {
+    fn uncounted<'a>(&self, hard: &'a Amounts) -> Vec<(&'a str, &'a str)> {
         let named = hard.keys().filter_map(|name| name.strip_prefix("count/"));
         let split =
             named.map(|name| name.split_once('.').map_or((name, ""), |(plural, group)| (plural, group)));
@@ -120,6 +138,42 @@ impl Reconciler {
                 !self.counted.iter().any(|known| known.resource == *plural && known.group == *group)
             })
             .collect()
+    }
+
+    /// A definition came, changed or went: the quotas that count its kind are looked at again.
+    fn defined(&self, kind: &KindName, there: bool) {
+        if !there && let Some(names) = self.others.lock().unwrap_or_else(PoisonError::into_inner).remove(kind)
+        {
+            names.end();
+        }
+        let counted = format!("count/{}.{}", kind.0, kind.1);
+        for quota in self.quotas.list() {
+            let hard = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+            if hard.is_some_and(|hard| hard.contains_key(&counted)) {
+                self.queue.add(Key::of(&quota.metadata));
+            }
+        }
+    }
+
+    /// The objects of a kind that nothing else follows; `None` while no such kind is served.
+    async fn followed(&self, plural: &str, group: &str) -> Result<Option<Arc<Names>>, Error> {
+        let name = (plural.to_owned(), group.to_owned());
+        if let Some(known) = self.others.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let served = kinds(&self.context.client, true).await?;
+        let kind = served.iter().find(|kind| kind.resource.plural == plural && kind.resource.group == group);
+        let Some(kind) = kind.filter(|kind| kind.namespaced) else { return Ok(None) };
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = others.entry(name).or_insert_with(|| {
+            let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
+            let names = self.context.informers.names(&kind.resource, move |namespace| {
+                let of_it = quotas.in_namespace(namespace);
+                of_it.iter().for_each(|quota| queue.add(Key::of(&quota.metadata)));
+            });
+            Arc::new(names)
+        });
+        Ok(Some(Arc::clone(names)))
     }
 }
 
@@ -133,18 +187,11 @@ impl Reconcile for Reconciler {
         let hard = quota::hard(&quota);
         let mut objects: Vec<(&str, &str, Vec<Value>)> =
             self.counted.iter().map(|kind| (kind.group, kind.resource, (kind.read)(&namespace))).collect();
-        let others = self.others(&hard);
-        if !others.is_empty() {
-            let known = kinds(&self.context.client, true).await?;
-            for (plural, group) in &others {
-                let kind = known
-                    .iter()
-                    .find(|kind| kind.resource.plural == *plural && kind.resource.group == *group);
-                let Some(kind) = kind.filter(|kind| kind.namespaced) else { continue };
-                let api: Api<DynamicObject> =
-                    Api::namespaced_with(self.context.client.clone(), &namespace, &kind.resource);
-                let count = api.list_metadata(&ListParams::default()).await?.items.len();
-                objects.push((group, plural, vec![json!({}); count]));
+        let mut unknown = false;
+        for (plural, group) in self.uncounted(&hard) {
+            match self.followed(plural, group).await? {
+                Some(names) => objects.push((group, plural, vec![json!({}); names.count(&namespace).await])),
+                None => unknown = true,
             }
         }
         let wanted = status(&quota, &objects);
@@ -157,7 +204,7 @@ impl Reconcile for Reconciler {
             let name = found.name_any();
             ignore_not_found(api.replace_status(&name, &PostParams::default(), &replaced).await)?;
         }
-        Ok(if others.is_empty() { Outcome::Done } else { Outcome::RequeueAfter(LOOK_AGAIN) })
+        Ok(if unknown { Outcome::RequeueAfter(LOOK_AGAIN) } else { Outcome::Done })
     }
 }
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
 
-use super::context::{Context, Error, ignore_not_found};
+use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
-use super::pod_control::disruption_target;
+use super::pod_control::{disruption_target, evict};
 use crate::client::informer::{Cache, Key};
 use crate::client::typed::{is_terminal, tolerates};
 
@@ -83,20 +82,9 @@ impl Reconcile for Reconciler {
             Some(_) => {
                 let message = format!("Marking for deletion Pod {key}");
                 context.recorder.normal(pod.object_ref(&()), "TaintManagerEviction", message);
-                let api = context.api::<Pod>(&key.namespace);
-                let target = disruption_target(
-                    &pod,
-                    "DeletionByTaintManager",
-                    "Taint manager: deleting due to NoExecute taint",
-                    context.now(),
-                );
-                let patch = Patch::Strategic(target);
-                ignore_not_found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)?;
-                let params = DeleteParams {
-                    preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-                    ..DeleteParams::default()
-                };
-                ignore_not_found(api.delete(&key.name, &params).await)?;
+                let reason = "Taint manager: deleting due to NoExecute taint";
+                let target = disruption_target(&pod, "DeletionByTaintManager", reason, context.now());
+                evict(context, &pod, Some(target), None).await?;
                 Ok(Outcome::Done)
             }
         }

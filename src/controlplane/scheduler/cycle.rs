@@ -11,7 +11,7 @@ use super::terms::pod_term;
 use crate::client::typed::{controller_of, first_untolerated, node_allowed, selects};
 
 /// A topology key and one of its values: a place.
-pub(super) type Place = (String, String);
+pub(super) type TopologyPair = (String, String);
 
 /// One attempt to place one Pod.
 pub(super) struct Cycle<'a> {
@@ -25,11 +25,11 @@ pub(super) struct Cycle<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
     /// Places that Pods already there forbid to this one.
-    pub forbidden: HashSet<Place>,
+    pub forbidden: HashSet<TopologyPair>,
     /// Places of Pods that all of this Pod's affinity terms mean.
-    pub wanted: HashSet<Place>,
+    pub wanted: HashSet<TopologyPair>,
     /// Places that this Pod's own anti-affinity terms forbid.
-    pub avoided: HashSet<Place>,
+    pub avoided: HashSet<TopologyPair>,
 }
 
 /// One spread constraint, counted.
@@ -61,7 +61,7 @@ impl<'a> Cycle<'a> {
 }
 
 /// The place a node is in by a topology key.
-pub(super) fn place(node: &NodeInfo, key: &str) -> Option<Place> {
+pub(super) fn topology_pair(node: &NodeInfo, key: &str) -> Option<TopologyPair> {
     Some((key.to_owned(), node.label(key)?.clone()))
 }
 
@@ -72,7 +72,7 @@ fn neighbours(pod: &PodInfo, snapshot: &Snapshot) -> Neighbours {
     for (node, other) in snapshot.opinionated() {
         for term in other.required(true) {
             if pod_term(term, other.namespace(), pod, namespaces) {
-                found.forbidden.extend(place(node, &term.topology_key));
+                found.forbidden.extend(topology_pair(node, &term.topology_key));
             }
         }
     }
@@ -82,12 +82,12 @@ fn neighbours(pod: &PodInfo, snapshot: &Snapshot) -> Neighbours {
     for (node, other) in snapshot.pods() {
         for term in anti {
             if pod_term(term, pod.namespace(), other, namespaces) {
-                found.avoided.extend(place(node, &term.topology_key));
+                found.avoided.extend(topology_pair(node, &term.topology_key));
             }
         }
         let all = affinity.iter().all(|term| pod_term(term, pod.namespace(), other, namespaces));
         if all {
-            found.wanted.extend(affinity.iter().filter_map(|term| place(node, &term.topology_key)));
+            found.wanted.extend(affinity.iter().filter_map(|term| topology_pair(node, &term.topology_key)));
         }
     }
     found

@@ -17,7 +17,7 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration:
 const FLUSH: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Standing {
     /// With the priority it stands under.
     Active(i32),
     Backoff(Instant),
@@ -32,7 +32,7 @@ struct Entry {
     sequence: u64,
     attempts: u32,
     failed: Instant,
-    place: Place,
+    standing: Standing,
     /// How many cluster events there had been when the attempt began.
     events: u64,
 }
@@ -59,15 +59,21 @@ impl Queue {
         state.sequence += 1;
         let sequence = state.sequence;
         let now = Instant::now();
-        let fresh =
-            || Entry { priority, sequence, attempts: 0, failed: now, place: Place::InFlight, events: 0 };
+        let fresh = || Entry {
+            priority,
+            sequence,
+            attempts: 0,
+            failed: now,
+            standing: Standing::InFlight,
+            events: 0,
+        };
         let known = state.entries.contains_key(&key);
         let entry = state.entries.entry(key.clone()).or_insert_with(fresh);
         if known {
             entry.priority = priority;
             state.reconsider(&key, now);
         } else {
-            state.put(&key, Place::Active(priority));
+            state.put(&key, Standing::Active(priority));
         }
         drop(state);
         self.0.1.notify_one();
@@ -101,7 +107,7 @@ impl Queue {
                 let mut state = self.state();
                 state.promote(Instant::now());
                 if let Some((_, _, key)) = state.active.first().cloned() {
-                    state.put(&key, Place::InFlight);
+                    state.put(&key, Standing::InFlight);
                     let events = state.events;
                     if let Some(entry) = state.entries.get_mut(&key) {
                         entry.events = events;
@@ -130,12 +136,12 @@ impl Queue {
         entry.attempts = entry.attempts.saturating_add(1);
         entry.failed = now;
         let missed = entry.events != events;
-        let place = if soon || missed {
-            Place::Backoff(now + BACKOFF.delay(entry.attempts))
+        let standing = if soon || missed {
+            Standing::Backoff(now + BACKOFF.delay(entry.attempts))
         } else {
-            Place::Unschedulable(now + FLUSH)
+            Standing::Unschedulable(now + FLUSH)
         };
-        state.put(key, place);
+        state.put(key, standing);
         drop(state);
         self.0.1.notify_one();
     }
@@ -148,46 +154,46 @@ impl Queue {
 impl State {
     fn leave(&mut self, key: &Key) {
         let Some(entry) = self.entries.get(key) else { return };
-        match entry.place {
-            Place::Active(priority) => {
+        match entry.standing {
+            Standing::Active(priority) => {
                 self.active.remove(&(Reverse(priority), entry.sequence, key.clone()));
             }
-            Place::Backoff(at) | Place::Unschedulable(at) => {
+            Standing::Backoff(at) | Standing::Unschedulable(at) => {
                 self.timers.remove(&(at, key.clone()));
                 self.unschedulable.remove(key);
             }
-            Place::InFlight => {}
+            Standing::InFlight => {}
         }
     }
 
-    fn put(&mut self, key: &Key, place: Place) {
+    fn put(&mut self, key: &Key, standing: Standing) {
         self.leave(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        entry.place = place;
-        match place {
-            Place::Active(priority) => {
+        entry.standing = standing;
+        match standing {
+            Standing::Active(priority) => {
                 self.active.insert((Reverse(priority), entry.sequence, key.clone()));
             }
-            Place::Backoff(at) => {
+            Standing::Backoff(at) => {
                 self.timers.insert((at, key.clone()));
             }
-            Place::Unschedulable(at) => {
+            Standing::Unschedulable(at) => {
                 self.timers.insert((at, key.clone()));
                 self.unschedulable.insert(key.clone());
             }
-            Place::InFlight => {}
+            Standing::InFlight => {}
         }
     }
 
     /// Back to the active ones, after what is left of the back-off.
     fn reconsider(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.entries.get(key) else { return };
-        if entry.place == Place::InFlight {
+        if entry.standing == Standing::InFlight {
             return;
         }
         let until = entry.failed + BACKOFF.delay(entry.attempts);
-        let active = Place::Active(entry.priority);
-        self.put(key, if until <= now { active } else { Place::Backoff(until) });
+        let active = Standing::Active(entry.priority);
+        self.put(key, if until <= now { active } else { Standing::Backoff(until) });
     }
 
     fn promote(&mut self, now: Instant) {
@@ -196,7 +202,7 @@ impl State {
                 return;
             }
             let priority = self.entries.get(&key).map_or(0, |entry| entry.priority);
-            self.put(&key, Place::Active(priority));
+            self.put(&key, Standing::Active(priority));
         }
     }
 }
@@ -242,13 +248,16 @@ mod tests {
         queue.add(key("a"), 0);
         let a = queue.pop().await;
         queue.failed(&a, false);
-        assert!(matches!(queue.state().entries[&a].place, Place::Unschedulable(_)));
+        assert!(matches!(queue.state().entries[&a].standing, Standing::Unschedulable(_)));
         queue.cluster_changed();
-        assert!(matches!(queue.state().entries[&a].place, Place::Backoff(_)));
+        assert!(matches!(queue.state().entries[&a].standing, Standing::Backoff(_)));
         queue.add(key("b"), 0);
         let b = queue.pop().await;
         queue.cluster_changed();
         queue.failed(&b, false);
-        assert!(matches!(queue.state().entries[&b].place, Place::Backoff(_)), "the event came meanwhile");
+        assert!(
+            matches!(queue.state().entries[&b].standing, Standing::Backoff(_)),
+            "the event came meanwhile"
+        );
     }
 }

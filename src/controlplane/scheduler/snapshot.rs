@@ -8,25 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, WeightedPodAffinity
 use super::volumes::PodVolumes;
 use crate::client::informer::Key;
 use crate::client::typed::resources::{Amounts, add, amounts, assumed, requested};
-use crate::client::typed::{Labels, controller_of};
-
-/// A port on the node that a Pod takes for itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HostPort {
-    ip: String,
-    protocol: String,
-    port: i32,
-}
-
-const ANY: &str = "0.0.0.0";
-
-impl HostPort {
-    /// Whether both cannot be on one node.
-    pub(super) fn conflicts(&self, other: &Self) -> bool {
-        let overlap = self.ip == other.ip || self.ip == ANY || other.ip == ANY;
-        overlap && self.protocol == other.protocol && self.port == other.port
-    }
-}
+use crate::client::typed::{HostPort, Labels, controller_of, host_ports};
 
 /// A Pod with what scheduling reads of it, worked out once.
 #[derive(Clone, Debug)]
@@ -41,7 +23,8 @@ pub(super) struct PodInfo {
 
 impl PodInfo {
     pub(super) fn new(pod: Arc<Pod>) -> Self {
-        let (requests, assumed, ports) = (requested(&pod), assumed(&pod), host_ports(&pod));
+        let (requests, assumed) = (requested(&pod), assumed(&pod));
+        let ports = pod.spec.as_ref().map(host_ports).unwrap_or_default();
         Self { pod, requests, assumed, ports, volumes: PodVolumes::default() }
     }
 
@@ -105,20 +88,6 @@ impl PodInfo {
 /// A Pod's priority; 0 when admission gave none.
 pub(super) fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let containers = pod.spec.iter().flat_map(|spec| {
-        let sidecars = spec.init_containers.iter().flatten();
-        spec.containers.iter().chain(sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always")))
-    });
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
-    let taken = ports.filter_map(|port| {
-        let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| ANY.to_owned());
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-        Some(HostPort { ip, protocol, port: port.host_port.filter(|port| *port > 0)? })
-    });
-    taken.collect()
 }
 
 /// A node and what is on it. `node` is missing while only its Pods are known.

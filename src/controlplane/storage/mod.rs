@@ -17,13 +17,11 @@ mod cache;
 mod log;
 mod record;
 mod store;
-mod update;
 
 pub use cache::Limits;
 pub use log::QueueLimits;
 pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload};
 pub use store::{Config, Engine, memory, open};
-pub use update::{Updated, guaranteed_update, guaranteed_update_from};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,14 +153,6 @@ pub trait Store: Send + Sync + 'static {
     fn healthy(&self) -> Result<(), StorageError>;
     /// Resolves, with the reason, once the engine can take no more writes; only opening it again can help.
     fn failed(&self) -> BoxFuture<'_, Arc<str>>;
-}
-
-/// What a `guaranteed_update` step decides to do with the current state.
-pub enum Change {
-    Put(Payload),
-    Delete,
-    /// Leave it as it is: no write, no new revision.
-    Keep,
 }
 
 /// Time to live of an entry, counted from its last write; kept across restarts.

@@ -110,6 +110,18 @@ impl Entry {
         Self { data, revision_span, revision, ..self.clone() }
     }
 
+    /// The same state in other bytes: what readers of another version of the object get.
+    pub fn with_payload(&self, payload: Payload) -> Self {
+        let (data, revision_span) = match payload.revision_at {
+            None => (payload.data, None),
+            Some(at) => {
+                let (data, span) = splice(&payload.data, at..at, self.revision);
+                (data, Some(span))
+            }
+        };
+        Self { data, revision_span, attrs: payload.attrs, encodings: Encodings::default(), ..self.clone() }
+    }
+
     /// The same bytes, saying `revision`: what a watcher is told of a state that has gone.
     pub fn data_at(&self, revision: u64) -> Bytes {
         let Some(span) = &self.revision_span else { return self.data.clone() };

@@ -1,171 +1,143 @@
-//! From Ingresses to where a request goes: hosts, then paths, by Kubernetes' rules of precedence; no I/O.
+//! From Ingresses to what the proxy serves, by Kubernetes' rules of precedence; no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressClass};
+use http::StatusCode;
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressClass};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::settings::Settings;
-use crate::client::typed::{SecretKey, is_served};
+use super::treatment::Treatment;
+use crate::client::typed::{SecretKey, expression, is_served};
+use crate::edge::proxy::{
+    Action, Backend, Certificates, Filter, Hosts, Match, PathMatch, Port, PortRef, Redirect, Rule,
+    ServicePort, Settings, Site, Wildcard,
+};
+use crate::edge::secrets::Look;
 
-/// A port by number or name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PortRef {
-    Number(u16),
-    Name(String),
+/// What is served at port 80 and at port 443.
+pub struct Ports {
+    pub http: Arc<Port>,
+    pub https: Arc<Port>,
 }
 
-/// A Service's port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    pub namespace: String,
-    pub service: String,
-    pub port: PortRef,
+/// The ports of all Ingresses whose class is ours. Where two say different things of one path, the older one counts.
+pub fn ports(
+    ingresses: &[Arc<Ingress>],
+    classes: &[Arc<IngressClass>],
+    look: &mut Look,
+    mut certificates: Certificates,
+) -> Ports {
+    let mut served: Vec<&Arc<Ingress>> =
+        ingresses.iter().filter(|ingress| is_served(ingress, classes.iter().map(AsRef::as_ref))).collect();
+    let age = |ingress: &Ingress| -> Option<Timestamp> {
+        ingress.metadata.creation_timestamp.as_ref().map(|time| time.0)
+    };
+    served.sort_by_key(|ingress| (age(ingress), ingress.namespace(), ingress.name_any()));
+    let mut site = Site::default();
+    for ingress in served {
+        add(&mut site, ingress, look);
+        add_certificates(&mut certificates, ingress, look);
+    }
+    site.sort();
+    let mut sites = Hosts::new(Wildcard::Label);
+    *sites.entry("") = Arc::new(site);
+    let port =
+        |tls, certificates| Arc::new(Port { tls, sites: sites.clone(), certificates, ..Port::default() });
+    Ports { http: port(false, Certificates::default()), https: port(true, certificates) }
 }
 
-/// What a path of a rule leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    exact: bool,
-    /// Without a closing slash; what follows it may be a group of the rule's expression.
-    path: String,
-    pub backend: Backend,
-    pub settings: Arc<Settings>,
-}
-
-impl Route {
-    /// What of `path` comes after this route's, where it matches; element by element for prefixes.
-    fn rest<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let rest = path.strip_prefix(self.path.as_str())?;
-        match (self.exact, rest.is_empty() || rest.starts_with('/')) {
-            (true, _) => rest.is_empty().then_some(rest),
-            (false, at_element) => at_element.then_some(rest),
+fn add(site: &mut Site, ingress: &Ingress, look: &mut Look) {
+    let namespace = ingress.namespace().unwrap_or_default();
+    let treatment = Treatment::of(&namespace, ingress.annotations(), look);
+    let Some(spec) = &ingress.spec else { return };
+    if site.fallback.is_none() {
+        let backend = spec.default_backend.as_ref();
+        site.fallback = backend.map(|backend| Rule {
+            when: Match::path(PathMatch::prefix("/")),
+            act: Arc::new(act(&treatment, &namespace, backend)),
+        });
+    }
+    for rule in spec.rules.iter().flatten() {
+        let rules = site.rules.entry(rule.host.as_deref().unwrap_or_default());
+        for path in rule.http.iter().flat_map(|http| &http.paths) {
+            let Some(when) = matches(&treatment, path) else { continue };
+            rules.push(Rule { when, act: Arc::new(act(&treatment, &namespace, &path.backend)) });
+        }
+        if let Some(root) = &treatment.annotations.app_root {
+            let to = Redirect { to: Some(root.clone()), ..Redirect::default() };
+            let act = Action::new(vec![Filter::Redirect(to)], Vec::new(), Settings::default());
+            rules.push(Rule { when: Match::path(PathMatch::Exact("/".into())), act: Arc::new(act) });
         }
     }
-
-    /// The path that the endpoint sees.
-    pub fn target(&self, path: &str) -> String {
-        let Some(rewrite) = &self.settings.rewrite else { return path.to_owned() };
-        let rest = self.rest(path).unwrap_or_default().trim_start_matches('/');
-        let target = rewrite.replace("$2", rest).replace("$1", rest);
-        if target.starts_with('/') { target } else { format!("/{target}") }
-    }
 }
 
-/// Everything that is served.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    hosts: BTreeMap<String, Vec<Route>>,
-    /// By what follows `*.`.
-    wildcards: BTreeMap<String, Vec<Route>>,
-    anywhere: Vec<Route>,
-    fallback: Option<Route>,
-    /// Secrets with certificates, and the hosts that they are for.
-    pub certificates: Vec<(SecretKey, Vec<String>)>,
+/// What a path matches; None where it cannot be read (an Event of the Ingress tells of it).
+fn matches(treatment: &Treatment, path: &HTTPIngressPath) -> Option<Match> {
+    let text = path.path.as_deref().unwrap_or("/");
+    let regex = expression(&treatment.annotations, path);
+    Some(Match::path(match regex {
+        Some(regex) => PathMatch::Regex(regex.ok()?),
+        None if path.path_type == "Exact" => PathMatch::Exact(text.to_owned()),
+        None => PathMatch::prefix(text),
+    }))
 }
 
-impl Table {
-    /// The table of all Ingresses whose class is ours. Where two say different things of one path, the older one counts.
-    pub fn of(ingresses: &[Arc<Ingress>], classes: &[Arc<IngressClass>]) -> Self {
-        let mut served: Vec<&Arc<Ingress>> = ingresses
-            .iter()
-            .filter(|ingress| is_served(ingress, classes.iter().map(AsRef::as_ref)))
-            .collect();
-        let age = |ingress: &Ingress| -> Option<Timestamp> {
-            ingress.metadata.creation_timestamp.as_ref().map(|time| time.0)
-        };
-        served.sort_by_key(|ingress| (age(ingress), ingress.namespace(), ingress.name_any()));
-        let mut table = Self::default();
-        served.into_iter().for_each(|ingress| table.add(ingress));
-        for routes in
-            table.hosts.values_mut().chain(table.wildcards.values_mut()).chain([&mut table.anywhere])
-        {
-            // Exact before prefix, long before short; the sort keeps the older first.
-            routes.sort_by_key(|route| (!route.exact, std::cmp::Reverse(route.path.len())));
-        }
-        table
+fn act(treatment: &Treatment, namespace: &str, backend: &IngressBackend) -> Action {
+    let (mut filters, mut backends) = (treatment.filters.clone(), Vec::new());
+    match backend_of(namespace, backend) {
+        Some(to) => backends.push(Backend::only(to)),
+        None => filters.push(Filter::Refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the backend of this path is no Service\n".to_owned(),
+        )),
     }
-
-    fn add(&mut self, ingress: &Ingress) {
-        let namespace = ingress.namespace().unwrap_or_default();
-        let settings = Arc::new(Settings::of(ingress.annotations()));
-        let Some(spec) = &ingress.spec else { return };
-        let route = |exact, path: &str, backend: &IngressBackend| {
-            let (path, backend) = (literal(path).to_owned(), backend_of(&namespace, backend)?);
-            Some(Route { exact, path, backend, settings: settings.clone() })
-        };
-        if self.fallback.is_none() {
-            self.fallback = spec.default_backend.as_ref().and_then(|backend| route(false, "", backend));
-        }
-        for rule in spec.rules.iter().flatten() {
-            let host = rule.host.clone().unwrap_or_default().to_ascii_lowercase();
-            let routes = match host.strip_prefix("*.") {
-                _ if host.is_empty() => &mut self.anywhere,
-                Some(parent) => self.wildcards.entry(parent.to_owned()).or_default(),
-                None => self.hosts.entry(host).or_default(),
-            };
-            for path in rule.http.iter().flat_map(|http| &http.paths) {
-                let text = path.path.as_deref().unwrap_or("/");
-                let exact = path.path_type == "Exact";
-                routes.extend(if exact {
-                    backend_of(&namespace, &path.backend).map(|backend| Route {
-                        exact,
-                        path: text.to_owned(),
-                        backend,
-                        settings: settings.clone(),
-                    })
-                } else {
-                    route(exact, text, &path.backend)
-                });
-            }
-        }
-        for tls in spec.tls.iter().flatten() {
-            if let Some(name) = &tls.secret_name {
-                let hosts = tls.hosts.iter().flatten().map(|host| host.to_ascii_lowercase()).collect();
-                self.certificates.push((SecretKey::new(&namespace, name), hosts));
-            }
-        }
-    }
-
-    /// Where a request goes. `host` is without a port.
-    pub fn route(&self, host: &str, path: &str) -> Option<&Route> {
-        let host = host.to_ascii_lowercase();
-        let wildcard = || self.wildcards.get(host.split_once('.')?.1);
-        let routes = self.hosts.get(&host).or_else(wildcard).unwrap_or(&self.anywhere);
-        routes.iter().find(|route| route.rest(path).is_some()).or(self.fallback.as_ref())
-    }
-
-    /// The Secrets that are needed.
-    pub fn secrets(&self) -> BTreeSet<SecretKey> {
-        self.certificates.iter().map(|(key, _)| key.clone()).collect()
-    }
+    Action::new(filters, backends, treatment.settings.clone())
 }
 
-/// The part of a path that is no expression: people who come from ingress-nginx end theirs with `(/|$)(.*)`, `/?(.*)` or
-/// `/(.*)`, which is what a prefix is.
-fn literal(path: &str) -> &str {
-    let end = ["(/|$)(.*)", "/?(.*)", "/(.*)", "(.*)"].iter().find_map(|end| path.strip_suffix(end));
-    end.unwrap_or(path).trim_end_matches('/')
-}
-
-fn backend_of(namespace: &str, backend: &IngressBackend) -> Option<Backend> {
+fn backend_of(namespace: &str, backend: &IngressBackend) -> Option<ServicePort> {
     let service = backend.service.as_ref()?;
     let port = service.port.as_ref()?;
     let number = port.number.and_then(|number| u16::try_from(number).ok()).map(PortRef::Number);
-    Some(Backend {
+    Some(ServicePort {
         namespace: namespace.to_owned(),
         service: service.name.clone(),
         port: number.or_else(|| port.name.clone().map(PortRef::Name))?,
     })
 }
 
+fn add_certificates(certificates: &mut Certificates, ingress: &Ingress, look: &mut Look) {
+    let namespace = ingress.namespace().unwrap_or_default();
+    let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
+    for tls in tls {
+        let Some(name) = &tls.secret_name else { continue };
+        let Some(certified) = look.certificate(&SecretKey::new(&namespace, name)) else { continue };
+        let hosts = tls.hosts.iter().flatten().map(String::as_str);
+        let every = tls.hosts.as_ref().is_none_or(Vec::is_empty).then_some("");
+        for host in hosts.chain(every) {
+            certificates.by_host.entry(host).push(certified.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
+    use http::{HeaderMap, Method};
+
     use super::*;
+    use crate::edge::proxy::Asked;
+
+    fn site(ingresses: &[Arc<Ingress>]) -> Arc<Site> {
+        let ports = ports(ingresses, &classes(), &mut Look::default(), Certificates::default());
+        ports.http.sites.get("").expect("the site of every host").clone()
+    }
+
+    fn find<'a>(site: &'a Site, host: &str, path: &str) -> Option<&'a Rule> {
+        let (headers, method) = (HeaderMap::new(), Method::GET);
+        site.rule(&Asked { host, path, query: "", method: &method, headers: &headers })
+    }
 
     fn classes() -> Vec<Arc<IngressClass>> {
         let class = |name: &str, controller: &str, default: bool| {
@@ -191,8 +163,10 @@ mod tests {
         json!({ "host": host, "http": { "paths": paths } })
     }
 
-    fn check(table: &Table, host: &str, path: &str, expect: &str) {
-        let found = table.route(host, path).map_or("none", |route| route.backend.service.as_str());
+    fn check(site: &Site, host: &str, path: &str, expect: &str) {
+        let found = find(site, host, path).and_then(|rule| rule.act.backends.first());
+        let found =
+            found.and_then(|backend| backend.to.as_ref().ok()).map_or("none", |to| to.service.as_str());
         assert_eq!(found, expect, "{host}{path}");
     }
 
@@ -201,8 +175,8 @@ mod tests {
     fn paths_match_as_kubernetes_documents() {
         let matches = |kind: &str, rule: &str, asked: &str, expect: bool| {
             let spec = json!({ "rules": [host("a.example", &[path(rule, kind, "s")])] });
-            let table = Table::of(&[ingress("i", spec, json!({}))], &classes());
-            assert_eq!(table.route("a.example", asked).is_some(), expect, "{kind} {rule} {asked}");
+            let site = site(&[ingress("i", spec, json!({}))]);
+            assert_eq!(find(&site, "a.example", asked).is_some(), expect, "{kind} {rule} {asked}");
         };
         matches("Prefix", "/", "/any/path", true);
         matches("Exact", "/foo", "/foo", true);
@@ -229,7 +203,7 @@ mod tests {
                 path("/x/y", "Prefix", "xy")]),
             json!({ "http": { "paths": [path("/any", "Prefix", "any")] } }),
         ] });
-        let table = Table::of(&[ingress("i", spec, json!({}))], &classes());
+        let table = site(&[ingress("i", spec, json!({}))]);
         check(&table, "A.Example", "/", "root");
         check(&table, "a.example", "/x", "exact");
         check(&table, "a.example", "/x/1", "x");
@@ -245,7 +219,7 @@ mod tests {
         let of = |spec: Value, annotations: Value| {
             let mut all = json!({ "rules": [host("a", &[path("/", "Prefix", "s")])] });
             json_patch::merge(&mut all, &spec);
-            Table::of(&[ingress("i", all, annotations)], &classes()).route("a", "/").is_some()
+            find(&site(&[ingress("i", all, annotations)]), "a", "/").is_some()
         };
         assert!(of(json!({}), json!({})), "the default class is ours");
         assert!(of(json!({ "ingressClassName": "minik" }), json!({})));
@@ -260,13 +234,34 @@ mod tests {
         let check = |rule: &str, target: &str, asked: &str, expect: &str| {
             let spec = json!({ "rules": [host("a", &[path(rule, "ImplementationSpecific", "s")])] });
             let rewrite = json!({ "nginx.ingress.kubernetes.io/rewrite-target": target });
-            let table = Table::of(&[ingress("i", spec, rewrite)], &classes());
-            let route = table.route("a", asked).unwrap_or_else(|| panic!("{rule} {asked}"));
-            assert_eq!(route.target(asked), expect, "{rule} {target} {asked}");
+            let site = site(&[ingress("i", spec, rewrite)]);
+            let found = find(&site, "a", asked).unwrap_or_else(|| panic!("{rule} {asked}"));
+            let rewritten = found.act.filters.iter().find_map(|filter| match filter {
+                Filter::Rewrite(rewrite) => rewrite.path.as_ref(),
+                _ => None,
+            });
+            let got = rewritten.map(|change| change.apply(&found.when.path, asked));
+            assert_eq!(got.as_deref(), Some(expect), "{rule} {target} {asked}");
         };
         check("/app(/|$)(.*)", "/$2", "/app/x/y", "/x/y");
         check("/app(/|$)(.*)", "/$2", "/app", "/");
         check("/app/?(.*)", "/new/$1", "/app/x", "/new/x");
         check("/app", "/", "/app/x", "/");
+    }
+
+    #[test]
+    fn what_cannot_be_protected_is_not_served() {
+        let spec = || json!({ "rules": [host("a", &[path("/", "Prefix", "s")])] });
+        let refused = |annotations: Value, spec: Value| {
+            let site = site(&[ingress("i", spec, annotations)]);
+            let filters = &find(&site, "a", "/").expect("a rule").act.filters;
+            filters.iter().any(|filter| matches!(filter, Filter::Refuse(..)))
+        };
+        let nginx = |name: &str| json!({ format!("nginx.ingress.kubernetes.io/{name}"): "x" });
+        assert!(refused(nginx("auth-url"), spec()));
+        assert!(!refused(nginx("limit-rps"), spec()));
+        let bucket = json!({ "rules": [host("a", &[json!({ "path": "/", "pathType": "Prefix",
+            "backend": { "resource": { "kind": "Bucket", "name": "b" } } })])] });
+        assert!(refused(json!({}), bucket));
     }
 }

@@ -43,6 +43,13 @@ impl Default for ContainerdOptions {
     }
 }
 
+impl ContainerdOptions {
+    /// Where the number of its process is written down.
+    fn note(&self) -> PathBuf {
+        self.socket.with_extension("pid")
+    }
+}
+
 /// The sandbox image's name, the one kubeadm's release for this API level uses.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
 
@@ -60,6 +67,8 @@ pub enum ContainerdError {
 }
 
 const TEMPLATE: &str = include_str!("../../../templates/containerd.toml");
+/// How long it may take to end.
+const STOP: Duration = Duration::from_secs(10);
 const RESTART: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(30) };
 /// Time to the first answer; it boots in well under a second, a cold and busy disk may need more.
 const BOOT: Duration = Duration::from_secs(60);
@@ -81,6 +90,9 @@ pub async fn supervise(
     tasks: &Tasks,
 ) -> Result<(Runtime, watch::Receiver<bool>), ContainerdError> {
     configure(&options)?;
+    // This program may have been killed: its containers live on under their shims, and the next containerd finds them.
+    let program = options.program.display().to_string();
+    Daemon::end_leftover(&options.note(), &program, STOP).await;
     let _ = fs::remove_file(&options.socket);
     let runtime = Runtime::new(&options.socket);
     let daemon = start(&options)?;
@@ -108,7 +120,12 @@ fn start(options: &ContainerdOptions) -> Result<Daemon, ContainerdError> {
     let program = options.program.display().to_string();
     let config = options.config.display().to_string();
     let invocation = Invocation::new(&program, ["--config", &config, "--log-level", "warn"]);
-    Ok(Daemon::start(&invocation, &options.log)?)
+    let daemon = Daemon::start(&invocation, &options.log)?;
+    let note = options.note();
+    daemon
+        .note(&note)
+        .map_err(|source| ContainerdError::Write { path: note.display().to_string(), source })?;
+    Ok(daemon)
 }
 
 /// Waits for the socket to appear (by event, not by looking again) and for an answer on it.
@@ -148,7 +165,7 @@ impl Keeper {
         loop {
             let started = tokio::time::Instant::now();
             tokio::select! {
-                () = stop.cancelled() => return daemon.stop(Duration::from_secs(10)).await,
+                () = stop.cancelled() => return daemon.stop(STOP).await,
                 status = daemon.wait() => {
                     tracing::error!(?status, log = tail(&self.options.log, 5), "containerd ended; starting it again");
                 }
@@ -211,11 +228,23 @@ fn overlay_works(root: &Path) -> bool {
     result.is_ok()
 }
 
-/// CAP_SYS_RESOURCE: without it nobody may lower an oom_score_adj.
+/// CAP_SYS_RESOURCE: without it nobody may lower an oom_score_adj; in a user namespace (a rootless engine) it is shown, and
+/// means nothing to the kernel there.
 fn may_raise_priority() -> bool {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    may_raise(&read("/proc/self/status"), &read("/proc/self/uid_map"))
+}
+
+fn may_raise(status: &str, uid_map: &str) -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    effective(&status).is_some_and(|mask| mask & (1 << CAP_SYS_RESOURCE) != 0)
+    let capable = effective(status).is_some_and(|mask| mask & (1 << CAP_SYS_RESOURCE) != 0);
+    capable && !is_user_namespace(uid_map)
+}
+
+/// Whether users are mapped: outside of any user namespace all of them are themselves.
+fn is_user_namespace(uid_map: &str) -> bool {
+    let all = u32::MAX.to_string();
+    !uid_map.is_empty() && uid_map.split_whitespace().ne(["0", "0", all.as_str()])
 }
 
 fn effective(status: &str) -> Option<u64> {
@@ -238,5 +267,17 @@ mod tests {
     #[test]
     fn reads_effective_capabilities() {
         assert_eq!(effective("Name:\tx\nCapEff:\t000001fffeffffff\n"), Some(0x1ff_feff_ffff));
+    }
+
+    #[test]
+    fn in_a_user_namespace_capabilities_do_not_count() {
+        let (all, less) = ("CapEff:\t000001ffffffffff\n", "CapEff:\t000001fffeffffff\n");
+        let check =
+            |status: &str, map: &str, expect: bool| assert_eq!(may_raise(status, map), expect, "{map}");
+        check(all, "         0          0 4294967295\n", true);
+        check(less, "         0          0 4294967295\n", false);
+        check(all, "         0     100000      65536\n", false);
+        check(all, "         0       1000          1\n         1     100000      65536\n", false);
+        check(all, "", true);
     }
 }

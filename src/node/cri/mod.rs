@@ -2,8 +2,10 @@
 
 pub mod containerd;
 mod containerd_api;
+pub mod credentials;
 mod runtime;
 pub use containerd_api::{Containerd, messages};
+pub(in crate::node) use runtime::channel;
 pub use runtime::labels;
 
 /// Messages and clients generated from the trimmed interface definition.

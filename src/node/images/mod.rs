@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cri::credentials::node_auths;
 use super::cri::{Containerd, Runtime, RuntimeError, messages};
 use crate::config::image_store::{self, Index, StoredImage, full_name};
 
@@ -116,7 +117,15 @@ impl Images {
 
     /// Fetches an image from its registry.
     pub async fn pull(&self, name: &str) -> Result<String, ImagesError> {
-        Ok(self.runtime.pull(name, None).await?)
+        let mut result = self.runtime.pull(name, None).await;
+        // Without a name it is asked for first: most images are everybody's.
+        for (_, auth) in node_auths(&full_name(name)) {
+            if result.is_ok() {
+                break;
+            }
+            result = self.runtime.pull(name, Some(auth)).await;
+        }
+        Ok(result?)
     }
 
     /// Removes a name from this node; answers whether it was there.

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 use super::container::{Facts, quantity_value};
 use super::objects::Objects;
+use super::plugins::Drivers;
+use super::probe::Answers;
 use super::services::Services;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
@@ -24,7 +26,11 @@ pub struct Context {
     pub objects: Objects,
     pub services: Services,
     pub policies: Policies,
+    /// The storage drivers that are registered on this node.
+    pub drivers: Drivers,
     pub events: Recorder,
+    /// What probes answered.
+    pub probes: Answers,
     pub tasks: Tasks,
     /// This machine's Node as the API server last told it.
     pub node: watch::Sender<Arc<Node>>,

@@ -51,7 +51,7 @@ pub async fn run(context: Arc<Context>, manager: Manager, sampler: Sampler) {
             remove_images(&context).await;
             free = free_disk(&context.dir);
         }
-        let low = Low { memory: free_memory(), disk: free };
+        let low = Low { memory: cgroups::capacity().memory_available, disk: free };
         let pods: Vec<Arc<Pod>> = manager.pods().into_iter().filter(|pod| is_active(pod)).collect();
         if !low.any() && !pods.iter().any(|pod| is_limited(pod)) {
             continue;
@@ -108,12 +108,6 @@ impl Low {
 
 fn free_disk(dir: &Path) -> u64 {
     nix::sys::statvfs::statvfs(dir).map_or(u64::MAX, |stat| stat.blocks_available() * stat.fragment_size())
-}
-
-/// What is left of the machine's memory, or of the node's own limit where that is less.
-fn free_memory() -> u64 {
-    let capacity = cgroups::capacity();
-    capacity.memory_available.min(capacity.memory.saturating_sub(cgroups::usage("/").working_set))
 }
 
 fn measure(pod: &Pod, measured: Option<&PodUse>, dir: &Path) -> Use {

@@ -87,7 +87,7 @@ impl Target {
     /// host says that somebody answers, which is enough: the answer is a warning then.
     pub async fn http(&self, action: &HTTPGetAction, agent: &str) -> Result<Option<String>, String> {
         let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-        let mut place = Place {
+        let mut place = HttpTarget {
             tls: action.scheme.as_deref() == Some("HTTPS"),
             host: self.host(action.host.as_ref())?,
             port: self.port(&action.port)?,
@@ -121,21 +121,21 @@ struct Page {
 
 /// What is asked for over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct HttpTarget {
     tls: bool,
     host: String,
     port: u16,
     path: String,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HttpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}:{}{}", self.host, self.port, self.path)
     }
 }
 
-impl Place {
+impl HttpTarget {
     /// Where a redirect leads; `None` when that is no place on the web.
     fn follow(&self, location: &str) -> Option<Self> {
         if location.starts_with('/') && !location.starts_with("//") {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn redirects_lead_somewhere() {
-        let here = Place { tls: false, host: "10.42.0.3".into(), port: 8080, path: "/a".into() };
+        let here = HttpTarget { tls: false, host: "10.42.0.3".into(), port: 8080, path: "/a".into() };
         let check = |location: &str, expect: Option<&str>| {
             assert_eq!(here.follow(location).map(|place| place.to_string()).as_deref(), expect, "{location}");
         };

@@ -13,6 +13,7 @@ pub mod identity;
 mod image;
 mod node;
 mod objects;
+mod plugins;
 mod pods;
 mod probe;
 mod rotation;

@@ -1,5 +1,7 @@
 //! Probes: asks a container at its own pace and tells the worker when the answer changes.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Probe};
@@ -34,6 +36,50 @@ pub struct Verdict {
     pub container: String,
     pub kind: ProbeKind,
     pub healthy: bool,
+}
+
+/// Whose answer it was, and what it said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answered {
+    pub uid: String,
+    pub namespace: String,
+    pub pod: String,
+    pub container: String,
+    pub kind: &'static str,
+    /// `successful` or `failed`.
+    pub result: &'static str,
+}
+
+/// How often probes gave which answer, for `/metrics/probes`.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(Arc<Mutex<BTreeMap<Answered, u64>>>);
+
+impl Answers {
+    fn add(&self, pod: &Pod, container: &str, kind: ProbeKind, healthy: bool) {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let answered = Answered {
+            uid: text(&pod.metadata.uid),
+            namespace: text(&pod.metadata.namespace),
+            pod: text(&pod.metadata.name),
+            container: container.to_owned(),
+            kind: kind.name(),
+            result: if healthy { "successful" } else { "failed" },
+        };
+        *self.lock().entry(answered).or_default() += 1;
+    }
+
+    /// The Pod is gone.
+    pub fn forget(&self, uid: &str) {
+        self.lock().retain(|answered, _| answered.uid != uid);
+    }
+
+    pub fn all(&self) -> BTreeMap<Answered, u64> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Answered, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Counts answers against the thresholds; what it says is `Some` only when the verdict changes.
@@ -79,11 +125,11 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 
 /// Asks until the container is replaced (the task is dropped then) or nothing more can change.
 pub async fn run(
-    pod: std::sync::Arc<Pod>,
+    pod: Arc<Pod>,
     target: Target,
     kind: ProbeKind,
     probe: Probe,
-    events: Recorder,
+    (events, answers): (Recorder, Answers),
     verdicts: mpsc::UnboundedSender<Verdict>,
 ) {
     let period = seconds(probe.period_seconds, 10);
@@ -97,6 +143,7 @@ pub async fn run(
     loop {
         ticks.tick().await;
         let answer = ask(&target, &probe).await;
+        answers.add(&pod, &target.container.name, kind, answer.is_ok());
         let about = || reference(&pod, Some(&target.container.name));
         match &answer {
             Ok(None) => {}
@@ -143,6 +190,21 @@ async fn ask(target: &Target, probe: &Probe) -> Result<Option<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_counted_until_the_pod_is_gone() {
+        let pod =
+            crate::node::kubelet::testing::pod(serde_json::json!({"metadata": {"name": "p", "uid": "u"}}));
+        let answers = Answers::default();
+        for healthy in [true, true, false] {
+            answers.add(&pod, "c", ProbeKind::Liveness, healthy);
+        }
+        let counts: Vec<_> =
+            answers.all().into_iter().map(|(of, count)| (of.kind, of.result, count)).collect();
+        assert_eq!(counts, [("Liveness", "failed", 1), ("Liveness", "successful", 2)]);
+        answers.forget("u");
+        assert!(answers.all().is_empty());
+    }
 
     #[test]
     fn thresholds_decide() {

@@ -1,6 +1,6 @@
 //! Starts the kubelet's parts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use super::eviction;
 use super::identity::Identity;
 use super::node::{Reporter, Signals, keep_lease};
 use super::objects::Objects;
+use super::plugins::{self, Drivers};
 use super::pods::Manager;
+use super::probe::Answers;
 use super::rotation;
 use super::server::{self, Routes, ServerError};
 use super::services::Services;
@@ -26,6 +28,9 @@ use crate::node::policy::Policies;
 use crate::rt::{SystemClock, Tasks};
 use crate::sys::identity::Machine;
 use crate::sys::{cgroups, inotify};
+
+/// Where Pods' folders and plugins' sockets are: drivers' manifests name this place. A volume.
+const DIR: &str = "/var/lib/kubelet";
 
 /// What a kubelet is made of.
 pub struct KubeletOptions {
@@ -72,7 +77,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         network_proven,
         listener,
     } = options;
-    let dir = Path::new(NodeConfig::STATE_DIR).join("kubelet");
+    let dir = PathBuf::from(DIR);
     let folder = |source| KubeletError::Folder { path: dir.clone(), source };
     std::fs::create_dir_all(dir.join("pods")).map_err(folder)?;
     let client = identity.client();
@@ -82,6 +87,8 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         objects: Objects::new(client.clone(), tasks.clone()),
         services: Services::new(services),
         policies,
+        drivers: Drivers::new(&dir),
+        probes: Answers::default(),
         tasks: tasks.clone(),
         node: watch::Sender::new(Arc::default()),
         runtime: runtime.clone(),
@@ -99,6 +106,12 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
     let known = context.node.subscribe();
     tasks.spawn_until_stop(keep_lease(context.client.clone(), config.node.clone(), known));
 
+    let plugins = plugins::run(context.clone());
+    tasks.spawn_until_stop(async move {
+        if let Err(error) = plugins.await {
+            tracing::error!(%error, "storage drivers cannot register");
+        }
+    });
     let manager = Manager::new(context.clone());
     manager.start();
     tasks.spawn_until_stop(rotation::run(runtime.clone()));

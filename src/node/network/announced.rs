@@ -1,43 +1,48 @@
 //! Which load balancer addresses this node answers for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use tokio::sync::watch;
 
 use super::informers::Feed;
-use super::model::{Kind, ServiceKey};
+use super::model::{Kind, Service};
 use super::view::View;
+use crate::client::typed::Front;
 use crate::rt::Tasks;
 
-/// The LoadBalancer addresses that the view says `node` answers for.
-fn announced_at(view: &View, node: &str) -> BTreeSet<Ipv4Addr> {
-    view.services()
-        .filter(|service| service.kind == Kind::LoadBalancer)
-        .filter(|service| service.announced_by.as_deref() == Some(node))
-        .flat_map(|service| service.ingress_ips.iter().copied())
-        .collect()
+/// The LoadBalancer Services that the view says `node` answers for.
+fn announced_services<'a>(view: &'a View, node: &'a str) -> impl Iterator<Item = &'a Service> {
+    let of_node = move |service: &&Service| service.announced_by.as_deref() == Some(node);
+    view.services().filter(|service| service.kind == Kind::LoadBalancer).filter(of_node)
 }
 
 /// The LoadBalancer addresses that `node` answers for, as the view says; None until Services have been listed.
 pub fn announced(feed: Feed, node: String, tasks: &Tasks) -> watch::Receiver<Option<BTreeSet<Ipv4Addr>>> {
-    derived(feed, tasks, move |view| Some(announced_at(view, &node)))
+    derived(feed, tasks, move |view| {
+        Some(
+            announced_services(view, &node).flat_map(|service| service.ingress_ips.iter().copied()).collect(),
+        )
+    })
 }
 
-/// The address of one LoadBalancer Service, while `node` answers for it.
-pub fn announced_address(
+/// The LoadBalancer Services that are left to another proxy and whose address `node` answers for.
+pub fn announced_fronts(
     feed: Feed,
-    service: ServiceKey,
     node: String,
     tasks: &Tasks,
-) -> watch::Receiver<Option<Ipv4Addr>> {
+) -> watch::Receiver<BTreeMap<Ipv4Addr, Front>> {
     derived(feed, tasks, move |view| {
-        let service = view.service(&service)?;
-        service
-            .ingress_ips
-            .first()
-            .copied()
-            .filter(|_| service.announced_by.as_deref() == Some(node.as_str()))
+        let left = announced_services(view, &node).filter(|service| service.other_proxy);
+        let front = |service: &Service| {
+            let key = service.key.clone();
+            let gateway = service.gateway.clone();
+            Some((
+                *service.ingress_ips.first()?,
+                Front { namespace: key.namespace, service: key.name, gateway },
+            ))
+        };
+        left.filter_map(front).collect()
     })
 }
 

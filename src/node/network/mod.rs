@@ -6,7 +6,7 @@ mod informers;
 mod model;
 mod view;
 
-pub use announced::{announced, announced_address};
+pub use announced::{announced, announced_fronts};
 pub use informers::{Feed, Source, feed};
 pub use model::{Endpoint, Kind, Node, Port, Protocol, Service, ServiceKey, Slice, SlicePort};
 pub use view::{Change, View};

@@ -9,10 +9,8 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME};
+use crate::client::typed::{ANNOUNCED_BY, GATEWAY, OTHER_PROXY, SERVICE_NAME};
 
-/// A Service with this label is left to another proxy.
-const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// The zone that a node is in, as upstream labels it.
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Upstream's default for sessionAffinityConfig.clientIP.timeoutSeconds.
@@ -88,6 +86,8 @@ pub struct Port {
     pub protocol: Protocol,
     pub port: u16,
     pub node_port: Option<u16>,
+    /// What the port's clients speak, where the Service says so.
+    pub app_protocol: Option<String>,
 }
 
 /// What a node needs of a Service.
@@ -114,6 +114,8 @@ pub struct Service {
     pub announced_by: Option<String>,
     /// Labelled for another proxy: DNS answers for it, rules leave it alone.
     pub other_proxy: bool,
+    /// The Gateway that is served at its address.
+    pub gateway: Option<String>,
 }
 
 impl Service {
@@ -128,6 +130,7 @@ impl Service {
             _ => Kind::ClusterIp,
         };
         let labelled = |label: &str| meta.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
+        let annotation = |name: &str| meta.annotations.as_ref().and_then(|all| all.get(name).cloned());
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let seconds = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
             seconds
@@ -148,7 +151,8 @@ impl Service {
             ingress_ips: ingress_ips(object.status.as_ref()),
             source_ranges: ranges(spec.load_balancer_source_ranges.iter().flatten()),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
-            announced_by: meta.annotations.as_ref().and_then(|a| a.get(ANNOUNCED_BY).cloned()),
+            announced_by: annotation(ANNOUNCED_BY),
+            gateway: annotation(GATEWAY),
             other_proxy: labelled(OTHER_PROXY),
             kind,
         }
@@ -165,6 +169,7 @@ fn port(port: &core::ServicePort) -> Option<Port> {
         protocol: Protocol::parse(port.protocol.as_deref()),
         port: positive(port.port)?,
         node_port: port.node_port.and_then(positive),
+        app_protocol: port.app_protocol.clone(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The observed Services, endpoints and nodes, in memory, shared by everything on the node that reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub enum Change {
 pub struct View {
     services: BTreeMap<ServiceKey, Arc<Service>>,
     slices: BTreeMap<ServiceKey, BTreeMap<String, Arc<Slice>>>,
+    /// The Service of each slice, by the slice's namespace and name.
+    owners: HashMap<(String, String), ServiceKey>,
     nodes: BTreeMap<String, Arc<Node>>,
 }
 
@@ -92,6 +94,8 @@ impl View {
     /// Takes in a slice as it is now. It may have moved from another Service: labels can be edited.
     pub fn put_slice(&mut self, slice: Slice) -> Change {
         let moved = self.take_slice(&slice.service.namespace, &slice.name, Some(&slice.service));
+        let owned = (slice.service.namespace.clone(), slice.name.clone());
+        self.owners.insert(owned, slice.service.clone());
         let slices = self.slices.entry(slice.service.clone()).or_default();
         match put(slices, slice.name.clone(), slice, Change::Services) {
             Change::Nothing if moved => Change::Services,
@@ -105,12 +109,11 @@ impl View {
     }
 
     fn take_slice(&mut self, namespace: &str, name: &str, except: Option<&ServiceKey>) -> bool {
-        let owners = self.slices.range(ServiceKey::new(namespace, "")..);
-        let owner = owners
-            .take_while(|(key, _)| key.namespace == namespace)
-            .find(|(key, slices)| Some(*key) != except && slices.contains_key(name))
-            .map(|(key, _)| key.clone());
-        let Some(owner) = owner else { return false };
+        let owned = (namespace.to_owned(), name.to_owned());
+        if self.owners.get(&owned).is_none_or(|owner| Some(owner) == except) {
+            return false;
+        }
+        let Some(owner) = self.owners.remove(&owned) else { return false };
         if let Some(slices) = self.slices.get_mut(&owner) {
             slices.remove(name);
             if slices.is_empty() {
@@ -138,6 +141,7 @@ impl View {
     /// Replaces all slices: what a new list says.
     pub fn replace_slices(&mut self, slices: Vec<Slice>) {
         self.slices.clear();
+        self.owners.clear();
         for slice in slices {
             self.put_slice(slice);
         }

@@ -127,10 +127,17 @@ impl Env {
 /// The images that the tests run; made when they are missing or outdated.
 pub fn test_images() {
     static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-images");
-        run(&script.display().to_string(), &[], &[]).ok();
-    });
+    MADE.get_or_init(|| make_images(&[]));
+}
+
+/// Those that only the long tutorials run.
+pub fn tutorial_images() {
+    make_images(&["tutorials"]);
+}
+
+fn make_images(arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-images");
+    run(&script.display().to_string(), arguments, &[]).ok();
 }
 
 impl Cluster {

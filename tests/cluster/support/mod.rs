@@ -8,7 +8,7 @@ use std::any::Any;
 use std::time::{Duration, Instant};
 
 pub use command::{Run, run, run_in_terminal};
-pub use env::{Cluster, Env, test_images};
+pub use env::{Cluster, Env, test_images, tutorial_images};
 
 /// Tries `cond` until it answers something, at most `timeout`; what it answers last but one is in the failure.
 #[allow(clippy::disallowed_methods)] // the one place where tests wait: clients outside give no event for "curl works"

@@ -1,5 +1,6 @@
 //! Controllers and scheduler against the API server, in one process, with nodes that only pretend.
 
+mod quota;
 mod workloads;
 
 use std::fmt::Debug;
@@ -10,13 +11,13 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use minik::client::informer::{Informers, Key};
 use minik::client::queue::Queue;
 use minik::controlplane::apiserver::UserInfo;
-use minik::controlplane::{controllers, scheduler};
-use minik::pki::Authority;
+use minik::controlplane::scheduler;
 use minik::rt::{SystemClock, Tasks};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -36,20 +37,9 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a folder");
         let server = TestApi::start(dir.path()).await;
         let tasks = server.tasks.clone();
-        let user = |name: &str| server.api.client(UserInfo::new(name, &["system:authenticated"]));
-        let controller = user("system:kube-controller-manager");
-        let informers = Informers::new(controller.clone(), &tasks);
-        let settings = controllers::Settings {
-            pod_cidr: server.config.pod_cidr,
-            lb_first: "10.9.128.1".parse().expect("an address"),
-            lb_last: "10.9.128.2".parse().expect("an address"),
-            authority: Arc::new(Authority::generate("test").expect("an authority")),
-            node_monitor_grace: grace,
-            terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
-            clock: Arc::new(SystemClock),
-        };
-        controllers::run(controller, &informers, settings, &tasks);
-        scheduler::run(user("system:kube-scheduler"), &informers, Arc::new(SystemClock), &tasks);
+        let informers = server.run_controllers(grace);
+        let scheduler = server.api.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
+        scheduler::run(scheduler, &informers, Arc::new(SystemClock), &tasks);
         let client = server.api.client(UserInfo::api_server());
         pretend_kubelet(&client, &tasks);
         Self { client, server }
@@ -223,6 +213,7 @@ async fn a_deployment_lives_its_whole_life() {
     assert_eq!(nodes, ["n1", "n2", "n3"], "replicas spread over nodes");
 
     services(&cluster).await;
+    ingresses(&cluster).await;
 
     cluster.patch("default", "web", json!({"spec": {"replicas": 5}})).await;
     cluster.rolled_out("default", "web", 5).await;
@@ -290,7 +281,7 @@ async fn services(cluster: &Cluster) {
         let service = services.get("web").await.expect("there");
         let by = service.annotations().get("minik.dev/announced-by").cloned();
         let ingress = service.status.and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
-        ingress.is_some_and(|all| all[0].ip.as_deref() == Some("10.9.128.1")) && by.is_some()
+        ingress.is_some_and(|all| all[0].ip.as_deref() == Some("172.20.1.1")) && by.is_some()
     })
     .await;
     let pods = cluster.api::<Pod>("default");
@@ -301,6 +292,32 @@ async fn services(cluster: &Cluster) {
     let again = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(again)).await.expect("a status");
     eventually("and come back", || async { ready().await == 3 }).await;
+}
+
+/// An Ingress has an address once it leads somewhere; until then its status is left to whoever writes it.
+async fn ingresses(cluster: &Cluster) {
+    let ingresses = cluster.api::<Ingress>("default");
+    let create = async |name: &str, service: &str| {
+        let ingress = json!({"metadata": {"name": name}, "spec": {"ingressClassName": "minik",
+            "defaultBackend": {"service": {"name": service, "port": {"number": 80}}}}});
+        ingresses.create(&PostParams::default(), &parse(ingress)).await.expect("an Ingress")
+    };
+    let address = async |name: &str| {
+        let status = ingresses.get(name).await.expect("there").status;
+        let all =
+            status.and_then(|status| status.load_balancer).and_then(|lb| lb.ingress).unwrap_or_default();
+        all.first().and_then(|entry| entry.ip.clone())
+    };
+    let early = create("early", "late").await;
+    create("web", "web").await;
+    let served = async |name| address(name).await.as_deref() == Some("172.20.1.2");
+    eventually("an address for what leads to a Service", || served("web")).await;
+    let seen = ingresses.get("early").await.expect("there");
+    assert_eq!(seen.resource_version(), early.resource_version(), "nobody wrote what leads nowhere");
+    let service = json!({"metadata": {"name": "late"}, "spec": {"ports": [{"port": 80}]}});
+    let services = cluster.api::<Service>("default");
+    services.create(&PostParams::default(), &parse(service)).await.expect("a service");
+    eventually("an address once the Service is there", || served("early")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ReplicationController};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::EvictParams;
 
 use super::*;
@@ -305,4 +306,41 @@ async fn a_stateful_set_keeps_names_claims_and_order() {
     cluster.api::<StatefulSet>("default").delete("web", &DeleteParams::background()).await.expect("deleted");
     eventually("no Pod is left", || async { cluster.pod_names().await.is_empty() }).await;
     assert_eq!(cluster.list::<PersistentVolumeClaim>("default").await.len(), 1, "its claim is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_s_volume_is_attached_where_its_pod_is_and_let_go_when_it_is_unmounted() {
+    let cluster = cluster(1).await;
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "claimRef": {"namespace": "default", "name": "data"},
+        "csi": {"driver": "d.example.com", "volumeHandle": "h"}}});
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    volumes.create(&PostParams::default(), &parse(volume)).await.expect("a volume");
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": "pv",
+        "resources": {"requests": {"storage": "1Gi"}}});
+    cluster.create::<PersistentVolumeClaim>(json!({"metadata": {"name": "data"}, "spec": spec})).await;
+    let spec = json!({"containers": [{"name": "c", "image": "one"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+    cluster.create::<Pod>(json!({"metadata": {"name": "p"}, "spec": spec})).await;
+    let attachments: Api<VolumeAttachment> = Api::all(cluster.client.clone());
+    let all = || async { attachments.list(&ListParams::default()).await.expect("a list").items };
+    eventually("the volume is to be attached", || async {
+        let specs: Vec<_> = all().await.into_iter().map(|attachment| attachment.spec).collect();
+        specs.iter().any(|spec| spec.attacher == "d.example.com" && spec.node_name == "n1")
+    })
+    .await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let used = |volumes: Value| Patch::Merge(json!({"status": {"volumesInUse": volumes}}));
+    let params = PatchParams::default();
+    let mounted = used(json!(["kubernetes.io/csi/d.example.com^h"]));
+    nodes.patch_status("n1", &params, &mounted).await.expect("in use");
+    cluster
+        .api::<Pod>("default")
+        .delete("p", &DeleteParams::default().grace_period(0))
+        .await
+        .expect("deleted");
+    eventually("the Pod is gone", || async { cluster.pod_names().await.is_empty() }).await;
+    assert_eq!(all().await.len(), 1, "the node has it mounted");
+    nodes.patch_status("n1", &params, &used(json!([]))).await.expect("unmounted");
+    eventually("it is let go", || async { all().await.is_empty() }).await;
 }

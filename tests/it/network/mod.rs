@@ -1,6 +1,6 @@
 //! The node's network: rules traced packet by packet, the same rules in a real kernel, and DNS.
 
-mod ingress;
+mod edge;
 mod names;
 mod namespaces;
 mod nft;

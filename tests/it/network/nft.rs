@@ -6,28 +6,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::tracer::{From, Packet};
-
-#[derive(Clone, Debug)]
-struct State {
-    packet: Packet,
-    mark: u32,
-    translated: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Accept,
-    Drop,
-    Reject,
-    Masquerade,
-    /// The rule was no decision: the next one follows.
-    Next,
-    /// Back to the calling chain.
-    Return,
-}
-
-type Ends = Vec<(f64, Verdict, State)>;
+use super::tracer::{Ends, From, Packet, State, Verdict};
 
 #[derive(Debug)]
 struct Base {

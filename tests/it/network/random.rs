@@ -28,6 +28,7 @@ fn service(dice: &mut StdRng, number: u8) -> Service {
         protocol: protocols[dice.random_range(0..3)],
         port: 80 + at,
         node_port: (kind != Kind::ClusterIp).then(|| 30_000 + u16::from(number) * 10 + at),
+        app_protocol: None,
     });
     let ports: Vec<Port> = ports.collect();
     let ranges = ["198.51.100.0/24", "172.18.0.0/16", "198.51.100.7/32"];
@@ -47,6 +48,7 @@ fn service(dice: &mut StdRng, number: u8) -> Service {
             .collect(),
         publish_not_ready: false,
         announced_by: None,
+        gateway: None,
         other_proxy: some(dice, 0.05),
         ports,
         kind,

@@ -25,15 +25,17 @@ pub struct Packet {
     pub protocol: &'static str,
 }
 
+/// A packet on its way through the rules.
 #[derive(Clone, Debug)]
-struct State {
-    packet: Packet,
-    mark: u32,
-    translated: bool,
+pub(super) struct State {
+    pub(super) packet: Packet,
+    pub(super) mark: u32,
+    pub(super) translated: bool,
 }
 
+/// What a rule says to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Accept,
     Drop,
     Reject,
@@ -44,7 +46,8 @@ enum Verdict {
     Return,
 }
 
-type Ends = Vec<(f64, Verdict, State)>;
+/// Where a packet may end up, and how likely each is.
+pub(super) type Ends = Vec<(f64, Verdict, State)>;
 
 /// One rule: its words, comments taken out.
 type Rule = Vec<String>;

@@ -15,7 +15,7 @@ use hickory_resolver::proto::op::{Message, MessageType, OpCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use minik::config::NodeConfig;
 use minik::edge::loadbalancer;
-use minik::roles::network::{self, Handles, Options};
+use minik::roles::network::{Handles, Local};
 use minik::rt::Tasks;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -167,8 +167,8 @@ fn from_first_lists_to_a_load_balancer() {
         let (api, tasks) = (Api::new(), Tasks::new());
         let start = Instant::now();
         let handles = runtime.block_on(async {
-            let options = Options { client: api.client(), config: config() };
-            network::run(options, &tasks).await.expect("started")
+            let local = Local::prepare(&config(), &tasks).await.expect("prepared");
+            local.run(api.client(), &tasks).expect("started")
         });
         let Handles { mut proven, announced, netlink, .. } = handles;
         let proof =

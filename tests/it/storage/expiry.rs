@@ -14,7 +14,7 @@ pub fn lasting(data: &str, ttl: Duration) -> Payload {
 pub async fn an_entry_expires_by_itself(bench: &dyn Bench) {
     let store = bench.open(Default::default());
     let mut watch = store.watch("/core/events/".to_owned(), 0).expect("a watch");
-    for (key, ms) in [("late", 60), ("soon", 20), ("never", 3_600_000)] {
+    for (key, ms) in [("late", 1_500), ("soon", 500), ("never", 3_600_000)] {
         let payload = lasting(key, Duration::from_millis(ms));
         store.create(format!("/core/events/default/{key}"), payload).await.expect("a create");
     }

@@ -80,8 +80,6 @@ engines! {
         the_revision_is_written_into_the_data,
         attributes_filter_lists,
         lists_page_in_key_order,
-        guaranteed_update_writes_over_what_it_saw,
-        guaranteed_update_passes_errors_on,
     ],
     history: [
         a_watch_tells_every_change_with_the_state_before,

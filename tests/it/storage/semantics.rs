@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use minik::controlplane::storage::{
-    Attrs, Change, ListQuery, Payload, StorageError, Updated, guaranteed_update,
-};
+use minik::controlplane::storage::{Attrs, ListQuery, Payload, StorageError};
 
 use super::{Bench, create, data, delete, keys, list, text, under, update};
 
@@ -125,53 +123,4 @@ pub async fn lists_page_in_key_order(bench: &dyn Bench) {
     assert_eq!(list(&*store, under("/none/")).await.entries.len(), 0);
     let before = ListQuery { after: Some("/a".to_owned()), ..under("/core/pods/") };
     assert_eq!(list(&*store, before).await.entries.len(), 25, "a position before the prefix");
-}
-
-pub async fn guaranteed_update_writes_over_what_it_saw(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
-    let key = "/core/pods/default/a";
-    type Step = Result<Change, StorageError>;
-    let absent = |seen: Option<&_>| -> Step {
-        assert!(seen.is_none());
-        Ok(Change::Delete)
-    };
-    assert!(matches!(guaranteed_update(&*store, key, absent).await, Ok(Updated::Kept(None))));
-    let put = |_: Option<&_>| -> Step { Ok(Change::Put(text("one"))) };
-    let Ok(Updated::Written(made)) = guaranteed_update(&*store, key, put).await else { panic!("a create") };
-    let keep = |_: Option<&_>| -> Step { Ok(Change::Keep) };
-    let kept = guaranteed_update(&*store, key, keep).await.expect("kept");
-    assert_eq!(kept.entry().map(|e| e.revision), Some(made.revision));
-
-    // Somebody else writes between the first look and the write.
-    let other = update(&*store, &made, "two").await;
-    let mut seen = Vec::new();
-    let append = |current: Option<&minik::controlplane::storage::Entry>| -> Step {
-        let current = current.expect("an entry");
-        seen.push(current.revision);
-        Ok(Change::Put(text(&format!("{}+", data(current)))))
-    };
-    let stale = Some(made.clone());
-    let done = minik::controlplane::storage::guaranteed_update_from(&*store, key, stale, append).await;
-    assert_eq!(done.expect("an update").entry().map(|e| data(e).to_owned()), Some("two+".to_owned()));
-    assert_eq!(seen, [made.revision, other.revision]);
-    let remove = |_: Option<&_>| -> Step { Ok(Change::Delete) };
-    assert!(matches!(guaranteed_update(&*store, key, remove).await, Ok(Updated::Deleted(_))));
-}
-
-pub async fn guaranteed_update_passes_errors_on(bench: &dyn Bench) {
-    #[derive(Debug)]
-    enum Refusal {
-        Storage,
-        Forbidden,
-    }
-    impl From<StorageError> for Refusal {
-        fn from(_: StorageError) -> Self {
-            Self::Storage
-        }
-    }
-    let store = bench.open(Default::default());
-    let refuse = |_: Option<&_>| Err(Refusal::Forbidden);
-    let refused = guaranteed_update(&*store, "/core/pods/default/a", refuse).await;
-    assert!(matches!(refused, Err(Refusal::Forbidden)));
-    assert_eq!(store.revision(), 0);
 }

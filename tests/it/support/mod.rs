@@ -73,6 +73,25 @@ impl TestApi {
         Self { api, pki, config, tasks }
     }
 
+    /// Starts every controller; nodes that are silent for `grace` are lost. Answers the caches that they read.
+    pub fn run_controllers(&self, grace: Duration) -> Informers {
+        let user = UserInfo::new("system:kube-controller-manager", &["system:authenticated"]);
+        let client = self.api.client(user);
+        let settings = controllers::Settings {
+            pod_cidr: self.config.pod_cidr,
+            lb_first: self.config.lb_first,
+            lb_last: self.config.lb_last,
+            authority: Arc::new(Authority::generate("test").expect("an authority")),
+            node_monitor_grace: grace,
+            terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
+            without: Vec::new(),
+            clock: Arc::new(SystemClock),
+        };
+        let informers = Informers::new(client.clone(), &self.tasks);
+        controllers::run(client, &informers, settings, &self.tasks);
+        informers
+    }
+
     /// A client in this process that acts as the administrator.
     pub fn admin(&self) -> kube::Client {
         self.api.client(UserInfo::new("kubernetes-admin", &[UserInfo::MASTERS]))
@@ -109,19 +128,7 @@ impl TestServer {
     /// The same, with the controllers.
     pub async fn with_controllers() -> Self {
         let server = Self::start().await;
-        let user = UserInfo::new("system:kube-controller-manager", &["system:authenticated"]);
-        let client = server.server.api.client(user);
-        let settings = controllers::Settings {
-            pod_cidr: server.server.config.pod_cidr,
-            lb_first: server.server.config.lb_first,
-            lb_last: server.server.config.lb_last,
-            authority: Arc::new(Authority::generate("test").expect("an authority")),
-            node_monitor_grace: controllers::Settings::NODE_MONITOR_GRACE,
-            terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
-            clock: Arc::new(SystemClock),
-        };
-        let informers = Informers::new(client.clone(), &server.server.tasks);
-        controllers::run(client, &informers, settings, &server.server.tasks);
+        server.server.run_controllers(controllers::Settings::NODE_MONITOR_GRACE);
         server
     }
 

@@ -1,6 +1,6 @@
 //! The environment of a container.
 
-use super::downward::{self, Place};
+use super::downward::{self, Target};
 use crate::api::validate::{Check, FieldError, config_map_key, env_var_name};
 
 const SOURCES: &[&str] = &["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
@@ -34,7 +34,7 @@ pub fn environment(container: &mut Check<'_, '_>) {
 }
 
 fn value_from(source: &mut Check<'_, '_>, plain: bool) {
-    source.within("fieldRef", |field| downward::field(field, Place::Environment));
+    source.within("fieldRef", |field| downward::field(field, Target::Environment));
     source.within("resourceFieldRef", |field| downward::resource(field, false));
     for kind in ["configMapKeyRef", "secretKeyRef"] {
         source.within(kind, |reference| {

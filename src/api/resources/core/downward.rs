@@ -5,7 +5,7 @@ use crate::api::validate::{Check, dns1123_label, qualified_name};
 
 /// Where the fact goes; not every fact may go everywhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Target {
     Environment,
     Volume,
 }
@@ -39,7 +39,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Rule: `validateObjectFieldSelector`.
-pub fn field(selector: &mut Check<'_, '_>, place: Place) {
+pub fn field(selector: &mut Check<'_, '_>, place: Target) {
     if selector.need("apiVersion", "").is_empty() || selector.need("fieldPath", "").is_empty() {
         return;
     }
@@ -57,7 +57,7 @@ pub fn field(selector: &mut Check<'_, '_>, place: Place) {
             .invalid("fieldPath", format!("error converting fieldPath: field label not supported: {path}"));
         return;
     }
-    selector.one_of("fieldPath", if place == Place::Volume { IN_VOLUMES } else { IN_ENVIRONMENT });
+    selector.one_of("fieldPath", if place == Target::Volume { IN_VOLUMES } else { IN_ENVIRONMENT });
 }
 
 /// Rule: `validateContainerResourceFieldSelector`. `named`: the container must be said.

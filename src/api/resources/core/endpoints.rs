@@ -160,13 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn check(strategy: &dyn Strategy, object: Value, expect: &[&str]) {
-        let mut object = object;
-        strategy.default(&mut object);
-        let errors = strategy.validate(&object, None);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
-    }
+    use crate::api::resources::strategy::testing::check;
 
     #[test]
     fn slices() {

@@ -12,7 +12,7 @@ use crate::api::validate::{Check, FieldError, IMMUTABLE, check, dns1123_subdomai
 
 const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
 /// Members of the spec that are not the source.
-const OTHERS: &[&str] = &[
+pub const NOT_SOURCES: &[&str] = &[
     "accessModes",
     "capacity",
     "claimRef",
@@ -105,7 +105,7 @@ fn rules(spec: &mut Check<'_, '_>) {
             affinity.required("required", "must specify required node constraints");
         }
     });
-    count_sources(spec, OTHERS);
+    count_sources(spec, NOT_SOURCES);
     persistent_sources(spec, true);
     if spec.has("local") && !spec.has("nodeAffinity") {
         let at = spec.at("nodeAffinity");
@@ -126,7 +126,7 @@ fn update(spec: &mut Check<'_, '_>, old: &Value) {
     let source = |spec: &Value| -> Value {
         let members = spec.as_object().into_iter().flatten();
         members
-            .filter(|(key, _)| !OTHERS.contains(&key.as_str()))
+            .filter(|(key, _)| !NOT_SOURCES.contains(&key.as_str()))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };

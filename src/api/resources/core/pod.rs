@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::container::{self, Role, Seen};
+use super::label_keys;
 use super::pod_spec::{default_pod, default_spec, default_template};
 use super::pod_update;
 use super::requirements::requirements;
@@ -33,6 +34,7 @@ impl Strategy for Pod {
     }
 
     fn prepare_create(&self, pod: &mut Value) {
+        label_keys::merge(pod);
         let class = quality_of_service(pod);
         pod.put("status", json!({"phase": "Pending", "qosClass": class}));
     }

@@ -117,7 +117,7 @@ fn downward_item(item: &mut Check<'_, '_>) {
             let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
             item.push(FieldError::invalid(&item.path, "resource", why));
         }
-        (true, false) => item.within("fieldRef", |field| downward::field(field, downward::Place::Volume)),
+        (true, false) => item.within("fieldRef", |field| downward::field(field, downward::Target::Volume)),
         (false, true) => item.within("resourceFieldRef", |field| downward::resource(field, true)),
         (false, false) => {
             let error = FieldError::required(&item.path, "one of fieldRef and resourceFieldRef is required");

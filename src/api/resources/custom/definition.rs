@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::api::meta::ObjectExt;
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
-use crate::api::structural::{JsonPath, problems};
+use crate::api::structural::{JsonPath, Structural, problems, rule_problems};
 use crate::api::validate::{self, FieldError};
 
 /// Holds a definition until its objects are gone.
@@ -49,20 +49,6 @@ impl Strategy for Definition {
         });
     }
 
-    /// What minik keeps and publishes but does not act on is said to whoever writes it.
-    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
-        let versions = new.array_at("/spec/versions").iter().enumerate();
-        let ruled = versions.filter(|(_, version)| has_rules(&version["schema"]["openAPIV3Schema"]));
-        ruled
-            .map(|(index, _)| {
-                format!(
-                    "spec.versions[{index}].schema.openAPIV3Schema: minik does not evaluate x-kubernetes-validations: \
-                     objects are accepted whatever these rules say"
-                )
-            })
-            .collect()
-    }
-
     fn prepare_create(&self, definition: &mut Value) {
         let status = json!({
             "conditions": [],
@@ -90,7 +76,7 @@ impl Strategy for Definition {
 
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = names(new);
-        errors.extend(versions(new));
+        errors.extend(versions(new, old));
         errors.extend(conversion(new));
         if let Some(old) = old.filter(|old| super::condition(old, "Established")) {
             for field in ["/spec/group", "/spec/scope", "/spec/names/kind", "/spec/names/plural"] {
@@ -166,7 +152,7 @@ fn names(definition: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn versions(definition: &Value) -> Vec<FieldError> {
+fn versions(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let versions = definition.array_at("/spec/versions");
     let storage = versions.iter().filter(|version| version["storage"] == true).count();
@@ -185,7 +171,7 @@ fn versions(definition: &Value) -> Vec<FieldError> {
         }
         let schema = format!("{path}.schema.openAPIV3Schema");
         match version.pointer("/schema/openAPIV3Schema") {
-            Some(given) => errors.extend(problems(given, &schema)),
+            Some(given) => errors.extend(schema_errors(given, schema_before(old, name), &schema)),
             None => errors.push(FieldError::required(schema, "schemas are required")),
         }
         errors.extend(subresources(version, &path));
@@ -213,6 +199,23 @@ fn versions(definition: &Value) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// The schema that a version had before.
+fn schema_before<'v>(old: Option<&'v Value>, version: &str) -> Option<&'v Value> {
+    let versions = old?.array_at("/spec/versions").iter();
+    versions
+        .filter(|before| before.text("name") == Some(version))
+        .find_map(|before| before.pointer("/schema/openAPIV3Schema"))
+}
+
+/// What is wrong with a schema; its rules are looked at where it is good, and new.
+fn schema_errors(schema: &Value, before: Option<&Value>, path: &str) -> Vec<FieldError> {
+    let errors = problems(schema, path);
+    if !errors.is_empty() || before == Some(schema) {
+        return errors;
+    }
+    rule_problems(&Structural::of(schema), path)
 }
 
 fn path_errors(object: &Value, key: &str, path: &str, errors: &mut Vec<FieldError>) {
@@ -261,14 +264,35 @@ fn conversion(definition: &Value) -> Vec<FieldError> {
     let at = "spec.conversion";
     match definition.str_at("/spec/conversion/strategy").unwrap_or_default() {
         "None" => Vec::new(),
-        "Webhook" => {
-            let why = "webhook conversion is not supported by this server: use strategy None, with versions that \
-                       differ in nothing but their name";
-            vec![FieldError::forbidden(format!("{at}.strategy"), why)]
-        }
+        "Webhook" => webhook(definition),
         "" => vec![FieldError::required(format!("{at}.strategy"), "")],
         other => vec![FieldError::not_supported(format!("{at}.strategy"), other, &["None", "Webhook"])],
     }
+}
+
+/// What is wrong with the webhook that converts objects. Rule: `validateCustomResourceConversion`.
+fn webhook(definition: &Value) -> Vec<FieldError> {
+    validate::check_at(
+        &definition["spec"]["conversion"],
+        &validate::Path::new("spec.conversion"),
+        |conversion| {
+            if !conversion.has("webhook") {
+                conversion.required("webhook", "required when strategy is set to Webhook");
+            }
+            conversion.within("webhook", |hook| {
+                match hook.has("clientConfig") {
+                    true => validate::client_config(hook),
+                    false => hook.required("clientConfig", "required when strategy is set to Webhook"),
+                }
+                let versions = hook.list("conversionReviewVersions");
+                if versions.is_empty() {
+                    hook.required("conversionReviewVersions", "");
+                } else if !versions.iter().any(|version| version == "v1" || version == "v1beta1") {
+                    hook.invalid("conversionReviewVersions", "must include at least one of v1, v1beta1");
+                }
+            });
+        },
+    )
 }
 
 /// What may be found in storage must be among the versions.
@@ -282,18 +306,6 @@ fn stored(definition: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid(format!("status.storedVersions[{at}]"), name.clone(), why));
     }
     errors
-}
-
-/// Whether a schema, or one below it, has rules in CEL.
-fn has_rules(schema: &Value) -> bool {
-    match schema {
-        Value::Object(members) => members.iter().any(|(key, value)| {
-            (key == "x-kubernetes-validations" && value.as_array().is_some_and(|rules| !rules.is_empty()))
-                || has_rules(value)
-        }),
-        Value::Array(items) => items.iter().any(has_rules),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -355,9 +367,14 @@ mod tests {
             "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
         );
         case(
-            "/spec/conversion/strategy",
-            json!("Webhook"),
-            "webhook conversion is not supported by this server",
+            "/spec/conversion",
+            json!({"strategy": "Webhook"}),
+            "spec.conversion.webhook: Required value: required when strategy is set to Webhook",
+        );
+        case(
+            "/spec/conversion",
+            json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {}}}),
+            "spec.conversion.webhook.clientConfig: Required value: exactly one of url or service is required",
         );
         case(
             "/status/storedVersions",
@@ -374,12 +391,12 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_nobody_evaluates_are_warned_of() {
+    fn rules_are_checked_when_they_change() {
         let mut made = definition();
-        assert!(Definition.warnings(&made, None).is_empty());
         made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] =
             json!({"spec": {"type": "object", "x-kubernetes-validations": [{"rule": "self.a > 0"}]}});
-        let said = Definition.warnings(&made, None);
-        assert!(said.len() == 1 && said[0].starts_with("spec.versions[0].schema"), "{said:?}");
+        let said = Definition.validate(&made, None);
+        assert!(said.len() == 1 && said[0].detail.contains("undefined field 'a'"), "{said:?}");
+        assert_eq!(Definition.validate(&made, Some(&made)), []);
     }
 }

@@ -9,7 +9,7 @@ use super::strategy::Custom;
 use crate::api::meta::{ObjectExt, Str};
 use crate::api::resources::descriptor::{Resource, ScalePaths};
 use crate::api::schema::Schema;
-use crate::api::structural::{JsonPath, Structural};
+use crate::api::structural::{JsonPath, Rules, Structural};
 use crate::api::table::{PathColumn, PathColumns, Shown};
 use crate::rt::Stop;
 
@@ -54,17 +54,19 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
     let names = &definition["status"]["acceptedNames"];
     let schema =
         version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({"type": "object"}));
-    let structural = Structural::of(&schema);
+    let structural = Arc::new(Structural::of(&schema));
     let has_status = version.pointer("/subresources/status").is_some();
     let ending = definition.deletion_timestamp().is_some();
     // Objects that were written under another schema, or lack a default that came later, are shown as this one has them.
     let rewrites = structural.has_defaults()
         || definition.generation() > 1
+        || webhook(definition).is_some()
         || definition.array_at("/status/storedVersions").len() > 1;
     let strategy = Custom {
         has_status,
         prunes: definition.bool_at("/spec/preserveUnknownFields") != Some(true),
-        schema: structural,
+        rules: Rules::of(&structural),
+        schema: Arc::clone(&structural),
     };
     let namespaced = definition.str_at("/spec/scope") == Some("Namespaced");
     let mut row = Resource::made(
@@ -84,7 +86,9 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
     row.printer = Shown::ByPath(Arc::new(columns(version)));
     row.selectable = selectable(version);
     row.own_schema = Some(Arc::new(Schema::open(row.gvk())));
+    row.structural = Some(structural);
     row.published = Some(Arc::new(schema));
+    row.conversion = webhook(definition);
     row.end = Some(end.clone());
     let mut row = row.counted().with_shared(Arc::new(strategy));
     if has_status {
@@ -101,6 +105,12 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
         };
     }
     row
+}
+
+/// What converts objects between versions, if it is not enough to name another one.
+fn webhook(definition: &Value) -> Option<Arc<Value>> {
+    let by = definition.str_at("/spec/conversion/strategy") == Some("Webhook");
+    definition.pointer("/spec/conversion/webhook").filter(|_| by).cloned().map(Arc::new)
 }
 
 fn columns(version: &Value) -> PathColumns {

@@ -1,15 +1,19 @@
 //! How one version of a custom kind behaves: what its schema says.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::api::resources::Strategy;
 use crate::api::resources::descriptor::copy_member;
-use crate::api::structural::{self, Structural};
-use crate::api::validate::FieldError;
+use crate::api::structural::{self, Rules, Structural};
+use crate::api::validate::{FieldError, FieldErrorKind};
 
 /// How one version of a custom kind behaves.
 pub struct Custom {
-    pub schema: Structural,
+    pub schema: Arc<Structural>,
+    /// `None` if the schema has none.
+    pub rules: Option<Rules>,
     pub has_status: bool,
     /// Unknown fields stay (`spec.preserveUnknownFields` of old).
     pub prunes: bool,
@@ -28,11 +32,9 @@ impl Strategy for Custom {
     fn desired_state_changed(&self, new: &Value, old: &Value) -> bool {
         let counts =
             |key: &str| key != "metadata" && key != "apiVersion" && !(self.has_status && key == "status");
-        let of = |object: &Value| -> Vec<(String, Value)> {
-            let members = object.as_object().into_iter().flatten();
-            members.filter(|(key, _)| counts(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
-        };
-        of(new) != of(old)
+        let counted = |(key, _): &(&String, &Value)| counts(key);
+        let [new, old] = [new, old].map(|object| object.as_object().into_iter().flatten().filter(counted));
+        new.ne(old)
     }
 
     /// Rule: `statusStrategy.PrepareForUpdate`: the status alone is taken, metadata stays too.
@@ -41,7 +43,27 @@ impl Strategy for Custom {
     }
 
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        ratchet(structural::check(&self.schema, new, ""), &self.schema, new, old)
+        let mut errors = match old {
+            Some(old) => structural::check_update(&self.schema, new, old, ""),
+            None => structural::check(&self.schema, new, ""),
+        };
+        let Some(rules) = &self.rules else { return errors };
+        if errors.iter().any(|error| HINDERING.contains(&error.kind)) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors \
+                       to complete validation";
+            errors.push(FieldError::invalid("<nil>", Value::Null, why));
+        } else {
+            errors.extend(rules.check(&self.schema, new, old).errors);
+        }
+        errors
+    }
+
+    /// Rules that do not hold for what is as it was are told of.
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        match (&self.rules, old) {
+            (Some(rules), Some(_)) => rules.check(&self.schema, new, old).warnings,
+            _ => Vec::new(),
+        }
     }
 
     fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
@@ -54,34 +76,14 @@ impl Strategy for Custom {
     }
 }
 
-/// What was wrong before may stay wrong as long as it is not touched. Rule: ratcheting of validation.
-fn ratchet(
-    errors: Vec<FieldError>,
-    schema: &Structural,
-    new: &Value,
-    old: Option<&Value>,
-) -> Vec<FieldError> {
-    let Some(old) = old.filter(|_| !errors.is_empty()) else { return errors };
-    let before = structural::check(schema, old, "");
-    let same = |error: &FieldError| {
-        before.contains(error)
-            && at(new, &error.field).is_some_and(|value| Some(value) == at(old, &error.field))
-    };
-    errors.into_iter().filter(|error| !same(error)).collect()
-}
-
-/// The value at a path as errors write it, `spec.a[0].b`.
-fn at<'v>(object: &'v Value, path: &str) -> Option<&'v Value> {
-    let mut value = object;
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        let (name, indices) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
-        value = value.get(name)?;
-        for index in indices.split('[').filter(|index| !index.is_empty()) {
-            value = value.get(index.trim_end_matches(']').parse::<usize>().ok()?)?;
-        }
-    }
-    Some(value)
-}
+/// Rules are not asked of an object that has one of these faults.
+const HINDERING: [FieldErrorKind; 5] = [
+    FieldErrorKind::NotSupported,
+    FieldErrorKind::Required,
+    FieldErrorKind::TooLong,
+    FieldErrorKind::TooMany,
+    FieldErrorKind::TypeInvalid,
+];
 
 #[cfg(test)]
 mod tests {
@@ -95,7 +97,7 @@ mod tests {
             &json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
             "a": {"type": "integer", "maximum": 3}, "b": {"type": "integer"}}}}}),
         );
-        let custom = Custom { schema, has_status: true, prunes: true };
+        let custom = Custom { rules: None, schema: schema.into(), has_status: true, prunes: true };
         let old = json!({"spec": {"a": 5}});
         assert_eq!(custom.validate(&old, None).len(), 1);
         assert_eq!(custom.validate(&json!({"spec": {"a": 5, "b": 1}}), Some(&old)), []);

@@ -102,12 +102,6 @@ impl Strategy for ApiService {
         });
     }
 
-    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
-        let remote = new.pointer("/spec/service").is_some_and(Value::is_object);
-        let why = "spec.service: minik does not pass requests on to aggregated API servers yet: this API will not be served";
-        remote.then(|| why.to_owned()).into_iter().collect()
-    }
-
     /// Rule: `ValidateAPIService`.
     fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
         let text = |key: &str| new["spec"].text(key).unwrap_or_default().to_owned();
@@ -166,13 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn check(strategy: &dyn Strategy, object: Value, expect: &[&str]) {
-        let mut object = object;
-        strategy.default(&mut object);
-        let errors = strategy.validate(&object, None);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
-    }
+    use crate::api::resources::strategy::testing::check;
 
     #[test]
     fn classes_and_leases() {
@@ -239,12 +227,5 @@ mod tests {
             ),
             &["spec.caBundle: Invalid value: \"eA==\": local APIServices may not have a caBundle"],
         );
-    }
-
-    #[test]
-    fn an_api_that_will_not_be_served_is_warned_of() {
-        let warned = |spec: serde_json::Value| ApiService.warnings(&json!({"spec": spec}), None).len();
-        assert_eq!(warned(json!({"group": "g", "version": "v1"})), 0);
-        assert_eq!(warned(json!({"service": {"name": "s", "namespace": "n"}})), 1);
     }
 }

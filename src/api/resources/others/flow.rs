@@ -191,12 +191,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::resources::strategy::testing;
 
     fn check(strategy: &dyn Strategy, spec: Value, expect: &[&str]) {
-        let mut object = json!({"metadata": {"name": "n"}, "spec": spec});
-        strategy.default(&mut object);
-        let errors = strategy.validate(&object, None);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
+        testing::check(strategy, json!({"metadata": {"name": "n"}, "spec": spec}), expect);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::api::policy::{condition_problems, policy_problems};
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
 use crate::api::validate::{
-    Check, FieldError, Path, check, check_at, dns1123_label, dns1123_subdomain, label_selector, port_number,
-    qualified_name,
+    Check, FieldError, Path, check, check_at, client_config, dns1123_label, dns1123_subdomain,
+    label_selector, qualified_name,
 };
 
 const FAILURES: &[&str] = &["Fail", "Ignore"];
@@ -46,9 +47,9 @@ impl Strategy for Webhooks {
     }
 
     /// Rule: `ValidateMutatingWebhookConfiguration`, `ValidateValidatingWebhookConfiguration`.
-    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut names = BTreeSet::new();
-        check_at(new, &Path::default(), |configuration| {
+        let mut errors = check_at(new, &Path::default(), |configuration| {
             configuration.each("webhooks", |hook| {
                 webhook(hook);
                 if self.mutating {
@@ -59,7 +60,9 @@ impl Strategy for Webhooks {
                     hook.duplicate("name");
                 }
             });
-        })
+        });
+        errors.extend(condition_problems(new, old));
+        errors
     }
 }
 
@@ -98,55 +101,6 @@ fn review_versions(hook: &mut Check<'_, '_>) {
     });
     if !seen.contains("v1") && !seen.contains("v1beta1") {
         hook.invalid("admissionReviewVersions", "must include at least one of v1, v1beta1");
-    }
-}
-
-fn client_config(hook: &mut Check<'_, '_>) {
-    let mut client = hook.child("clientConfig");
-    match (client.has("url"), client.has("service")) {
-        (true, false) => url(&mut client),
-        (false, true) => client.within("service", |service| {
-            service.need("name", "service name is required");
-            service.need("namespace", "service namespace is required");
-            let path = service.text("path");
-            // Rule: `ValidateWebhookService`; an empty path is the root.
-            if !path.is_empty() && !path.starts_with('/') {
-                service.invalid("path", "must start with a '/'");
-            }
-            let port = service.int("port").unwrap_or(443);
-            if !port_number(port).is_empty() {
-                let why = format!("port is not valid: {}", port_number(port).join(", "));
-                service.invalid("port", why);
-            }
-        }),
-        _ => {
-            let error = FieldError::required(&client.path, "exactly one of url or service is required");
-            client.push(error);
-        }
-    }
-}
-
-fn url(client: &mut Check<'_, '_>) {
-    const FORM: &str = "; desired format: https://host[/path]";
-    let url = client.text("url");
-    let Some(rest) = url.strip_prefix("https://") else {
-        let scheme = url.split("://").next().filter(|_| url.contains("://")).unwrap_or_default();
-        client.invalid("url", format!("'https' is the only allowed URL scheme{FORM}"));
-        if scheme.is_empty() {
-            client.push(FieldError::invalid(client.at("url"), "", format!("host must be specified{FORM}")));
-        }
-        return;
-    };
-    if rest.split(['/', '?', '#']).next().unwrap_or_default().is_empty() {
-        client.push(FieldError::invalid(client.at("url"), "", format!("host must be specified{FORM}")));
-    }
-    if rest.contains('@') {
-        client.invalid("url", "user information is not permitted in the URL");
-    }
-    for (mark, word) in [('#', "fragments are"), ('?', "query parameters are")] {
-        if rest.contains(mark) {
-            client.invalid("url", format!("{word} not permitted in the URL"));
-        }
     }
 }
 
@@ -251,8 +205,8 @@ impl Strategy for AdmissionPolicy {
     }
 
     /// Rule: `validateValidatingAdmissionPolicySpec`, `validateMutatingAdmissionPolicySpec`.
-    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        check(new, "spec", |spec| {
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = check(new, "spec", |spec| {
             spec.need_one_of("failurePolicy", FAILURES, "");
             spec.within("paramKind", |kind| {
                 kind.need("apiVersion", "");
@@ -279,7 +233,9 @@ impl Strategy for AdmissionPolicy {
                 variable.need("expression", "expression is not specified");
             });
             if self.mutating { mutations(spec) } else { validations(spec) }
-        })
+        });
+        errors.extend(policy_problems(new, old, self.mutating));
+        errors
     }
 }
 
@@ -403,14 +359,7 @@ impl Strategy for PolicyBinding {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(strategy: &dyn Strategy, object: Value, expect: &[&str]) {
-        let shown = object.to_string();
-        let mut object = object;
-        strategy.default(&mut object);
-        let errors = strategy.validate(&object, None);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect, "{shown}");
-    }
+    use crate::api::resources::strategy::testing::check;
 
     fn hook(extra: Value) -> Value {
         let mut hook = json!({"name": "a.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],

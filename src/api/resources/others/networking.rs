@@ -328,13 +328,10 @@ impl Strategy for IpAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::resources::strategy::testing;
 
     fn check(strategy: &dyn Strategy, spec: Value, expect: &[&str]) {
-        let shown = spec.to_string();
-        let mut object = json!({"metadata": {"name": "n"}, "spec": spec});
-        strategy.default(&mut object);
-        let errors = strategy.validate(&object, None);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect, "{shown}");
+        testing::check(strategy, json!({"metadata": {"name": "n"}, "spec": spec}), expect);
     }
 
     #[test]

@@ -271,12 +271,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::resources::strategy::testing;
 
     fn check(strategy: &dyn Strategy, spec: Value, expect: &[&str]) {
-        let mut object = json!({"spec": spec});
-        strategy.default(&mut object);
-        let errors = strategy.validate(&object, None);
-        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expect);
+        testing::check(strategy, json!({"spec": spec}), expect);
     }
 
     #[test]

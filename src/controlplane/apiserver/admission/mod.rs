@@ -12,13 +12,16 @@ mod certificates;
 mod escalation;
 mod ingress_class;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod nodes;
 mod pod;
 mod pod_security;
 mod pods;
-mod policy;
+mod policies;
 mod quota;
+mod request;
+mod rights;
 mod runtime_class;
 mod service_account;
 mod storage;
@@ -27,13 +30,13 @@ mod webhooks;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::allocate::Allocator;
 use super::authz::{self, Action};
+use super::hook_call::decode_base64;
 use super::index::{Index, Known};
 use super::reservation::Reservations;
 use super::user::UserInfo;
@@ -41,6 +44,7 @@ use crate::api::resources::Resource;
 use crate::api::status::ApiError;
 use crate::rt::Clock;
 
+pub(super) use policies::Policies;
 pub(super) use webhooks::Webhooks;
 
 /// What is done to the object.
@@ -98,6 +102,14 @@ impl Attributes<'_> {
     /// Whether this is about the resource itself (no subresource).
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.group == group && self.resource == resource && self.subresource.is_empty()
+    }
+
+    /// Settles what somebody else has made of the object: unknown members of a custom one go, and what is left out is filled in.
+    pub fn settle(&mut self) {
+        if let (Some(object), true) = (self.object.as_mut(), self.subresource.is_empty()) {
+            self.row.strategy().prune(object);
+            self.row.default(object);
+        }
     }
 
     /// `forbidden` about this object, in upstream's words.
@@ -158,18 +170,24 @@ pub const CHAIN: &[&dyn Plugin] = &[
     &certificates::CertificateSigning,
     &certificates::CertificateSubjectRestriction,
     &ingress_class::DefaultIngressClass,
-    &policy::Expressions,
     &escalation::RbacEscalation,
 ];
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    base64::engine::general_purpose::STANDARD.decode(text).ok()
-}
 
 /// A rule of admission that must wait for somebody: a webhook, a policy with parameters.
 pub trait AsyncPlugin: Send + Sync {
     /// Completes the object.
     fn mutate<'a>(&'a self, _attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Whether it may want to complete an object again that others changed after it.
+    fn looks_again(&self) -> bool {
+        false
+    }
+    /// Completes the object again: others have changed it since.
+    fn mutate_again<'a>(
+        &'a self,
+        _attributes: &'a mut Attributes<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async { Ok(()) })
     }
     /// Accepts or refuses the object.
@@ -211,10 +229,26 @@ impl Admission {
             }
             done => done?,
         }
+        self.mutate_waiting(attributes).await?;
+        self.reserve(attributes).await
+    }
+
+    /// Those that wait, one after another; those that came before one that changed something may look again.
+    async fn mutate_waiting(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+        // What stood after each that may look again.
+        let mut seen = Vec::new();
         for plugin in &self.waiting {
             plugin.mutate(attributes).await?;
+            if plugin.looks_again() {
+                seen.push((plugin, attributes.object.clone()));
+            }
         }
-        self.reserve(attributes).await
+        for (plugin, after) in seen {
+            if after != attributes.object {
+                plugin.mutate_again(attributes).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Addresses and ports for a Service. That those of another one are free again is known once the index has caught up.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 /// Who has a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     /// A write that is not durable yet.
     Pending(u64),
@@ -20,6 +20,8 @@ pub(super) struct Pool<T> {
     candidates: Candidates<T>,
     reserved: Vec<T>,
     taken: HashMap<T, Owner>,
+    /// The same by owner: what happens to one Service costs as much as that one has.
+    held: HashMap<Owner, HashSet<T>>,
 }
 
 /// What may be given out unasked: preferably from `upper`, and from `lower` when that is used up. Who asks for a value of
@@ -46,14 +48,14 @@ pub(super) fn address_candidates(network: Ipv4Net) -> Candidates<Ipv4Addr> {
 
 impl<T: Copy + Eq + Hash> Pool<T> {
     pub(super) fn new(candidates: Candidates<T>, reserved: Vec<T>) -> Self {
-        Self { candidates, reserved, taken: HashMap::new() }
+        Self { candidates, reserved, taken: HashMap::new(), held: HashMap::new() }
     }
 
     /// Takes a particular value. It may already be the same owner's, or the Service's whose uid is given.
     pub(super) fn claim(&mut self, value: T, owner: &Owner, uid: Option<&str>) -> bool {
         match self.taken.get(&value) {
             None => {
-                self.taken.insert(value, owner.clone());
+                self.own(value, owner);
                 true
             }
             Some(Owner::Service(other)) => Some(other.as_str()) == uid,
@@ -72,25 +74,51 @@ impl<T: Copy + Eq + Hash> Pool<T> {
             None => (*start, *lower.iter().find(free)?),
         };
         self.candidates.start = next;
-        self.taken.insert(value, owner.clone());
+        self.own(value, owner);
         Some(value)
     }
 
     /// Writes down that a stored Service has the value, whoever was on the way to it.
     pub(super) fn own(&mut self, value: T, owner: &Owner) {
-        self.taken.insert(value, owner.clone());
+        match self.taken.insert(value, owner.clone()) {
+            Some(before) if before == *owner => return,
+            Some(before) => self.forget_held(&before, &value),
+            None => {}
+        }
+        self.held.entry(owner.clone()).or_default().insert(value);
+    }
+
+    fn forget_held(&mut self, owner: &Owner, value: &T) {
+        if let Some(held) = self.held.get_mut(owner) {
+            held.remove(value);
+            if held.is_empty() {
+                self.held.remove(owner);
+            }
+        }
     }
 
     pub(super) fn release(&mut self, owner: &Owner) {
-        self.taken.retain(|_, other| other != owner);
+        for value in self.held.remove(owner).into_iter().flatten() {
+            self.taken.remove(&value);
+        }
     }
 
     pub(super) fn release_except(&mut self, owner: &Owner, kept: &HashSet<T>) {
-        self.taken.retain(|value, other| other != owner || kept.contains(value));
+        let held = self.held.get(owner).into_iter().flatten();
+        let gone: Vec<T> = held.filter(|value| !kept.contains(*value)).copied().collect();
+        for value in gone {
+            self.taken.remove(&value);
+            self.forget_held(owner, &value);
+        }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
+        assert_eq!(
+            self.taken.len(),
+            self.held.values().map(HashSet::len).sum::<usize>(),
+            "both say the same"
+        );
         self.taken.len()
     }
 }

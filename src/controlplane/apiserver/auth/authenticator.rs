@@ -11,6 +11,7 @@ use super::tokens::{ISSUER, Tokens};
 use super::{PeerCertificate, bootstrap_token};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
+use crate::config::JoinToken;
 use crate::controlplane::apiserver::authz::Authorizer;
 use crate::controlplane::apiserver::index::Index;
 use crate::controlplane::apiserver::key::CollectionKey;
@@ -24,6 +25,14 @@ pub struct Authenticator {
     tokens: Arc<Tokens>,
     authorizer: Arc<Authorizer>,
     clock: Arc<dyn Clock>,
+}
+
+/// Who sends a request.
+pub struct Requester {
+    /// Who it counts as from.
+    pub user: UserInfo,
+    /// Who it really is, if that is somebody else (impersonation).
+    pub really: Option<UserInfo>,
 }
 
 /// The parts of a stored object that a bound token is checked against.
@@ -54,11 +63,14 @@ impl Authenticator {
     /// The request's user. A `UserInfo` in the extensions wins (in-process clients); then the client certificate, then a
     /// bearer token; without any of these it is `system:anonymous`. Credentials that are wrong are 401, never anonymous.
     /// Impersonation headers are honoured for whom the rules allow it.
-    pub async fn authenticate(&self, parts: &Parts) -> Result<UserInfo, ApiError> {
+    pub async fn authenticate(&self, parts: &Parts) -> Result<Requester, ApiError> {
         let user = self.real_user(parts).await?;
         match Impersonation::from_headers(&parts.headers) {
-            None => Ok(user),
-            Some(wanted) => self.impersonate(&user, wanted).await,
+            None => Ok(Requester { user, really: None }),
+            Some(wanted) => {
+                let acts_as = self.impersonate(&user, wanted).await?;
+                Ok(Requester { user: acts_as, really: Some(user) })
+            }
         }
     }
 
@@ -100,10 +112,10 @@ impl Authenticator {
             }
             return Some((self.service_account(&claims).await?, good));
         }
-        let (id, secret) = bootstrap_token::parts(token)?;
+        let token = JoinToken::parse(token)?;
         let look = || {
             let known = self.index.read();
-            bootstrap_token::user(id, secret, known.bootstrap_token(id)?, self.clock.now())
+            bootstrap_token::user(&token, known.bootstrap_token(token.id())?, self.clock.now())
         };
         let mut user = look();
         if user.is_none() && !self.index.is_current() {

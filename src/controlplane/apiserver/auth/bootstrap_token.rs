@@ -6,25 +6,19 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
+use crate::config::JoinToken;
 use crate::controlplane::apiserver::user::UserInfo;
 
-/// Id and secret of a bootstrap token, if the text has the form of one.
-pub(super) fn parts(token: &str) -> Option<(&str, &str)> {
-    let (id, secret) = token.split_once('.')?;
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some((id, secret))
-}
-
 /// The user of a bootstrap token, judged by its Secret.
-pub(super) fn user(id: &str, secret: &str, object: &Value, now: Timestamp) -> Option<UserInfo> {
+pub(super) fn user(token: &JoinToken, object: &Value, now: Timestamp) -> Option<UserInfo> {
     let field = |name: &str| {
         let bytes = STANDARD.decode(object.pointer("/data")?.get(name)?.as_str()?).ok()?;
         String::from_utf8(bytes).ok()
     };
     let valid = object.str_at("/type") == Some("bootstrap.kubernetes.io/token")
         && object.deletion_timestamp().is_none()
-        && field("token-id").as_deref() == Some(id)
-        && same(field("token-secret")?.as_bytes(), secret.as_bytes())
+        && field("token-id").as_deref() == Some(token.id())
+        && same(field("token-secret")?.as_bytes(), token.secret().as_bytes())
         && field("usage-bootstrap-authentication").as_deref() == Some("true");
     if !valid {
         return None;
@@ -38,7 +32,7 @@ pub(super) fn user(id: &str, secret: &str, object: &Value, now: Timestamp) -> Op
     let extra = field("auth-extra-groups").unwrap_or_default();
     let groups = extra.split(',').filter(|group| group.starts_with("system:bootstrappers:"));
     let groups: Vec<&str> = ["system:bootstrappers"].into_iter().chain(groups).collect();
-    Some(UserInfo::new(format!("system:bootstrap:{id}"), &groups))
+    Some(UserInfo::new(format!("system:bootstrap:{}", token.id()), &groups))
 }
 
 /// Compares in a time that does not tell where the difference is.
@@ -62,7 +56,7 @@ mod tests {
             *value = STANDARD.encode(value.as_str().unwrap()).into();
         }
         let secret = json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "data": data});
-        let got = parts(token).and_then(|(id, key)| user(id, key, &secret, now.parse().unwrap()));
+        let got = JoinToken::parse(token).and_then(|token| user(&token, &secret, now.parse().unwrap()));
         let groups = got.map(|user| user.groups);
         assert_eq!(
             groups.as_deref().map(|g| g.iter().map(String::as_str).collect::<Vec<_>>()),

@@ -25,9 +25,13 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("", &["serviceaccounts/token"], &["create"]),
     ("discovery.k8s.io", &["endpointslices"], READ),
     ("networking.k8s.io", &["servicecidrs"], &["list", "watch"]),
-    // What the agent does beside upstream's node: it enforces policies and serves Ingresses.
+    // What the agent does beside upstream's node: it enforces policies and serves Ingresses and Gateways.
     ("networking.k8s.io", &["networkpolicies", "ingresses", "ingressclasses"], READ),
-    ("networking.k8s.io", &["ingresses/status"], &["get", "update", "patch"]),
+    (
+        "gateway.networking.k8s.io",
+        &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants"],
+        READ,
+    ),
     ("certificates.k8s.io", &["certificatesigningrequests"], &["create", "get", "list", "watch"]),
     ("certificates.k8s.io", &["certificatesigningrequests/selfnodeserver"], &["create"]),
     ("certificates.k8s.io", &["certificatesigningrequests/selfnodeclient"], &["create"]),
@@ -68,8 +72,10 @@ fn concerns(uses: &NodeUses, node: &str, action: &Action<'_>) -> bool {
     let used = |kind: Used| uses.uses(node, kind, namespace, name);
     match (group, resource) {
         ("", "configmaps") => used(Used::ConfigMap) || (namespace, name) == NodeConfig::DNS_CONFIG_MAP,
-        // Ingresses are served on every node.
-        ("", "secrets") => used(Used::Secret) || uses.is_served(namespace, name),
+        // Ingresses and Gateways are served on every node.
+        ("", "secrets") => {
+            used(Used::Secret) || uses.is_served(namespace, name) || uses.is_for_driver(node, namespace, name)
+        }
         ("", "persistentvolumeclaims") => used(Used::Claim),
         ("", "persistentvolumes") => uses.uses_volume(node, name),
         ("", "serviceaccounts") => used(Used::ServiceAccount),
@@ -109,9 +115,18 @@ mod tests {
         uses.set_pod("default", "p", Some(&pod));
         let ingress = json!({"spec": {"tls": [{"hosts": ["a"], "secretName": "served"}]}});
         uses.set_ingress("default", "web", Some(&ingress));
-        for (namespace, expect) in [("default", true), ("other", false)] {
-            let action = Action::on("watch", "", "secrets", namespace, "served");
-            assert_eq!(allows(&uses, &node, &action), expect, "{namespace}");
+        let refs = json!([{"name": "own"}, {"namespace": "far", "name": "far"}]);
+        let gateway = json!({"spec": {"listeners": [{"tls": {"certificateRefs": refs}}]}});
+        uses.set_gateway("default", "gw", Some(&gateway));
+        for (namespace, name, expect) in [
+            ("default", "served", true),
+            ("other", "served", false),
+            ("default", "own", true),
+            ("far", "far", true),
+            ("default", "far", false),
+        ] {
+            let action = Action::on("watch", "", "secrets", namespace, name);
+            assert_eq!(allows(&uses, &node, &action), expect, "{namespace}/{name}");
         }
         let check = |action: Action<'_>, expect: bool| {
             assert_eq!(allows(&uses, &node, &action), expect, "{action:?}");

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::api::flow_control::AUTO_UPDATE;
 use crate::api::meta::ObjectExt;
 
 /// What has to be written so that `stored` has everything that `wanted` says; `None`: nothing. Roles and bindings only gain:
@@ -33,6 +34,15 @@ pub(super) fn complete(stored: &Value, wanted: &Value) -> Option<Value> {
         "EndpointSlice" => {
             merged["endpoints"] = wanted["endpoints"].clone();
             merged["ports"] = wanted["ports"].clone();
+        }
+        // Those that people changed say so.
+        "FlowSchema" | "PriorityLevelConfiguration" => {
+            if stored.annotation(AUTO_UPDATE) != Some("true") {
+                return None;
+            }
+            for (field, value) in wanted["spec"].as_object().into_iter().flatten() {
+                merged["spec"][field] = value.clone();
+            }
         }
         "ConfigMap" | "Secret" => merged["data"] = wanted["data"].clone(),
         _ => return None,

@@ -18,12 +18,15 @@ use tower::ServiceExt;
 
 use super::convert;
 use super::user::UserInfo;
+use crate::api::flow_control;
 use crate::api::meta::{Gvk, ObjectExt};
 use crate::api::resources::{Resource, Table, builtin};
 use crate::config::NodeConfig;
 use crate::controlplane::storage::{StorageError, Store};
+use crate::pki::{CertificateInfo, PkiError, ServerPki};
 
 pub use aggregate::keep_aggregates;
+use objects::Authorities;
 pub use objects::api_cluster_ip;
 
 /// Why the first objects could not be made.
@@ -31,10 +34,14 @@ pub use objects::api_cluster_ip;
 pub enum BootstrapError {
     #[error("templates/rbac.yaml: {0}")]
     Policy(String),
+    #[error("templates/flow-control.yaml: {0}")]
+    FlowControl(String),
     #[error("{kind} {name}: {message}")]
     Refused { kind: String, name: String, message: String },
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
 }
 
 /// Creates what is missing and completes what lacks something; returns when all of it is durable.
@@ -42,12 +49,18 @@ pub async fn run(
     router: &Router,
     store: &dyn Store,
     config: &NodeConfig,
-    authority_pem: &str,
+    pki: &ServerPki,
     now: Timestamp,
 ) -> Result<(), BootstrapError> {
     ensure_all(router, store, objects::namespaces()).await?;
     let mut rest = policy::objects().map_err(BootstrapError::Policy)?;
-    rest.extend(objects::all(config, authority_pem, now));
+    let flow_control = flow_control::defaults().map_err(BootstrapError::FlowControl)?;
+    rest.extend(flow_control.into_iter().map(|default| default.object));
+    // The authority is as old as the cluster.
+    let authorities = Authorities::of(pki);
+    let made =
+        Timestamp::from_second(CertificateInfo::from_pem(authorities.cluster)?.not_before).unwrap_or(now);
+    rest.extend(objects::all(config, &authorities, made, now));
     ensure_all(router, store, rest).await
 }
 
@@ -96,7 +109,13 @@ fn collection(row: &Resource, object: &Value) -> String {
     }
 }
 
-async fn send(router: &Router, method: Method, path: &str, body: &Value) -> Result<(u16, String), String> {
+/// Sends a request as the API server itself; answers the code and the body.
+pub(in crate::controlplane::apiserver) async fn send(
+    router: &Router,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<(u16, String), String> {
     let request = Request::builder()
         .method(method)
         .uri(path)

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::api::meta::format_time;
-use crate::config::NodeConfig;
+use crate::config::{JoinToken, NodeConfig};
+use crate::pki::ServerPki;
 
 /// The namespaces that are always there.
 pub(super) fn namespaces() -> Vec<Value> {
@@ -17,8 +17,28 @@ pub(super) fn namespaces() -> Vec<Value> {
     names.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).to_vec()
 }
 
-/// Everything else but roles.
-pub(super) fn all(config: &NodeConfig, authority_pem: &str, now: Timestamp) -> Vec<Value> {
+/// Whose certificates are believed, PEM.
+#[derive(Clone, Copy)]
+pub(super) struct Authorities<'a> {
+    /// Clients' and servers'.
+    pub cluster: &'a str,
+    /// This server's, where it passes on other people's requests.
+    pub front_proxy: &'a str,
+}
+
+impl<'a> Authorities<'a> {
+    pub(super) fn of(pki: &'a ServerPki) -> Self {
+        Self { cluster: pki.authority.certificate_pem(), front_proxy: &pki.front_proxy_authority_pem }
+    }
+}
+
+/// Everything else but roles; `made`: when the cluster was.
+pub(super) fn all(
+    config: &NodeConfig,
+    authorities: &Authorities<'_>,
+    made: Timestamp,
+    now: Timestamp,
+) -> Vec<Value> {
     let mut all = priority_classes();
     all.push(storage_class());
     all.extend([
@@ -26,10 +46,10 @@ pub(super) fn all(config: &NodeConfig, authority_pem: &str, now: Timestamp) -> V
         kubernetes_endpoints(config),
         kubernetes_slice(config),
         dns_service(config.dns_ip),
-        authentication(authority_pem),
-        cluster_info(config, authority_pem),
+        authentication(authorities),
+        cluster_info(config, authorities.cluster),
     ]);
-    all.extend(bootstrap_token(&config.token, now));
+    all.extend(bootstrap_token(config, made, now));
     all
 }
 
@@ -103,10 +123,18 @@ fn dns_service(ip: Ipv4Addr) -> Value {
 }
 
 /// What an extension API server needs to know whom to believe.
-fn authentication(authority_pem: &str) -> Value {
+fn authentication(authorities: &Authorities<'_>) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": authority_pem}})
+    "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+    "data": {
+        "client-ca-file": authorities.cluster,
+        "requestheader-allowed-names": json!([ServerPki::FRONT_PROXY]).to_string(),
+        "requestheader-client-ca-file": authorities.front_proxy,
+        "requestheader-extra-headers-prefix": r#"["X-Remote-Extra-"]"#,
+        "requestheader-group-headers": r#"["X-Remote-Group"]"#,
+        "requestheader-uid-headers": r#"["X-Remote-Uid"]"#,
+        "requestheader-username-headers": r#"["X-Remote-User"]"#,
+    }})
 }
 
 /// What a node reads before it has any credentials (kubeadm's discovery): signed with the bootstrap token, so that who
@@ -119,8 +147,9 @@ fn cluster_info(config: &NodeConfig, authority_pem: &str) -> Value {
         config.server_port
     );
     let mut data = json!({"kubeconfig": kubeconfig});
-    if let Some((id, secret)) = config.token.split_once('.') {
-        data[format!("jws-kubeconfig-{id}")] = signature(id, secret, &kubeconfig).into();
+    if let Some(token) = JoinToken::parse(&config.token) {
+        data[format!("jws-kubeconfig-{}", token.id())] =
+            signature(token.id(), token.secret(), &kubeconfig).into();
     }
     json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "cluster-info", "namespace": "kube-public"}, "data": data})
@@ -134,25 +163,11 @@ fn signature(id: &str, secret: &str, text: &str) -> String {
     format!("{header}..{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
 }
 
-/// How long nodes may join after a start of the server, as kubeadm has it.
-const JOIN: SignedDuration = SignedDuration::from_hours(24);
-
-/// The token that nodes join with. It runs out, and every start of the server renews it.
-fn bootstrap_token(token: &str, now: Timestamp) -> Option<Value> {
-    let (id, secret) = token.split_once('.')?;
-    let expiration = format_time(now.checked_add(JOIN).unwrap_or(Timestamp::MAX));
-    let encode = |text: &str| STANDARD.encode(text);
-    Some(json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
-    "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
-    "data": {
-        "auth-extra-groups": encode("system:bootstrappers:kubeadm:default-node-token"),
-        "description": encode("Nodes of this cluster join with it."),
-        "expiration": encode(&expiration),
-        "token-id": encode(id),
-        "token-secret": encode(secret),
-        "usage-bootstrap-authentication": encode("true"),
-        "usage-bootstrap-signing": encode("true"),
-    }}))
+/// The token that the cluster's first nodes join with. It runs out; a server that starts later makes none.
+fn bootstrap_token(config: &NodeConfig, made: Timestamp, now: Timestamp) -> Option<Value> {
+    let expires = made.checked_add(JoinToken::LIFETIME).unwrap_or(Timestamp::MAX);
+    let token = JoinToken::parse(&config.token).filter(|_| now < expires)?;
+    Some(token.object(expires, "The first nodes of this cluster join with it."))
 }
 
 #[cfg(test)]
@@ -161,7 +176,9 @@ mod tests {
 
     #[test]
     fn the_cluster_is_described_by_its_configuration() {
-        let all = all(&NodeConfig::example(), "PEM", Timestamp::UNIX_EPOCH);
+        let authorities = Authorities { cluster: "PEM", front_proxy: "FRONT" };
+        let made = Timestamp::UNIX_EPOCH;
+        let all = all(&NodeConfig::example(), &authorities, made, made);
         let find = |kind: &str, name: &str| {
             all.iter()
                 .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
@@ -172,8 +189,28 @@ mod tests {
         assert_eq!(find("EndpointSlice", "kubernetes")["endpoints"][0]["addresses"][0], "172.20.0.2");
         let token = &find("Secret", "bootstrap-token-abcdef")["data"];
         assert_eq!(token["token-id"], STANDARD.encode("abcdef"));
-        assert_eq!(token["expiration"], STANDARD.encode("1970-01-02T00:00:00Z"));
+        assert_eq!(token["expiration"], STANDARD.encode("1970-01-01T01:00:00Z"));
+        let believed = &find("ConfigMap", "extension-apiserver-authentication")["data"];
+        assert_eq!(
+            (&believed["client-ca-file"], &believed["requestheader-client-ca-file"]),
+            (&json!("PEM"), &json!("FRONT"))
+        );
+        assert_eq!(believed["requestheader-allowed-names"], r#"["front-proxy-client"]"#);
         let info = find("ConfigMap", "cluster-info");
         assert!(info["data"]["jws-kubeconfig-abcdef"].as_str().unwrap().contains(".."));
+    }
+
+    #[test]
+    fn a_server_that_starts_later_lets_nobody_join_by_the_first_token() {
+        let made: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let check = |now: &str, expect: Option<&str>| {
+            let token = bootstrap_token(&NodeConfig::example(), made, now.parse().unwrap());
+            let expires = token.map(|token| token["data"]["expiration"].clone());
+            assert_eq!(expires, expect.map(|at| STANDARD.encode(at).into()), "{now}");
+        };
+        check("2030-01-01T00:00:01Z", Some("2030-01-01T01:00:00Z"));
+        check("2030-01-01T00:59:59Z", Some("2030-01-01T01:00:00Z"));
+        check("2030-01-01T01:00:00Z", None);
+        check("2031-01-01T00:00:00Z", None);
     }
 }

@@ -1,11 +1,13 @@
 //! What the index keeps, and how it is asked.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::node_uses::NodeUses;
+use crate::api::meta::ObjectExt;
 use crate::api::resources::{Cached, Resource};
 use crate::controlplane::apiserver::convert;
 use crate::controlplane::apiserver::key::{ObjectKey, collections as of, name_of, namespace_of};
@@ -40,6 +42,8 @@ impl Kept {
             }
         };
         let mut prefixes: Vec<String> = rows.filter_map(prefix).collect();
+        // A kind that a definition brings, and nodes serve.
+        prefixes.push(of::GATEWAYS.prefix(""));
         prefixes.sort_unstable();
         Self { prefixes }
     }
@@ -82,6 +86,10 @@ impl Known {
             self.nodes.set_ingress(namespace_of(key), name_of(key), object.as_deref());
             return None;
         }
+        if of::GATEWAYS.holds(key) {
+            self.nodes.set_gateway(namespace_of(key), name_of(key), object.as_deref());
+            return None;
+        }
         if of::VOLUMES.holds(key) {
             self.nodes.set_volume(name_of(key), object.as_deref());
             return None;
@@ -122,6 +130,26 @@ impl Known {
         self.get(&of::SERVICES.key(namespace, name))
     }
 
+    /// Where the API server reaches a port of a Service: at its cluster address. Fails, saying why, when there is none.
+    pub fn service_address(&self, namespace: &str, name: &str, port: i64) -> Result<SocketAddr, String> {
+        let service = self.service(namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
+        if !service.array_at("/spec/ports").iter().any(|own| own.int_at("/port") == Some(port)) {
+            return Err(format!("no service port {port} found for service {name:?}"));
+        }
+        let ip = service.str_at("/spec/clusterIP").unwrap_or_default().parse::<IpAddr>();
+        let ip = ip.map_err(|_| format!("no address for service {name:?}: it has no cluster IP"))?;
+        let port = u16::try_from(port).map_err(|_| format!("{port} is no port"))?;
+        Ok(SocketAddr::new(ip, port))
+    }
+
+    pub fn api_service(&self, name: &str) -> Option<&Arc<Value>> {
+        self.get(&of::API_SERVICES.key("", name))
+    }
+
+    pub fn api_services(&self) -> impl Iterator<Item = &Arc<Value>> {
+        self.under(&of::API_SERVICES.prefix(""))
+    }
+
     pub fn priority_class(&self, name: &str) -> Option<&Arc<Value>> {
         self.get(&of::PRIORITY_CLASSES.key("", name))
     }
@@ -142,6 +170,16 @@ impl Known {
     pub fn webhooks(&self, mutating: bool) -> impl Iterator<Item = &Arc<Value>> {
         let collection = if mutating { of::MUTATING_WEBHOOKS } else { of::VALIDATING_WEBHOOKS };
         self.under(&collection.prefix(""))
+    }
+
+    /// Admission policies, by name.
+    pub fn policies(&self, mutating: bool) -> impl Iterator<Item = &Arc<Value>> {
+        self.under(&if mutating { of::MUTATING_POLICIES } else { of::VALIDATING_POLICIES }.prefix(""))
+    }
+
+    /// Bindings of admission policies, by name.
+    pub fn policy_bindings(&self, mutating: bool) -> impl Iterator<Item = &Arc<Value>> {
+        self.under(&if mutating { of::MUTATING_BINDINGS } else { of::VALIDATING_BINDINGS }.prefix(""))
     }
 
     pub fn runtime_class(&self, name: &str) -> Option<&Arc<Value>> {

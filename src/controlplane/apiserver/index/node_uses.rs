@@ -11,6 +11,9 @@ use crate::controlplane::apiserver::key::collections as of;
 /// The Pod that a kubelet shows for a manifest of its own carries this: it gives its node no rights.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// An Ingress names the Secret with the people that it lets in so.
+const AUTH_SECRET: &str = "nginx.ingress.kubernetes.io/auth-secret";
+
 /// A kind of object that Pods use by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Used {
@@ -21,12 +24,26 @@ pub enum Used {
     ServiceAccount,
 }
 
+/// What nodes serve at load balancer addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Front {
+    Ingress,
+    Gateway,
+}
+
 /// A kind and a name, in the namespace of the Pod.
 type Uses = BTreeSet<(Used, String)>;
 
 struct PodUses {
     node: String,
     uses: Uses,
+}
+
+/// What a bound volume brings to the nodes of its claim's Pods: namespaces and names.
+struct VolumeUses {
+    claim: (String, String),
+    /// What its driver is given on a node.
+    secrets: BTreeSet<(String, String)>,
 }
 
 /// The graph. It is fed with Pods and volumes as they are written.
@@ -36,10 +53,10 @@ pub struct NodeUses {
     pods: HashMap<(String, String), PodUses>,
     /// Of how many Pods: node, then kind, namespace, name.
     used: HashMap<String, HashMap<(Used, String, String), usize>>,
-    /// The claim that a volume is bound to, namespace and name, by the volume's name.
-    volumes: HashMap<String, (String, String)>,
-    /// The Secrets that each Ingress names, by its namespace and name.
-    ingresses: HashMap<(String, String), BTreeSet<String>>,
+    /// Volumes that are bound, by name.
+    volumes: HashMap<String, VolumeUses>,
+    /// The Secrets that each Ingress and each Gateway names, by its kind, namespace and name.
+    fronts: HashMap<(Front, String, String), BTreeSet<(String, String)>>,
 }
 
 impl NodeUses {
@@ -60,13 +77,17 @@ impl NodeUses {
 
     /// Takes a written volume in, or a deleted one out.
     pub fn set_volume(&mut self, name: &str, volume: Option<&Value>) {
-        let claim = volume.and_then(|volume| {
-            let claim = volume.map_at("/spec/claimRef")?;
-            let text = |field: &str| claim.get(field).and_then(Value::as_str).map(str::to_owned);
+        let named = |volume: &Value, path: &str| {
+            let text = |field: &str| volume.str_at(&format!("{path}/{field}")).map(str::to_owned);
             Some((text("namespace")?, text("name")?))
+        };
+        let uses = volume.and_then(|volume| {
+            let of_driver = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
+            let secrets = of_driver.iter().filter_map(|field| named(volume, &format!("/spec/csi/{field}")));
+            Some(VolumeUses { claim: named(volume, "/spec/claimRef")?, secrets: secrets.collect() })
         });
-        match claim {
-            Some(claim) => self.volumes.insert(name.to_owned(), claim),
+        match uses {
+            Some(uses) => self.volumes.insert(name.to_owned(), uses),
             None => self.volumes.remove(name),
         };
     }
@@ -97,33 +118,68 @@ impl NodeUses {
 
     /// Whether a Pod on the node uses the claim that the volume is bound to.
     pub fn uses_volume(&self, node: &str, volume: &str) -> bool {
-        let claim = self.volumes.get(volume);
+        let claim = self.volumes.get(volume).map(|uses| &uses.claim);
         claim.is_some_and(|(namespace, name)| self.uses(node, Used::Claim, namespace, name))
     }
 
-    /// Takes a written Ingress in, or a deleted one out: every node serves it, with the certificates that it names.
+    /// Whether the driver of a volume that a Pod on the node uses is given the Secret.
+    pub fn is_for_driver(&self, node: &str, namespace: &str, secret: &str) -> bool {
+        let key = (namespace.to_owned(), secret.to_owned());
+        let mut given = self.volumes.values().filter(|uses| uses.secrets.contains(&key));
+        given.any(|uses| self.uses(node, Used::Claim, &uses.claim.0, &uses.claim.1))
+    }
+
+    /// Takes a written Ingress in, or a deleted one out: every node serves it, with the certificates and people that it names.
     pub fn set_ingress(&mut self, namespace: &str, name: &str, ingress: Option<&Value>) {
-        let key = (namespace.to_owned(), name.to_owned());
-        let secrets = |ingress: &Value| -> BTreeSet<String> {
-            let all = ingress.array_at("/spec/tls").iter();
-            all.filter_map(|tls| tls.text("secretName")).map(str::to_owned).collect()
-        };
-        match ingress.map(secrets) {
-            Some(secrets) => self.ingresses.insert(key, secrets),
-            None => self.ingresses.remove(&key),
+        let secrets = ingress.map(|ingress| {
+            let all = ingress.array_at("/spec/tls").iter().filter_map(|tls| tls.text("secretName"));
+            let all = all.chain(ingress.annotation(AUTH_SECRET));
+            all.map(|secret| (namespace.to_owned(), secret.to_owned())).collect()
+        });
+        self.set_front(Front::Ingress, namespace, name, secrets);
+    }
+
+    /// The same for a Gateway, which may name Secrets of other namespaces.
+    pub fn set_gateway(&mut self, namespace: &str, name: &str, gateway: Option<&Value>) {
+        let secrets = gateway.map(|gateway| {
+            let listeners = gateway.array_at("/spec/listeners").iter();
+            let all = listeners.flat_map(|listener| listener.array_at("/tls/certificateRefs"));
+            let secret = |of: &Value| {
+                Some((of.text("namespace").unwrap_or(namespace).to_owned(), of.text("name")?.to_owned()))
+            };
+            all.filter_map(secret).collect()
+        });
+        self.set_front(Front::Gateway, namespace, name, secrets);
+    }
+
+    fn set_front(
+        &mut self,
+        kind: Front,
+        namespace: &str,
+        name: &str,
+        secrets: Option<BTreeSet<(String, String)>>,
+    ) {
+        let key = (kind, namespace.to_owned(), name.to_owned());
+        match secrets {
+            Some(secrets) => self.fronts.insert(key, secrets),
+            None => self.fronts.remove(&key),
         };
     }
 
-    /// Whether an Ingress names the Secret.
+    /// Whether an Ingress or a Gateway names the Secret.
     pub fn is_served(&self, namespace: &str, secret: &str) -> bool {
-        self.ingresses.iter().any(|((of, _), secrets)| of == namespace && secrets.contains(secret))
+        let named = (namespace.to_owned(), secret.to_owned());
+        self.fronts.values().any(|secrets| secrets.contains(&named))
     }
 
     /// The storage keys of everything that was taken in.
     pub(super) fn keys(&self) -> impl Iterator<Item = String> {
         let pods = self.pods.keys().map(|(namespace, name)| of::PODS.key(namespace, name));
-        let ingresses = self.ingresses.keys().map(|(namespace, name)| of::INGRESSES.key(namespace, name));
-        pods.chain(ingresses).chain(self.volumes.keys().map(|name| of::VOLUMES.key("", name)))
+        let fronts = self.fronts.keys().map(|(kind, namespace, name)| match kind {
+            Front::Ingress => of::INGRESSES.key(namespace, name),
+            Front::Gateway => of::GATEWAYS.key(namespace, name),
+        });
+        pods.chain(fronts).chain(self.volumes.keys().map(|name| of::VOLUMES.key("", name)))
     }
 }
 
@@ -203,7 +259,9 @@ mod tests {
         let mut graph = NodeUses::default();
         graph.set_pod("a", "p", Some(&pod));
         graph.set_pod("a", "q", Some(&pod));
-        graph.set_volume("pv-1", Some(&json!({"spec": {"claimRef": {"namespace": "a", "name": "data"}}})));
+        let claim = json!({"namespace": "a", "name": "data"});
+        let stage = json!({"nodeStageSecretRef": {"namespace": "drivers", "name": "key"}});
+        graph.set_volume("pv-1", Some(&json!({"spec": {"claimRef": claim, "csi": stage}})));
         use Used::*;
         for (kind, name) in [
             (ServiceAccount, "robot"),
@@ -223,6 +281,7 @@ mod tests {
             );
         }
         assert!(graph.uses_volume("n1", "pv-1") && !graph.uses_volume("n2", "pv-1"));
+        assert!(graph.is_for_driver("n1", "drivers", "key") && !graph.is_for_driver("n2", "drivers", "key"));
         graph.set_pod("a", "p", None);
         assert!(graph.uses("n1", Secret, "a", "env"), "the other Pod still does");
         graph.set_pod("a", "q", None);

@@ -1,34 +1,23 @@
 //! Passes a request on to a node, a Pod or a Service, upgrades included.
 
-use std::time::Duration;
-
 use axum::body::Body;
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http1;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-
 use serde_json::Value;
 
+use super::relay::{self, Peer, upgrade_of};
+use super::rewrite::Rewriting;
 use super::target;
 use super::{Dial, Location, Streams};
 use crate::api::status::{ApiError, Reason};
 use crate::controlplane::apiserver::request::RequestInfo;
 
-/// A node that does not answer the connection by then counts as gone.
-const CONNECT: Duration = Duration::from_secs(10);
 /// How much of a kubelet's refusal is repeated to the client.
 const REFUSAL: usize = 2000;
 /// The longest answer that is taken from a kubelet: some KiB a Pod.
 const SUMMARY: usize = 16 << 20;
-const BUFFER: usize = 32 * 1024;
 /// WebSocket protocols that a container runtime speaks.
 const RUNTIME_PROTOCOLS: &[&str] =
     &["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"];
@@ -70,62 +59,46 @@ pub(super) fn settle_protocols(headers: &mut HeaderMap) -> Result<(), ApiError> 
     }
 }
 
-/// Headers that are about the client's connection to this server, or its credentials.
-fn stays_here(name: &HeaderName) -> bool {
-    const OWN: &[&str] = &[
-        "authorization",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "content-length",
-    ];
-    OWN.contains(&name.as_str()) || name.as_str().starts_with("impersonate-")
-}
-
 impl Streams {
-    /// Passes a request on; after a 101 both ends talk to each other until one of them ends.
+    /// Passes a request on; after a 101 both ends talk to each other until one of them ends. Links in a page that comes back, and
+    /// redirects, are made to lead through this server again.
     pub(super) async fn forward(
         &self,
         location: Location,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
-        let upgrade = request.headers().contains_key(header::UPGRADE);
-        let client_side = upgrade.then(|| request.extensions_mut().remove::<OnUpgrade>()).flatten();
+        let (upgrade, client_side) = upgrade_of(&mut request);
         let (parts, body) = request.into_parts();
         let mut onward = Request::builder().method(parts.method).uri(&location.path);
-        let length = parts.headers.get(header::CONTENT_LENGTH).cloned();
+        let rewrite = location.outside.as_ref();
+        let rewrite = rewrite.map(|outside| Rewriting::new(&location, outside, &parts.headers, &parts.uri));
         if let Some(headers) = onward.headers_mut() {
-            for (name, value) in parts.headers.iter().filter(|(name, _)| !stays_here(name)) {
-                if upgrade || (name != header::CONNECTION && name != header::UPGRADE) {
-                    headers.append(name.clone(), value.clone());
-                }
-            }
-            if let Some(length) = length {
-                headers.insert(header::CONTENT_LENGTH, length);
+            *headers = relay::onward_headers(&parts.headers, upgrade);
+            if let Some(rewrite) = &rewrite {
+                rewrite.tell(headers);
             }
         }
         let body = if upgrade { Body::empty() } else { body };
         let onward = onward.body(body).map_err(ApiError::internal)?;
-        let mut response = self.send(&location, onward).await.map_err(|error| dialing(&error))?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(downstream(response));
-        }
-        let Some(client_side) = client_side else {
-            return Err(ApiError::bad_request("Upgrade request required"));
+        let answered = relay::relay(&self.tasks, &self.peer(&location), onward, client_side).await;
+        let response = answered.map_err(|error| dialing(&error))??;
+        Ok(match rewrite {
+            Some(rewrite) => rewrite.response(response),
+            None => response,
+        })
+    }
+
+    fn peer(&self, location: &Location) -> Peer {
+        let tls = match location.dial {
+            Dial::Plain => None,
+            Dial::Anonymous => Some(&self.anybody),
+            Dial::Kubelet => Some(&self.kubelets),
         };
-        let server_side = hyper::upgrade::on(&mut response);
-        self.tasks.spawn_until_stop(async move {
-            if let Err(error) = splice(client_side, server_side).await {
-                tracing::debug!(%error, "stream");
-            }
-        });
-        let mut answer = Response::new(Body::empty());
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *answer.headers_mut() = response.headers().clone();
-        Ok(answer)
+        Peer {
+            address: (location.host, location.port).into(),
+            host: format!("{}:{}", location.host, location.port),
+            tls: tls.map(|tls| (tls.clone(), ServerName::IpAddress(location.host.into()))),
+        }
     }
 
     /// A container's log: what the kubelet sends, as it comes; its refusals as Status.
@@ -135,12 +108,13 @@ impl Streams {
         location: Location,
     ) -> Result<Response<Body>, ApiError> {
         let request = Request::get(&location.path).body(Body::empty()).map_err(ApiError::internal)?;
-        let response = self.send(&location, request).await.map_err(|error| {
+        let sent = relay::send(&self.tasks, &self.peer(&location), request).await;
+        let response = sent.map_err(|error| {
             let Location { host, port, path, .. } = &location;
             ApiError::internal(format!("Get \"https://{host}:{port}{path}\": {error}"))
         })?;
         if response.status().is_success() {
-            let mut answer = downstream(response);
+            let mut answer = relay::downstream(response);
             answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             return Ok(answer);
         }
@@ -153,9 +127,10 @@ impl Streams {
     /// What a node's kubelet answers at `path`, as JSON. Fails when it does not answer with success.
     pub async fn kubelet_json(&self, node: &Value, path: &str) -> Result<Value, ApiError> {
         let (host, port) = target::kubelet_address(node)?;
-        let location = Location { host, port, dial: Dial::Kubelet, path: path.to_owned() };
+        let location = Location { host, port, dial: Dial::Kubelet, path: path.to_owned(), outside: None };
         let request = Request::get(path).body(Body::empty()).map_err(ApiError::internal)?;
-        let response = self.send(&location, request).await.map_err(ApiError::internal)?;
+        let sent = relay::send(&self.tasks, &self.peer(&location), request).await;
+        let response = sent.map_err(ApiError::internal)?;
         if !response.status().is_success() {
             return Err(ApiError::internal(format!("the kubelet answered {}", response.status())));
         }
@@ -163,70 +138,6 @@ impl Streams {
         let body = body.map_err(|error| ApiError::internal(error.to_string()))?.to_bytes();
         serde_json::from_slice(&body).map_err(ApiError::internal)
     }
-
-    async fn send(
-        &self,
-        location: &Location,
-        mut request: Request<Body>,
-    ) -> Result<Response<hyper::body::Incoming>, std::io::Error> {
-        let host = format!("{}:{}", location.host, location.port);
-        let host = HeaderValue::from_str(&host).map_err(std::io::Error::other)?;
-        request.headers_mut().insert(header::HOST, host);
-        let connect = TcpStream::connect((location.host, location.port));
-        let stream = tokio::time::timeout(CONNECT, connect)
-            .await
-            .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout"))??;
-        stream.set_nodelay(true)?;
-        let tls = match location.dial {
-            Dial::Plain => return self.exchange(stream, request).await,
-            Dial::Anonymous => &self.anybody,
-            Dial::Kubelet => &self.kubelets,
-        };
-        let name = ServerName::IpAddress(location.host.into());
-        let connector = TlsConnector::from(tls.clone());
-        let stream = tokio::time::timeout(CONNECT, connector.connect(name, stream)).await??;
-        self.exchange(stream, request).await
-    }
-
-    /// One request on one connection, which the response's body (or the upgraded stream) keeps open.
-    async fn exchange<S>(
-        &self,
-        stream: S,
-        request: Request<Body>,
-    ) -> Result<Response<hyper::body::Incoming>, std::io::Error>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(std::io::Error::other)?;
-        self.tasks.spawn_until_stop(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a node");
-            }
-        });
-        sender.send_request(request).await.map_err(std::io::Error::other)
-    }
-}
-
-async fn splice(
-    client: OnUpgrade,
-    server: OnUpgrade,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (client, server): (Upgraded, Upgraded) = futures::try_join!(client, server)?;
-    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await?;
-    Ok(())
-}
-
-/// The response for the client, without what belonged to the inner connection.
-fn downstream(response: Response<hyper::body::Incoming>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-        parts.headers.remove(name);
-    }
-    parts.extensions = http::Extensions::new();
-    parts.version = http::Version::default();
-    Response::from_parts(parts, Body::new(body.map_frame(|frame| frame.map_data(Bytes::from))))
 }
 
 fn dialing(error: &std::io::Error) -> ApiError {
@@ -272,13 +183,5 @@ mod tests {
         let mut spdy = HeaderMap::new();
         spdy.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
         assert!(settle_protocols(&mut spdy).is_ok());
-    }
-
-    #[test]
-    fn credentials_stay_here() {
-        assert!(stays_here(&header::AUTHORIZATION));
-        assert!(stays_here(&HeaderName::from_static("impersonate-user")));
-        assert!(!stays_here(&header::UPGRADE));
-        assert!(!stays_here(&HeaderName::from_static("x-stream-protocol-version")));
     }
 }

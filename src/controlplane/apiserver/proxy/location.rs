@@ -6,7 +6,7 @@ use http::Uri;
 use rand::RngExt;
 use serde_json::Value;
 
-use super::{Dial, Location, Streams, proxied_path, target};
+use super::{Dial, Location, Streams, outside, proxied_path, target};
 use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use crate::controlplane::apiserver::key::collections::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
@@ -47,7 +47,7 @@ impl Streams {
             port => number(port).ok_or_else(|| ApiError::bad_request(format!("invalid port {port:?}")))?,
         };
         let dial = if port == kubelet_port { Dial::Kubelet } else { Dial::tls(named.secure) };
-        Ok(Location { host, port, dial, path: proxied_path(uri, false) })
+        Ok(Location { host, port, dial, path: proxied_path(uri, false), outside: Some(outside(uri, false)) })
     }
 
     /// A port of a Pod; unnamed: its first container's first one, else 80.
@@ -59,7 +59,13 @@ impl Streams {
             "" => pod.array_at("/spec/containers").iter().find_map(first_port).unwrap_or(80),
             port => number(port).ok_or_else(|| ApiError::bad_request(format!("invalid port {port:?}")))?,
         };
-        Ok(Location { host, port, dial: Dial::tls(named.secure), path: proxied_path(uri, true) })
+        Ok(Location {
+            host,
+            port,
+            dial: Dial::tls(named.secure),
+            path: proxied_path(uri, true),
+            outside: Some(outside(uri, true)),
+        })
     }
 
     /// The Pod's address, if it can be the Pod's: one of its node's Pod addresses, or, in the node's network, the node's own.
@@ -93,7 +99,13 @@ impl Streams {
         }
         let (host, port) = candidates[rand::rng().random_range(0..candidates.len())];
         target::check_address(host)?;
-        Ok(Location { host, port, dial: Dial::tls(named.secure), path: proxied_path(uri, true) })
+        Ok(Location {
+            host,
+            port,
+            dial: Dial::tls(named.secure),
+            path: proxied_path(uri, true),
+            outside: Some(outside(uri, true)),
+        })
     }
 }
 

@@ -9,7 +9,10 @@
 //! the fifth version of the WebSocket protocol and SPDY tunnelled in a WebSocket, upon which kubectl falls back to SPDY/3.1.
 
 mod forward;
+mod html;
 mod location;
+pub mod relay;
+mod rewrite;
 mod target;
 mod websocket;
 
@@ -31,7 +34,7 @@ use crate::pki::{PkiError, ServerPki};
 use crate::rt::Tasks;
 
 pub use target::PodStream;
-use websocket::Socket;
+pub use websocket::{Messages, Socket};
 
 /// Passes streams on.
 pub struct Streams {
@@ -70,6 +73,8 @@ pub(super) struct Location {
     pub dial: Dial,
     /// Path and query.
     pub path: String,
+    /// The path under which the client sees what is passed on, up to and with `proxy`; `None` where nothing speaks of paths.
+    pub outside: Option<String>,
 }
 
 impl Streams {
@@ -90,6 +95,9 @@ impl Streams {
         let location = match stream {
             Stream::Log | Stream::Exec | Stream::Attach | Stream::PortForward => {
                 return self.pod_stream(stream, info, request).await;
+            }
+            Stream::NodeProxy | Stream::PodProxy | Stream::ServiceProxy if lacks_slash(stream, &request) => {
+                return Ok(with_slash(request.uri()));
             }
             Stream::NodeProxy => self.node_proxy(info, request.uri()).await?,
             Stream::PodProxy => self.pod_proxy(info, request.uri()).await?,
@@ -116,9 +124,10 @@ impl Streams {
         };
         let node = self.object(NODES, "", &node).await?;
         let (host, port) = target::kubelet_address(&node)?;
-        let location = Location { host, port, dial: Dial::Kubelet, path: stream.path };
+        let location = Location { host, port, dial: Dial::Kubelet, path: stream.path, outside: None };
         if kind == Stream::Log {
-            let socket = Socket::of(&mut request)?;
+            let (mut parts, _) = request.into_parts();
+            let socket = Socket::of(&mut parts, Messages::Pieces)?;
             let log = self.log(info, location).await?;
             return Ok(match socket {
                 Some(socket) => socket.serve(log, &self.tasks),
@@ -136,15 +145,41 @@ impl Streams {
     }
 }
 
+/// How many parts of a path come before what is passed on: "", "api", "v1", ["namespaces", namespace,] plural, name, "proxy".
+fn skipped(namespaced: bool) -> usize {
+    if namespaced { 8 } else { 6 }
+}
+
 /// What follows `/proxy` in the path as it was sent, with the query; at least a slash.
 pub(super) fn proxied_path(uri: &Uri, namespaced: bool) -> String {
-    // "", "api", "v1", ["namespaces", namespace,] plural, name, "proxy"
-    let skipped = if namespaced { 8 } else { 6 };
-    let rest: Vec<&str> = uri.path().split('/').skip(skipped).collect();
+    let rest: Vec<&str> = uri.path().split('/').skip(skipped(namespaced)).collect();
     match uri.query() {
         Some(query) => format!("/{}?{query}", rest.join("/")),
         None => format!("/{}", rest.join("/")),
     }
+}
+
+/// The path up to and with `/proxy`.
+pub(super) fn outside(uri: &Uri, namespaced: bool) -> String {
+    let parts: Vec<&str> = uri.path().split('/').take(skipped(namespaced)).collect();
+    parts.join("/")
+}
+
+/// Relative links of a page need the slash behind `/proxy`: who reads it without is sent there.
+fn lacks_slash(stream: Stream, request: &Request<Body>) -> bool {
+    let namespaced = stream != Stream::NodeProxy;
+    request.uri().path().split('/').count() == skipped(namespaced)
+        && !request.headers().contains_key(http::header::UPGRADE)
+}
+
+fn with_slash(uri: &Uri) -> Response<Body> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = http::StatusCode::MOVED_PERMANENTLY;
+    if let Ok(to) = http::HeaderValue::from_str(&format!("{}/{query}", uri.path())) {
+        response.headers_mut().insert(http::header::LOCATION, to);
+    }
+    response
 }
 
 #[cfg(test)]

@@ -102,7 +102,8 @@ async fn only_kubelets_are_shown_a_certificate() {
     let tls = serve::tls(&stage.pki.serving, stage.pki.authority.certificate_pem()).unwrap();
     serve::serve(listener, says_who, tls, &stage.tasks);
     for (dial, expect) in [(Dial::Anonymous, "nobody"), (Dial::Kubelet, ServerPki::KUBELET_CLIENT)] {
-        let location = Location { host: address.ip(), port: address.port(), dial, path: "/".to_owned() };
+        let location =
+            Location { host: address.ip(), port: address.port(), dial, path: "/".to_owned(), outside: None };
         let request = HttpRequest::get("/").body(Body::empty()).unwrap();
         let answer = stage.streams.forward(location, request).await.unwrap();
         let said = answer.into_body().collect().await.unwrap().to_bytes();

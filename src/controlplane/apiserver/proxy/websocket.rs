@@ -1,11 +1,12 @@
-//! Logs in a WebSocket, as dashboards in a browser read them: each piece of the log is one message.
+//! Logs and watches in a WebSocket, as dashboards in a browser read them: each piece of the log, each event is one message.
 
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -27,13 +28,24 @@ const CLOSE: [u8; 2] = [0x88, 0];
 enum Protocol {
     Binary,
     Base64,
+    /// Each line is a text.
+    Lines,
+}
+
+/// What becomes one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Messages {
+    /// Whatever comes at once, in a protocol that the client names.
+    Pieces,
+    /// A line: an event of a watch.
+    Lines,
 }
 
 const PROTOCOLS: &[(&str, Protocol)] =
     &[("binary.k8s.io", Protocol::Binary), ("base64.binary.k8s.io", Protocol::Base64)];
 
 /// A client that asked for a WebSocket, before it is answered.
-pub(super) struct Socket {
+pub struct Socket {
     upgrade: OnUpgrade,
     accept: HeaderValue,
     protocol: Protocol,
@@ -44,24 +56,27 @@ impl Socket {
     /// The WebSocket that a request asks for; `None` where it is an ordinary request.
     ///
     /// Fails when the handshake is incomplete or offers no protocol that is known.
-    pub(super) fn of(request: &mut Request<Body>) -> Result<Option<Self>, ApiError> {
-        let headers = request.headers();
+    pub fn of(parts: &mut Parts, messages: Messages) -> Result<Option<Self>, ApiError> {
+        let headers = &parts.headers;
         let asked = headers.get(header::UPGRADE);
         if !asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket")) {
             return Ok(None);
         }
-        let (protocol, name) = choose(headers)?;
+        let (protocol, name) = match messages {
+            Messages::Pieces => choose(headers)?,
+            Messages::Lines => (Protocol::Lines, None),
+        };
         let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
         let key = key.ok_or_else(|| ApiError::bad_request("the WebSocket handshake has no key"))?;
         let accept = HeaderValue::from_str(&accept(key)).map_err(ApiError::internal)?;
-        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
         let upgrade =
             upgrade.ok_or_else(|| ApiError::bad_request("this connection cannot become a WebSocket"))?;
         Ok(Some(Self { upgrade, accept, protocol, name }))
     }
 
     /// Answers with the WebSocket, and sends what `log` says until it ends or the client goes.
-    pub(super) fn serve(self, log: Response<Body>, tasks: &Tasks) -> Response<Body> {
+    pub fn serve(self, log: Response<Body>, tasks: &Tasks) -> Response<Body> {
         let Self { upgrade, accept, protocol, name } = self;
         tasks.spawn_until_stop(async move {
             match upgrade.await {
@@ -127,7 +142,9 @@ where
         let Some(piece) = piece else { break };
         let piece = piece.map_err(std::io::Error::other)?;
         if let Ok(data) = piece.into_data() {
-            writer.write_all(&message(protocol, &data)).await?;
+            for message in messages(protocol, &data) {
+                writer.write_all(&message).await?;
+            }
             writer.flush().await?;
         }
     }
@@ -135,11 +152,23 @@ where
     writer.shutdown().await
 }
 
+/// What a piece becomes; pieces of a watch hold whole lines.
+fn messages(protocol: Protocol, data: &Bytes) -> Vec<Vec<u8>> {
+    match protocol {
+        Protocol::Lines => {
+            let lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines.map(|line| message(protocol, line)).collect()
+        }
+        _ => vec![message(protocol, data)],
+    }
+}
+
 /// One message in one frame; a server does not mask.
-fn message(protocol: Protocol, data: &Bytes) -> Vec<u8> {
+fn message(protocol: Protocol, data: &[u8]) -> Vec<u8> {
     let (kind, payload) = match protocol {
         Protocol::Binary => (BINARY, data.to_vec()),
         Protocol::Base64 => (TEXT, STANDARD.encode(data).into_bytes()),
+        Protocol::Lines => (TEXT, data.to_vec()),
     };
     let mut frame = vec![kind];
     match payload.len() {
@@ -183,12 +212,18 @@ mod tests {
     #[test]
     fn lengths_are_written_in_three_ways() {
         let check = |length: usize, head: &[u8]| {
-            let frame = message(Protocol::Binary, &Bytes::from(vec![7; length]));
+            let frame = message(Protocol::Binary, &vec![7; length]);
             assert_eq!((&frame[..head.len()], frame.len()), (head, head.len() + length));
         };
         check(5, &[0x82, 5]);
         check(300, &[0x82, 126, 1, 44]);
         check(70_000, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
+    }
+
+    #[test]
+    fn events_are_messages_one_by_one() {
+        let sent = messages(Protocol::Lines, &Bytes::from_static(b"{\"a\":1}\n{}\n"));
+        assert_eq!(sent, [b"\x81\x07{\"a\":1}".to_vec(), b"\x81\x02{}".to_vec()]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Roles and bindings, compiled: which rules a user has where, and which one allows an action.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,9 +15,47 @@ pub struct Rbac {
     cluster_roles: HashMap<String, ClusterRole>,
     /// By namespace and name.
     roles: HashMap<(String, String), Arc<[Rule]>>,
-    cluster_bindings: BTreeMap<String, Binding>,
-    /// By namespace, then name.
-    bindings: HashMap<String, BTreeMap<String, Binding>>,
+    cluster_bindings: Bindings,
+    /// By namespace.
+    bindings: HashMap<String, Bindings>,
+    /// What each aggregate collects; worked out when it is first asked for, and again after a ClusterRole has changed.
+    collected: OnceLock<HashMap<String, Vec<Arc<[Rule]>>>>,
+}
+
+/// Bindings by name, and by whom they concern: a request looks at its user's own, however many others there are.
+#[derive(Default)]
+struct Bindings {
+    by_name: BTreeMap<String, Binding>,
+    by_subject: HashMap<Subject, BTreeSet<String>>,
+}
+
+impl Bindings {
+    fn set(&mut self, name: &str, binding: Option<Binding>) {
+        if let Some(before) = self.by_name.remove(name) {
+            for subject in before.subjects {
+                if let Some(names) = self.by_subject.get_mut(&subject) {
+                    names.remove(name);
+                    if names.is_empty() {
+                        self.by_subject.remove(&subject);
+                    }
+                }
+            }
+        }
+        if let Some(binding) = binding {
+            for subject in &binding.subjects {
+                self.by_subject.entry(subject.clone()).or_default().insert(name.to_owned());
+            }
+            self.by_name.insert(name.to_owned(), binding);
+        }
+    }
+
+    /// The bindings that concern the user, by name.
+    fn of(&self, user: &UserInfo) -> impl Iterator<Item = (&String, &Binding)> {
+        let whom = Subject::all_of(user);
+        let names: BTreeSet<&String> =
+            whom.iter().filter_map(|subject| self.by_subject.get(subject)).flatten().collect();
+        names.into_iter().filter_map(|name| self.by_name.get_key_value(name))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,12 +80,27 @@ pub struct RoleRef {
     pub name: String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default)]
 struct Subject {
     kind: String,
     name: String,
     namespace: String,
+}
+
+impl Subject {
+    /// Every subject that means the user.
+    fn all_of(user: &UserInfo) -> Vec<Self> {
+        let of = |kind: &str, name: &str, namespace: &str| Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        let mut all = vec![of("User", &user.name, "")];
+        all.extend(user.groups.iter().map(|group| of("Group", group, "")));
+        all.extend(user.as_service_account().map(|(namespace, name)| of("ServiceAccount", name, namespace)));
+        all
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -137,28 +190,25 @@ impl Rbac {
     /// Takes a written object in (`Some`) or out (`None`).
     pub fn set(&mut self, kind: RbacKind, namespace: &str, name: &str, object: Option<&Value>) {
         match (kind, object) {
-            (RbacKind::ClusterRole, Some(object)) => {
-                self.cluster_roles.insert(name.to_owned(), ClusterRole::of(object));
+            (RbacKind::ClusterRole, object) => {
+                self.collected = OnceLock::new();
+                match object {
+                    Some(object) => drop(self.cluster_roles.insert(name.to_owned(), ClusterRole::of(object))),
+                    None => drop(self.cluster_roles.remove(name)),
+                }
             }
-            (RbacKind::ClusterRole, None) => drop(self.cluster_roles.remove(name)),
             (RbacKind::Role, Some(object)) => {
                 self.roles.insert((namespace.to_owned(), name.to_owned()), rules(object));
             }
             (RbacKind::Role, None) => drop(self.roles.remove(&(namespace.to_owned(), name.to_owned()))),
-            (RbacKind::ClusterRoleBinding, Some(object)) => {
-                self.cluster_bindings.insert(name.to_owned(), Binding::of(object, ""));
+            (RbacKind::ClusterRoleBinding, object) => {
+                self.cluster_bindings.set(name, object.map(|object| Binding::of(object, "")));
             }
-            (RbacKind::ClusterRoleBinding, None) => drop(self.cluster_bindings.remove(name)),
-            (RbacKind::RoleBinding, Some(object)) => {
-                let binding = Binding::of(object, namespace);
-                self.bindings.entry(namespace.to_owned()).or_default().insert(name.to_owned(), binding);
-            }
-            (RbacKind::RoleBinding, None) => {
-                if let Some(bindings) = self.bindings.get_mut(namespace) {
-                    bindings.remove(name);
-                    if bindings.is_empty() {
-                        self.bindings.remove(namespace);
-                    }
+            (RbacKind::RoleBinding, object) => {
+                let bindings = self.bindings.entry(namespace.to_owned()).or_default();
+                bindings.set(name, object.map(|object| Binding::of(object, namespace)));
+                if bindings.by_name.is_empty() {
+                    self.bindings.remove(namespace);
                 }
             }
         }
@@ -173,7 +223,7 @@ impl Rbac {
         visit: &mut dyn FnMut(Grant<'a>) -> bool,
     ) -> Vec<String> {
         let mut missing = Vec::new();
-        for (name, binding) in &self.cluster_bindings {
+        for (name, binding) in self.cluster_bindings.of(user) {
             let Some(subject) = binding.subject_for(user) else { continue };
             let from = ("ClusterRoleBinding", name.as_str(), "");
             if !self.visit_role(from, binding, subject, visit, &mut missing) {
@@ -181,7 +231,7 @@ impl Rbac {
             }
         }
         let Some((namespace, bindings)) = self.bindings.get_key_value(namespace) else { return missing };
-        for (name, binding) in bindings {
+        for (name, binding) in bindings.of(user) {
             let Some(subject) = binding.subject_for(user) else { continue };
             let from = ("RoleBinding", name.as_str(), namespace.as_str());
             if !self.visit_role(from, binding, subject, visit, &mut missing) {
@@ -221,8 +271,17 @@ impl Rbac {
         if own.aggregates.is_empty() {
             return Some(vec![&own.rules]);
         }
-        let parts = self.closure(&role.name, own);
-        Some(parts.into_values().map(|part| &part.rules[..]).collect())
+        let collected = self.collected.get_or_init(|| self.collect()).get(&role.name);
+        Some(collected.into_iter().flatten().map(|rules| &rules[..]).collect())
+    }
+
+    /// The rules that each aggregate adds up to.
+    fn collect(&self) -> HashMap<String, Vec<Arc<[Rule]>>> {
+        let aggregates = self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty());
+        let parts = |name: &String, role: &ClusterRole| {
+            self.closure(name, role).into_values().map(|part| Arc::clone(&part.rules)).collect()
+        };
+        aggregates.map(|(name, role)| (name.clone(), parts(name, role))).collect()
     }
 
     /// A ClusterRole and everything it collects, by name; a collected role may be an aggregate itself.
@@ -305,8 +364,15 @@ impl Binding {
     fn of(object: &Value, namespace: &str) -> Self {
         let read = |field: &str| object.get(field).cloned().unwrap_or_default();
         let mut subjects: Vec<Subject> = serde_json::from_value(read("subjects")).unwrap_or_default();
-        for subject in subjects.iter_mut().filter(|s| s.kind == "ServiceAccount" && s.namespace.is_empty()) {
-            namespace.clone_into(&mut subject.namespace);
+        for subject in &mut subjects {
+            match subject.kind.as_str() {
+                "ServiceAccount" if subject.namespace.is_empty() => {
+                    namespace.clone_into(&mut subject.namespace)
+                }
+                "ServiceAccount" => {}
+                // It means nothing there, and subjects are compared whole.
+                _ => subject.namespace.clear(),
+            }
         }
         Self { role: serde_json::from_value(read("roleRef")).unwrap_or_default(), subjects }
     }

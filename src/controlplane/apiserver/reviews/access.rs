@@ -44,6 +44,57 @@ pub(super) fn check_namespace(review: &Value, namespace: &str) -> Result<(), Api
     Err(ApiError::invalid(GROUP, "LocalSubjectAccessReview", "", vec![error]))
 }
 
+/// What is wrong with the selectors of a review. The rules do not look at them: what a user may do without, they may do with one.
+/// Rule: `ValidateFieldSelectorRequirement` and its like.
+fn selector_errors(review: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for kind in ["fieldSelector", "labelSelector"] {
+        let Some(selector) = review.map_at(&format!("/spec/resourceAttributes/{kind}")) else { continue };
+        let path = format!("spec.resourceAttributes.{kind}");
+        let raw = selector.get("rawSelector").and_then(Value::as_str).unwrap_or_default();
+        let requirements = selector.get("requirements").and_then(Value::as_array);
+        let requirements = requirements.map(Vec::as_slice).unwrap_or_default();
+        match (raw.is_empty(), requirements.is_empty()) {
+            (true, true) => {
+                let why = format!("when {path} is specified, requirements or rawSelector is required");
+                errors.push(FieldError::required(format!("{path}.requirements"), &why));
+            }
+            (false, false) => {
+                let why = "may not specified at the same time as requirements";
+                errors.push(FieldError::invalid(format!("{path}.rawSelector"), raw, why));
+            }
+            _ => {}
+        }
+        for (at, requirement) in requirements.iter().enumerate() {
+            requirement_errors(&format!("{path}.requirements[{at}]"), requirement, &mut errors);
+        }
+    }
+    errors
+}
+
+fn requirement_errors(path: &str, requirement: &Value, errors: &mut Vec<FieldError>) {
+    if requirement.str_at("/key").unwrap_or_default().is_empty() {
+        errors.push(FieldError::required(format!("{path}.key"), "must be specified"));
+    }
+    let values = format!("{path}.values");
+    let none = requirement.array_at("/values").is_empty();
+    match requirement.str_at("/operator").unwrap_or_default() {
+        operator @ ("In" | "NotIn") if none => {
+            let why = format!("must be specified when `operator` is '{operator}'");
+            errors.push(FieldError::required(values, &why));
+        }
+        operator @ ("Exists" | "DoesNotExist") if !none => {
+            let why = format!("may not be specified when `operator` is '{operator}'");
+            errors.push(FieldError::forbidden(values, &why));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => {
+            let why = "not a valid selector operator";
+            errors.push(FieldError::invalid(format!("{path}.operator"), other, why));
+        }
+    }
+}
+
 /// What a review asks about.
 fn action(review: &Value) -> Option<Action<'_>> {
     let text = |field: &str| review.str_at(field).unwrap_or_default();
@@ -76,6 +127,10 @@ impl Reviews {
             let kind = review.str_at("/kind").unwrap_or_default();
             return Err(ApiError::invalid(GROUP, kind, "", vec![error]));
         };
+        let errors = selector_errors(&review);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(GROUP, review.str_at("/kind").unwrap_or_default(), "", errors));
+        }
         let decision = self.authorizer.decide(&user, &action).await;
         let mut status = json!({"allowed": decision.allowed});
         if !decision.reason.is_empty() {
@@ -126,6 +181,15 @@ mod tests {
         assert_eq!(action(&on), Some(Action::on("get", "", "pods", "a", "")));
         let both = json!({"spec": {"resourceAttributes": {}, "nonResourceAttributes": {}}});
         assert_eq!(action(&both), None);
+        let selecting = |selector: Value| {
+            let review = json!({"spec": {"resourceAttributes": {"labelSelector": selector}}});
+            selector_errors(&review).len()
+        };
+        assert_eq!(selecting(json!({"rawSelector": "a=b"})), 0);
+        assert_eq!(selecting(json!({"requirements": [{"key": "a", "operator": "In", "values": ["b"]}]})), 0);
+        assert_eq!(selecting(json!({})), 1);
+        let wrong = json!({"requirements": [{"operator": "Exists", "values": ["b"]}, {"key": "a", "operator": "Gt"}]});
+        assert_eq!(selecting(wrong), 3);
         assert!(check_namespace(&on, "a").is_ok() && check_namespace(&on, "b").is_err());
         assert!(subject("SubjectAccessReview", &on).is_err());
     }

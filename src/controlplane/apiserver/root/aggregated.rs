@@ -6,20 +6,24 @@ use serde_json::{Value, json};
 
 use crate::api::meta::Gvk;
 use crate::api::resources::Resource;
+use crate::controlplane::apiserver::aggregation::{Remote, Remotes};
 
 use super::discovery::groups;
 
 pub const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// All groups and resources in one document: of the core group, or of all others.
-pub fn document(rows: &[Arc<Resource>], core: bool) -> Value {
-    let items: Vec<Value> = groups(rows)
+pub fn document(rows: &[Arc<Resource>], remotes: &Remotes, core: bool) -> Value {
+    let items: Vec<Value> = groups(rows, remotes)
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
+                    if let Some(remote) = remotes.find(name, version) {
+                        return told(remote);
+                    }
                     let of_version = rows.iter().filter(|row| row.group == *name && row.version == *version);
                     let mut resources: Vec<Value> = of_version.map(|row| resource(row)).collect();
                     resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
@@ -35,6 +39,12 @@ pub fn document(rows: &[Arc<Resource>], core: bool) -> Value {
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+/// What another server told of its group and version; stale while it cannot be asked.
+fn told(remote: &Remote) -> Value {
+    let freshness = if remote.available { "Current" } else { "Stale" };
+    json!({"version": remote.version, "resources": remote.told.resources, "freshness": freshness})
 }
 
 fn kind_of(kind: &Gvk) -> Value {

@@ -6,23 +6,40 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::resources::Resource;
+use crate::controlplane::apiserver::aggregation::{Remotes, group_priority};
 
-/// Groups in the table's order, each with its versions in order of preference.
-pub fn groups(rows: &[Arc<Resource>]) -> Vec<(String, Vec<String>)> {
-    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for row in rows {
-        let at = groups.iter().position(|(name, _)| *name == row.group).unwrap_or_else(|| {
-            groups.push((row.group.to_string(), Vec::new()));
+/// Versions, each with how much it is preferred.
+type Preferred = Vec<(i64, String)>;
+
+/// Groups, each with its versions, all in order of preference: of the table's own and of other servers'.
+pub fn groups(rows: &[Arc<Resource>], remotes: &Remotes) -> Vec<(String, Vec<String>)> {
+    // Other servers' versions say themselves how much they are preferred; those here stand by their name.
+    let mut groups: Vec<(String, i64, Preferred)> = Vec::new();
+    let mut add = |group: &str, preferred: i64, version: (i64, &str)| {
+        let at = groups.iter().position(|(name, ..)| name == group).unwrap_or_else(|| {
+            groups.push((group.to_owned(), preferred, Vec::new()));
             groups.len() - 1
         });
-        if !groups[at].1.contains(&row.version.to_string()) {
-            groups[at].1.push(row.version.to_string());
+        let (_, highest, versions) = &mut groups[at];
+        *highest = preferred.max(*highest);
+        if !versions.iter().any(|(_, known)| known == version.1) {
+            versions.push((version.0, version.1.to_owned()));
         }
+    };
+    for remote in remotes.iter() {
+        add(&remote.group, remote.group_priority, (remote.version_priority, &remote.version));
     }
-    for (_, versions) in &mut groups {
-        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+    for row in rows {
+        add(&row.group, group_priority(&row.group), (0, &row.version));
     }
-    groups
+    // The sort is stable: groups that are preferred alike stay in the table's order.
+    let place = |group: &str| rows.iter().position(|row| row.group == group).unwrap_or(usize::MAX);
+    groups.sort_by_key(|(name, preferred, _)| (std::cmp::Reverse(*preferred), place(name)));
+    let sorted = groups.into_iter().map(|(name, _, mut versions)| {
+        versions.sort_by_key(|(preferred, version)| std::cmp::Reverse((*preferred, priority(version))));
+        (name, versions.into_iter().map(|(_, version)| version).collect())
+    });
+    sorted.collect()
 }
 
 /// Orders versions as upstream does: stable before beta before alpha, then by number, higher first.
@@ -38,9 +55,9 @@ fn priority(version: &str) -> (u8, u32, u32) {
     }
 }
 
-/// Every plain discovery document, by its path.
-pub fn documents(rows: &[Arc<Resource>]) -> BTreeMap<String, Value> {
-    let groups = groups(rows);
+/// Every plain discovery document that is answered here, by its path.
+pub fn documents(rows: &[Arc<Resource>], remotes: &Remotes) -> BTreeMap<String, Value> {
+    let groups = groups(rows, remotes);
     let mut documents = BTreeMap::new();
     documents.insert("/api".to_owned(), core_versions());
     let named = groups.iter().filter(|(name, _)| !name.is_empty());
@@ -53,7 +70,7 @@ pub fn documents(rows: &[Arc<Resource>]) -> BTreeMap<String, Value> {
         documents.insert(format!("/apis/{name}"), document);
     }
     for (name, versions) in &groups {
-        for version in versions {
+        for version in versions.iter().filter(|version| remotes.find(name, version).is_none()) {
             let path =
                 if name.is_empty() { format!("/api/{version}") } else { format!("/apis/{name}/{version}") };
             let of_version = rows.iter().filter(|row| row.group == *name && row.version == *version);
@@ -130,7 +147,7 @@ mod tests {
     #[test]
     fn every_row_can_be_discovered() {
         let rows: Vec<_> = crate::api::resources::builtin();
-        let documents = documents(&rows);
+        let documents = documents(&rows, &Remotes::default());
         let pods = &documents["/api/v1"]["resources"];
         let names: Vec<&str> =
             pods.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();

@@ -11,10 +11,11 @@ use http::{Response, StatusCode};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use super::{aggregated, discovery, health};
+use super::{aggregated, discovery, health, openid};
 use crate::api::openapi;
 use crate::api::resources::{Resource, Table};
 use crate::api::status::ApiError;
+use crate::controlplane::apiserver::aggregation::Remotes;
 use crate::controlplane::apiserver::verbs::Answer;
 use crate::controlplane::apiserver::wire;
 
@@ -34,6 +35,8 @@ fn hash_of(bytes: &[u8]) -> String {
 /// A document that is made once and answered with its hash as ETag.
 pub struct Document {
     body: Bytes,
+    /// The same packed; made when somebody takes it so, and only of what is long.
+    packed: OnceLock<Option<Bytes>>,
     etag: HeaderValue,
     content_type: HeaderValue,
 }
@@ -46,7 +49,7 @@ impl Document {
     fn encoded(body: Bytes, content_type: &'static str) -> Self {
         let etag = HeaderValue::from_str(&format!("\"{}\"", hash_of(&body)));
         let etag = etag.expect("hexadecimal digits in quotes");
-        Self { body, etag, content_type: HeaderValue::from_static(content_type) }
+        Self { body, packed: OnceLock::new(), etag, content_type: HeaderValue::from_static(content_type) }
     }
 
     /// Answers it, or only that it has not changed.
@@ -61,7 +64,18 @@ impl Document {
         headers.insert(CONTENT_TYPE, self.content_type.clone());
         headers.insert(VARY, HeaderValue::from_static("Accept"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        if let Some(packed) = self.packed(parts).filter(|_| !same) {
+            wire::gzip::mark(response.headers_mut());
+            *response.body_mut() = Body::from(packed);
+        }
         response
+    }
+
+    fn packed(&self, parts: &Parts) -> Option<Bytes> {
+        if self.body.len() < wire::gzip::SHORTEST || !wire::gzip::accepted(&parts.headers) {
+            return None;
+        }
+        self.packed.get_or_init(|| wire::gzip::pack(&self.body).ok()).clone()
     }
 }
 
@@ -73,18 +87,25 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    fn new(table: &Table) -> Self {
+    fn new(table: &Table, remotes: &Remotes) -> Self {
         let rows: Vec<Arc<Resource>> = table.iter().cloned().collect();
-        let plain: BTreeMap<String, Document> = discovery::documents(&rows)
+        let plain: BTreeMap<String, Document> = discovery::documents(&rows, remotes)
             .into_iter()
             .map(|(path, value)| (path, Document::new(&value, JSON)))
             .collect();
         let aggregated = ["/api", "/apis"].map(|path| {
-            (path, Document::new(&aggregated::document(&rows, path == "/api"), aggregated::CONTENT_TYPE))
+            (
+                path,
+                Document::new(
+                    &aggregated::document(&rows, remotes, path == "/api"),
+                    aggregated::CONTENT_TYPE,
+                ),
+            )
         });
         let mut paths: Vec<&str> = plain.keys().map(String::as_str).collect();
         paths.extend(health::PATHS);
-        paths.extend(["/openapi/v2", "/openapi/v3", "/version"]);
+        paths.extend(openid::PATHS);
+        paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/version"]);
         paths.sort_unstable();
         let paths = json!({"paths": paths});
         Self { plain, aggregated: aggregated.into(), paths }
@@ -102,6 +123,20 @@ impl Discovery {
     }
 }
 
+/// This server's document, and what other servers told: their paths, and the types that are not known here.
+fn openapi_v2(table: &Table, remotes: &Remotes) -> Value {
+    let mut document = openapi::document_v2(table);
+    for (told, _) in remotes.iter().filter_map(|remote| remote.told.openapi_v2.as_ref()) {
+        for part in ["paths", "definitions"] {
+            let Some(all) = document[part].as_object_mut() else { continue };
+            for (name, value) in told[part].as_object().into_iter().flatten() {
+                all.entry(name).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    document
+}
+
 /// Every document about one snapshot of the resources.
 #[derive(Default)]
 pub struct Documents {
@@ -115,13 +150,13 @@ pub struct Documents {
 }
 
 impl Documents {
-    pub fn discovery(&self, table: &Table) -> &Discovery {
-        self.discovery.get_or_init(|| Discovery::new(table))
+    pub fn discovery(&self, table: &Table, remotes: &Remotes) -> &Discovery {
+        self.discovery.get_or_init(|| Discovery::new(table, remotes))
     }
 
     /// Answers version 2 in the form that is asked for.
-    pub fn openapi_v2(&self, table: &Table, accept: &str, parts: &Parts) -> Answer {
-        let value = || self.v2.get_or_init(|| openapi::document_v2(table));
+    pub fn openapi_v2(&self, table: &Table, remotes: &Remotes, accept: &str, parts: &Parts) -> Answer {
+        let value = || self.v2.get_or_init(|| openapi_v2(table, remotes));
         let protobuf = PROTOBUF.iter().any(|form| accept.contains(form));
         let document = match protobuf {
             true => self
@@ -134,7 +169,7 @@ impl Documents {
 
     /// Answers version 3: an index whose links carry a hash, so that what they lead to may be kept for good. A link with an
     /// old hash leads to the one there is now.
-    pub fn openapi_v3(&self, table: &Table, path: &str, parts: &Parts) -> Answer {
+    pub fn openapi_v3(&self, table: &Table, remotes: &Remotes, path: &str, parts: &Parts) -> Answer {
         let place = path.strip_prefix("/openapi/v3").unwrap_or_default().trim_matches('/');
         let hashes = self.v3.get_or_init(|| {
             let hash = |text: String| hash_of(format!("{SCHEMA_VERSION} {text}").as_bytes());
@@ -142,10 +177,13 @@ impl Documents {
         });
         let link = |place: &str, hash: &str| format!("/openapi/v3/{place}?hash={hash}");
         if place.is_empty() {
-            let paths: serde_json::Map<String, Value> = hashes
-                .iter()
-                .map(|(place, hash)| (place.clone(), json!({"serverRelativeURL": link(place, hash)})))
-                .collect();
+            let own = hashes.iter().map(|(place, hash)| (place.clone(), link(place, hash)));
+            let others = remotes.iter().filter_map(|remote| {
+                let place = format!("apis/{}/{}", remote.group, remote.version);
+                Some((place, remote.told.openapi_v3.clone()?))
+            });
+            let paths: serde_json::Map<String, Value> =
+                own.chain(others).map(|(place, url)| (place, json!({"serverRelativeURL": url}))).collect();
             return Ok(wire::json(StatusCode::OK, &json!({ "paths": paths })));
         }
         let hash = hashes.get(place).ok_or_else(ApiError::unknown_path)?;

@@ -4,6 +4,7 @@ mod aggregated;
 mod discovery;
 mod documents;
 mod health;
+mod openid;
 
 use http::header::ACCEPT;
 use http::request::Parts;
@@ -12,7 +13,9 @@ use serde_json::{Value, json};
 
 use crate::api::status::ApiError;
 use crate::controlplane::storage::Store;
+use crate::rt::Stop;
 
+use super::auth::Tokens;
 use super::registry::Snapshot;
 use super::request::RequestInfo;
 use super::verbs::Answer;
@@ -20,12 +23,20 @@ use super::wire;
 
 pub use documents::Documents;
 
+/// What the documents tell of, beside the resources.
+pub struct Told<'a> {
+    pub store: &'a dyn Store,
+    pub tokens: &'a Tokens,
+    /// Cancelled once this server is about to go.
+    pub leaving: &'a Stop,
+}
+
 /// Answers a path that is not a resource.
-pub fn answer(parts: &Parts, info: &RequestInfo, snapshot: &Snapshot, store: &dyn Store) -> Answer {
+pub fn answer(parts: &Parts, info: &RequestInfo, snapshot: &Snapshot, told: &Told<'_>) -> Answer {
     let path = info.path.as_str();
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     let documents = &snapshot.documents;
-    let discovery = documents.discovery(&snapshot.table);
+    let discovery = documents.discovery(&snapshot.table, &snapshot.remotes);
     let accept = parts.headers.get(ACCEPT).and_then(|header| header.to_str().ok());
     let found = discovery.find(path, wire::wants_aggregated_discovery(accept));
     if !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -37,18 +48,27 @@ pub fn answer(parts: &Parts, info: &RequestInfo, snapshot: &Snapshot, store: &dy
     match path {
         "/" => Ok(wire::json(StatusCode::OK, discovery.paths())),
         "/version" => Ok(wire::json(StatusCode::OK, &version())),
-        "/openapi/v2" => documents.openapi_v2(&snapshot.table, accept.unwrap_or_default(), parts),
-        _ if path.starts_with("/openapi/v3") => documents.openapi_v3(&snapshot.table, path, parts),
-        _ => health::answer(path, parts, store).ok_or_else(ApiError::unknown_path),
+        "/openapi/v2" => {
+            documents.openapi_v2(&snapshot.table, &snapshot.remotes, accept.unwrap_or_default(), parts)
+        }
+        _ if path.starts_with("/openapi/v3") => {
+            documents.openapi_v3(&snapshot.table, &snapshot.remotes, path, parts)
+        }
+        _ => openid::answer(path, told.tokens)
+            .or_else(|| health::answer(path, parts, told))
+            .ok_or_else(ApiError::unknown_path),
     }
 }
+
+/// The Kubernetes version whose API this is, as it is told.
+pub const GIT_VERSION: &str = "v1.36.0+minik";
 
 /// The Kubernetes version whose API this is.
 fn version() -> Value {
     json!({
         "major": "1",
         "minor": "36",
-        "gitVersion": "v1.36.0+minik",
+        "gitVersion": GIT_VERSION,
         "gitCommit": env!("MINIK_COMMIT"),
         "gitTreeState": "clean",
         "buildDate": env!("MINIK_DATE"),

@@ -7,14 +7,24 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::config::JoinToken;
 use crate::controlplane::apiserver::user::UserInfo;
 use crate::controlplane::storage;
-use crate::rt::SystemClock;
+use crate::rt::{ManualClock, SystemClock};
+use jiff::Timestamp;
 
 async fn started(store: Arc<dyn Store>, dir: &std::path::Path) -> (ApiServer, Tasks) {
+    started_by(Arc::new(SystemClock), store, dir).await
+}
+
+async fn started_by(
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    dir: &std::path::Path,
+) -> (ApiServer, Tasks) {
     let tasks = Tasks::new();
     let pki = ServerPki::prepare(dir, "t", &[]).unwrap();
-    let server = start(store, Arc::new(SystemClock), &pki, &NodeConfig::example(), &tasks).await.unwrap();
+    let server = start(store, clock, &pki, &NodeConfig::example(), &tasks).await.unwrap();
     (server, tasks)
 }
 
@@ -59,6 +69,39 @@ async fn a_cluster_starts_with_its_objects_and_starts_again() {
         send(&server, &bob, "GET", "/apis/apps/v1/namespaces/default/deployments", Value::Null).await;
     let expect = r#"deployments.apps is forbidden: User "bob" cannot list resource "deployments" in API group "apps" in the namespace "default""#;
     assert_eq!((code, status["message"].as_str()), (403, Some(expect)));
+}
+
+/// What a node that shows a join token is answered when it asks for its requests.
+async fn joins(server: &ApiServer, token: &JoinToken) -> u16 {
+    let request = Request::get("/apis/certificates.k8s.io/v1/certificatesigningrequests")
+        .header("authorization", format!("Bearer {token}"));
+    server.router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+}
+
+/// The first token runs out for good, restarts or not; one that an administrator makes is good for its own time.
+#[tokio::test]
+async fn join_tokens_run_out_and_a_new_one_counts_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = storage::memory();
+    let clock = ManualClock::at(Timestamp::now());
+    let first = JoinToken::parse(&NodeConfig::example().token).unwrap();
+    let (server, tasks) = started_by(Arc::new(clock.clone()), store.clone(), dir.path()).await;
+    assert_eq!(joins(&server, &first).await, 200);
+    clock.advance(JoinToken::LIFETIME);
+    assert_eq!(joins(&server, &first).await, 401, "it has run out");
+    tasks.drain(std::time::Duration::from_secs(5)).await.unwrap();
+    let (server, _tasks) = started_by(Arc::new(clock.clone()), store, dir.path()).await;
+    assert_eq!(joins(&server, &first).await, 401, "and a restart does not renew it");
+
+    let token = JoinToken::draw();
+    let object = token.object(clock.now() + JoinToken::LIFETIME, "for another node");
+    let admin = UserInfo::new("kubernetes-admin", &[UserInfo::MASTERS]);
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let (code, made) = send(&server, &admin, "POST", secrets, object).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(joins(&server, &token).await, 200, "a node may be made at once");
+    clock.advance(JoinToken::LIFETIME);
+    assert_eq!(joins(&server, &token).await, 401);
 }
 
 #[tokio::test]

@@ -49,6 +49,26 @@ fn requests() -> Vec<(&'static str, String)> {
         }
     }
     for path in [
+        // The forms that clients of old days had, and kinds that nobody serves.
+        "/api/v1/watch/pods",
+        "/api/v1/watch/namespaces/default/secrets",
+        "/api/v1/watch/namespaces/default/secrets/x",
+        "/api/v1/proxy/namespaces/default/pods/x/a",
+        "/api/v1/proxy/nodes/x/a",
+        "/api/v1/namespaces/default/nothings",
+        "/apis/nobody.example.com/v1/things/x",
+        "/apis/apps/v9/deployments",
+        "/.well-known/openid-configuration",
+        "/openid/v1/jwks",
+        "/debug/pprof/",
+        "/logs/",
+        "/healthz",
+        "/livez/etcd",
+        "/readyz?verbose",
+        "/swagger.json",
+        "//api//v1//secrets",
+        "/api/v1/namespaces/default/../../secrets",
+        "/api/v1/namespaces/%2e%2e/secrets",
         "/api",
         "/apis",
         "/api/v1",
@@ -64,11 +84,33 @@ fn requests() -> Vec<(&'static str, String)> {
     all
 }
 
+/// A definition's rows are rows like the others.
+async fn define(server: &Server) {
+    let definition = serde_json::json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com",
+        "names": {"plural": "widgets", "kind": "Widget"}, "scope": "Namespaced", "versions": [{"name": "v1", "served": true,
+            "storage": true, "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas"}}, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    server.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+}
+
 #[tokio::test]
 async fn an_identity_without_rights_gets_403_whatever_it_asks() {
     let server = Server::new().await;
-    let requests = requests();
-    assert!(requests.len() > 500, "{}", requests.len());
+    define(&server).await;
+    let mut requests = requests();
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        for path in ["", "/x", "/x/status", "/x/scale"] {
+            requests.push((method, format!("{widgets}{path}")));
+        }
+        // Whole kinds over all namespaces, and every method where only some are served.
+        requests.push((method, "/api/v1/secrets".to_owned()));
+        requests.push((method, "/api/v1/namespaces/default/pods/x/exec?command=sh".to_owned()));
+        requests.push((method, "/api/v1/nodes/x/proxy/run/default/x/x".to_owned()));
+    }
+    let heads: Vec<_> = requests.iter().filter(|(method, _)| *method == "GET").cloned().collect();
+    requests.extend(heads.into_iter().flat_map(|(_, path)| [("HEAD", path.clone()), ("OPTIONS", path)]));
+    assert!(requests.len() > 1000, "{}", requests.len());
     let nobodies = [
         UserInfo::anonymous(),
         UserInfo::new("nobody", &["some", "groups"]),
@@ -81,6 +123,14 @@ async fn an_identity_without_rights_gets_403_whatever_it_asks() {
             request.extensions_mut().insert(user.clone());
             let answer = server.router.clone().oneshot(request).await.expect("infallible");
             assert_eq!(answer.status(), 403, "{} {method} {uri}", user.name);
+            // Nobody is somebody else by asking for it.
+            let asked =
+                Request::builder().method(*method).uri(uri).header("Impersonate-User", "kubernetes-admin");
+            let asked = asked.header("Impersonate-Group", UserInfo::MASTERS);
+            let mut request = asked.body(Body::empty()).expect("a request");
+            request.extensions_mut().insert(user.clone());
+            let answer = server.router.clone().oneshot(request).await.expect("infallible");
+            assert_eq!(answer.status(), 403, "{} as another {method} {uri}", user.name);
         }
     }
 }

@@ -101,3 +101,18 @@ async fn bodies_come_as_yaml_too() {
         assert_eq!(server.send("POST", MAPS, &body).await.0, code, "{body}");
     }
 }
+
+/// A few hundred bytes that come to a thousand million of items.
+#[tokio::test]
+async fn aliases_in_yaml_do_not_explode() {
+    let server = Server::new().await;
+    let mut body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nx0: &x0 [a]\n".to_owned();
+    for level in 1..10 {
+        let refs = vec![format!("*x{}", level - 1); 9].join(", ");
+        body += &format!("x{level}: &x{level} [{refs}]\n");
+    }
+    let begun = std::time::Instant::now();
+    let response = server.raw("POST", MAPS, &[("content-type", "application/yaml")], Body::from(body)).await;
+    assert!(response.status().is_client_error(), "{}", response.status());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}

@@ -1,13 +1,19 @@
 //! The engine through its router, without a socket.
 
 mod access;
+mod aggregation;
 mod apply;
 mod basics;
+mod conversion;
 mod faults;
+mod identity;
+mod made_up;
 mod media;
 mod pods;
 mod quotas;
 mod reservations;
+mod semantics;
+mod statuses;
 mod upstream;
 mod webhooks;
 
@@ -21,6 +27,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use crate::api::resources::{Resource, builtin};
 use crate::controlplane::storage::{self, Store};
 use crate::pki::Key;
 use crate::rt::{Clock, Tasks};
@@ -55,16 +62,22 @@ impl Server {
 
     /// A server over a store of the test's own.
     async fn over(store: Arc<dyn Store>) -> Self {
+        Self::with(store, |_| {}).await
+    }
+
+    /// A server of other resources.
+    async fn of_rows(store: Arc<dyn Store>, resources: Vec<Arc<Resource>>) -> Self {
+        Self::with(store, |options| options.resources = resources).await
+    }
+
+    /// A server with options of the test's own.
+    async fn with(store: Arc<dyn Store>, change: impl FnOnce(&mut Options)) -> Self {
         let clock = TestClock::default();
-        let options = Options {
-            store: store.clone(),
+        let mut options = Options {
             clock: Arc::new(clock.clone()),
-            tasks: Tasks::new(),
-            token_key: Key::generate().expect("a key"),
-            service_cidr: "10.96.0.0/16".parse().expect("a network"),
-            reserved: Vec::new(),
-            streams: None,
+            ..Options::new(store.clone(), Key::generate().expect("a key"), Tasks::new())
         };
+        change(&mut options);
         let api = ApiServer::build(options).await.expect("a server");
         let server = Self { router: api.router(), api, store, clock };
         server.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;

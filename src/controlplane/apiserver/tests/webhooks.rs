@@ -11,13 +11,13 @@ use crate::pki::Authority;
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// A webhook of the test's own: where it is, and whom to believe.
-struct Hook {
-    port: u16,
-    bundle: String,
+pub(super) struct Hook {
+    pub(super) port: u16,
+    pub(super) bundle: String,
 }
 
 /// Answers every question as `answer` says, which is given the request and makes the response.
-async fn hook(tasks: &Tasks, answer: fn(&Value) -> Value) -> Hook {
+pub(super) async fn hook(tasks: &Tasks, answer: fn(&Value) -> Value) -> Hook {
     let authority = Authority::generate("hooks").expect("an authority");
     let identity = authority.sign_server("hook", &["127.0.0.1".to_owned()]).expect("a certificate");
     let tls = serve::tls(&identity, authority.certificate_pem()).expect("a configuration");
@@ -27,8 +27,7 @@ async fn hook(tasks: &Tasks, answer: fn(&Value) -> Value) -> Hook {
         let review: Value = serde_json::from_str(&body).unwrap_or_default();
         let mut response = answer(&review["request"]);
         response["uid"] = review["request"]["uid"].clone();
-        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
-            .to_string()
+        json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response}).to_string()
     });
     serve::serve(listener, router, tls, tasks);
     Hook { port, bundle: STANDARD.encode(authority.certificate_pem()) }
@@ -95,10 +94,20 @@ async fn a_hook_that_cannot_be_asked_counts_as_its_policy_says() {
 }
 
 #[tokio::test]
-async fn expressions_are_refused_and_not_ignored() {
-    let server = Server::new().await;
-    let binding =
-        json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
-    let uri = format!("{CONFIGURATIONS}/validatingadmissionpolicybindings");
-    assert_eq!(server.send("POST", &uri, &binding).await.0, 403);
+async fn conditions_say_when_a_hook_is_asked() {
+    let (server, tasks) = (Server::new().await, Tasks::new());
+    let refuses = hook(&tasks, |_| json!({"allowed": false})).await;
+    let conditions = json!({"matchConditions": [
+        {"name": "not-mine", "expression": "!object.metadata.name.startsWith('mine')"},
+        {"name": "rights", "expression": "authorizer.group('').resource('configmaps').namespace('default').check('create').allowed()"}]});
+    install(&server, "validating", configuration("refuses", &refuses, &conditions)).await;
+    server.create(MAPS, json!({"metadata": {"name": "mine-a"}})).await;
+    assert_eq!(server.send("POST", MAPS, &json!({"metadata": {"name": "yours"}})).await.0, 400);
+    let bad = json!({"matchConditions": [{"name": "bad", "expression": "object."}]});
+    let uri = format!("{CONFIGURATIONS}/validatingwebhookconfigurations");
+    let (code, refusal) = server.send("POST", &uri, &configuration("bad", &refuses, &bad)).await;
+    assert_eq!(code, 422);
+    let message = refusal["message"].as_str().unwrap_or_default();
+    assert!(message.contains("webhooks[0].matchConditions[0].expression"), "{message}");
+    tasks.stop().cancel();
 }

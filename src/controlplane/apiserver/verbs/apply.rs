@@ -35,7 +35,7 @@ pub async fn apply(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
             now: &format_time(context.engine.clock.now()),
         },
         force: context.params.flag("force"),
-        schema: context.own_schema(),
+        types: context.types(),
     };
     let may_create = may_create(context).await;
     let write = Write { key: context.key(), admit: Admit::Object, tracks: false, fresh: false, dry_run };

@@ -52,11 +52,12 @@ pub async fn fetch(
         limit,
         filter: selection.filter(),
     };
-    let listing = store.list(query).await.map_err(|error| match (error, &snapshot.after) {
+    let mut listing = store.list(query).await.map_err(|error| match (error, &snapshot.after) {
         (StorageError::Compacted { .. }, Some(_)) => ApiError::expired(CONTINUE_EXPIRED),
         (StorageError::Compacted { .. }, None) => ApiError::expired(LIST_EXPIRED),
         (error, _) => error.into(),
     })?;
+    listing.entries = context.engine.converter.entries(context.resource, listing.entries).await?;
     Ok((base, listing))
 }
 

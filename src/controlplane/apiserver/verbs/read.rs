@@ -21,5 +21,6 @@ pub async fn get(context: &RequestContext<'_>) -> Answer {
         }
     }
     let entry = store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    let entry = context.converted(entry).await?;
     context.answer_entry(StatusCode::OK, &entry)
 }

@@ -29,6 +29,7 @@ async fn get(context: &RequestContext<'_>) -> Answer {
     context.check_single()?;
     let paths = &context.resource.scale_paths;
     let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    let entry = context.converted(entry).await?;
     Ok(context.answer_document(StatusCode::OK, &scale_of(&context.read(&entry)?, paths)))
 }
 

@@ -18,6 +18,7 @@ use crate::controlplane::storage::{Batch, Entry, StorageError, Watch};
 use crate::rt::Stop;
 
 use super::super::context::RequestContext;
+use super::super::conversion::Converter;
 use super::super::selection::Selection;
 use super::super::wire;
 use super::Answer;
@@ -56,6 +57,7 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
         initial: begun.initial.into(),
         end_of_initial: begun.announce.then_some(begun.revision),
         encoder,
+        converter: context.engine.converter.clone(),
         stop: context.resource.end.as_ref().unwrap_or(&context.engine.stop).clone(),
         deadline: Box::pin(tokio::time::sleep(lifetime)),
         bookmarks: bookmarks.then(|| {
@@ -126,6 +128,7 @@ struct Streaming {
     initial: VecDeque<Arc<Entry>>,
     end_of_initial: Option<u64>,
     encoder: WatchEncoder,
+    converter: Arc<Converter>,
     stop: Stop,
     deadline: Pin<Box<Sleep>>,
     bookmarks: Option<Interval>,
@@ -152,12 +155,12 @@ impl Streaming {
                 return None;
             }
             match self.wake().await {
-                Wake::Batch(batch) => self.take(batch),
-                Wake::Bookmark => self.bookmark(),
+                Wake::Batch(batch) => self.take(batch).await,
+                Wake::Bookmark => self.bookmark().await,
                 Wake::Deadline => {
                     self.over = true;
                     if self.bookmarks.is_some() {
-                        self.bookmark();
+                        self.bookmark().await;
                     }
                 }
                 Wake::Stop => return None,
@@ -218,7 +221,11 @@ impl Streaming {
         }
     }
 
-    fn take(&mut self, batch: Result<Batch, StorageError>) {
+    async fn take(&mut self, batch: Result<Batch, StorageError>) {
+        let batch = match batch {
+            Ok(batch) => self.converter.batch(&self.encoder.encoder.resource, batch).await,
+            Err(error) => Err(watch_error(error)),
+        };
         match batch {
             Ok(batch) => {
                 let frames = batch.events.iter().filter_map(|event| self.encoder.event(event));
@@ -226,20 +233,20 @@ impl Streaming {
             }
             Err(error) => {
                 self.over = true;
-                self.behind.push_back(self.encoder.error(&watch_error(error)));
+                self.behind.push_back(self.encoder.error(&error));
             }
         }
     }
 
     /// Sends what has happened up to now, and says up to where that is.
-    fn bookmark(&mut self) {
+    async fn bookmark(&mut self) {
         match self.watch.progress() {
             Ok(batch) => {
                 let revision = batch.revision;
-                self.take(Ok(batch));
+                self.take(Ok(batch)).await;
                 self.behind.push_back(self.encoder.bookmark(revision, false));
             }
-            Err(error) => self.take(Err(error)),
+            Err(error) => self.take(Err(error)).await,
         }
     }
 }

@@ -75,6 +75,14 @@ pub enum Shown {
 }
 
 impl Shown {
+    /// In the request's version.
+    async fn converted(self, context: &RequestContext<'_>) -> Result<Self, ApiError> {
+        Ok(match self {
+            Self::Entry(entry) => Self::Entry(context.converted(entry).await?),
+            object @ Self::Object(_) => object,
+        })
+    }
+
     /// The object, in the request's version.
     pub fn object(self, context: &RequestContext<'_>) -> Result<Value, ApiError> {
         match self {
@@ -102,7 +110,13 @@ pub async fn write(
     let store = &context.engine.store;
     let mut seen = if write.fresh && !write.dry_run { None } else { store.get(&write.key).await? };
     loop {
-        let old = seen.as_ref().map(|entry| context.read(entry)).transpose()?;
+        let old = match &seen {
+            Some(entry) => {
+                let entry = context.converted(entry.clone()).await?;
+                Some(context.read(&entry)?)
+            }
+            None => None,
+        };
         let decision = decide(old.as_ref())?;
         let Admitted { decision, warnings, reservations } =
             admit(context, &write, decision, old.as_ref()).await?;
@@ -110,15 +124,37 @@ pub async fn write(
             let outcome = imagined(decision, old).ok_or_else(|| context.not_found())?;
             return Ok(Written { outcome, warnings });
         }
+        let decision = stored(context, decision).await?;
         let proposed = match propose(context, decision, seen.as_ref())? {
-            Proposed::Done(outcome) => return Ok(Written { outcome, warnings }),
+            Proposed::Done(outcome) => {
+                return Ok(Written { outcome: converted(context, outcome).await?, warnings });
+            }
             Proposed::Write(proposal) => proposal,
         };
         match commit(context, write.key.clone(), proposed, reservations).await? {
-            Ok(outcome) => return Ok(Written { outcome, warnings }),
+            Ok(outcome) => return Ok(Written { outcome: converted(context, outcome).await?, warnings }),
             Err(standing) => seen = standing,
         }
     }
+}
+
+/// What is to stand, in the version that is stored.
+async fn stored(context: &RequestContext<'_>, decision: Decision) -> Result<Decision, ApiError> {
+    Ok(match decision {
+        Decision::Put(object) => {
+            Decision::Put(context.engine.converter.stored(context.resource, object).await?)
+        }
+        other => other,
+    })
+}
+
+/// How a write ended, in the request's version.
+async fn converted(context: &RequestContext<'_>, outcome: Outcome) -> Result<Outcome, ApiError> {
+    Ok(match outcome {
+        Outcome::Created(shown) => Outcome::Created(shown.converted(context).await?),
+        Outcome::Stands(shown) => Outcome::Stands(shown.converted(context).await?),
+        Outcome::Removed(shown) => Outcome::Removed(shown.converted(context).await?),
+    })
 }
 
 /// Runs what is to stand through admission and validation.

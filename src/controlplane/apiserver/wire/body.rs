@@ -7,6 +7,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
+use super::negotiate::Format;
 use crate::api::meta::{Gvk, ObjectExt, join_api_version};
 use crate::api::protobuf;
 use crate::api::schema::{FieldValidation, Schema};
@@ -26,28 +27,12 @@ pub async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-/// How a body is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Json,
-    Yaml,
-    Protobuf,
-}
-
 fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
-    let Some(header) = headers.get(CONTENT_TYPE) else { return Ok(Format::Json) };
-    let text = header.to_str().unwrap_or_default();
-    let media = text.split(';').next().unwrap_or_default().trim();
-    match media {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
-        media if protobuf::is_protobuf(media) => Ok(Format::Protobuf),
-        _ => Err(ApiError::unsupported_media_type(&[
-            "application/json",
-            "application/yaml",
-            "application/vnd.kubernetes.protobuf",
-        ])),
+    let header = headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
+    if header.trim().is_empty() {
+        return Ok(Format::Json);
     }
+    Format::of(header).ok_or_else(|| ApiError::unsupported_media_type(&Format::ALL.map(Format::content_type)))
 }
 
 /// Decodes an object that must be of the type `expected`; where it names no type, it is taken to be.

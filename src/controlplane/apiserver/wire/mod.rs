@@ -3,6 +3,7 @@
 mod body;
 mod encode;
 mod encoder;
+pub mod gzip;
 mod joined;
 mod negotiate;
 mod page;

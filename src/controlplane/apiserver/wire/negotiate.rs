@@ -13,6 +13,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// Every format, in the order in which clients are told of them.
+    pub const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+
+    /// The format of a body with this content type, parameters aside.
+    pub fn of(content_type: &str) -> Option<Self> {
+        let media = content_type.split(';').next().unwrap_or_default().trim();
+        Self::ALL.into_iter().find(|format| format.content_type().eq_ignore_ascii_case(media))
+    }
+
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",

@@ -208,7 +208,10 @@ impl<'a> Seen<'a> {
     }
 
     fn roll_in_place(&'a self, max_unavailable: i32) -> Planned {
-        let (mut unavailable, mut broken, mut candidates) = (0, Vec::new(), Vec::new());
+        // A node that waits for its Pod has none that is available, even before the new one is there to be counted.
+        let without = self.verdicts.iter().filter(|(node, verdict)| verdict.run && self.on(node).is_empty());
+        let mut unavailable = i32::try_from(without.count()).unwrap_or(i32::MAX);
+        let (mut broken, mut candidates) = (Vec::new(), Vec::new());
         for pods in self.pods.values() {
             match self.pair(pods) {
                 // What `manage` is to put right counts as unavailable.

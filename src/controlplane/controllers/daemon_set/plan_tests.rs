@@ -71,6 +71,8 @@ fn old_pods_are_replaced_within_bounds() {
     check(json!({"rollingUpdate": {"maxUnavailable": "50%"}}), &old, &[], &["a", "b"]);
     check(json!({}), &["a n1 new starting", "b n2 old ready", "c n3 old ready"], &[], &[]);
     check(json!({}), &["a n1 new ready", "b n2 old ready", "c n3 old ready"], &[], &["b"]);
+    // The node whose old Pod has just gone is the one that may be without.
+    check(json!({}), &["b n2 old ready", "c n3 old ready"], &["n1"], &[]);
     // What does not work anyway is replaced at once.
     check(json!({}), &["a n1 old starting", "b n2 old starting", "c n3 old ready"], &[], &["a", "b"]);
 }

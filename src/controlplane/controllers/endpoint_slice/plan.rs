@@ -10,23 +10,15 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
+use super::super::managed_slices::{MANAGED_BY, Op};
 use super::super::service_pods::{
     HEADLESS, Port, address, hostname, is_headless, ports, publishes_not_ready, target_ref,
 };
-pub(super) use crate::client::typed::SERVICE_NAME;
-use crate::client::typed::{Labels, is_ready, owner_ref};
+use crate::client::typed::{Labels, SERVICE_NAME, is_ready, owner_ref};
 
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Upstream's `--max-endpoints-per-slice`.
 const MAX: usize = 100;
-
-#[derive(Debug, PartialEq)]
-pub(super) enum Op {
-    Create(Box<EndpointSlice>),
-    Update(Box<EndpointSlice>),
-    Delete(String),
-}
 
 /// Nodes and the zones that they are in.
 pub(super) type Zones = BTreeMap<String, String>;

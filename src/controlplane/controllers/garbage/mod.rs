@@ -19,6 +19,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{
     DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
@@ -67,12 +68,36 @@ pub(super) fn start(context: &Context) {
         // An owner that was not listed yet must not look absent.
         let _ = waiting.wait_for(|left| *left == Some(0)).await;
     });
-    // Whatever happens to a definition may change which kinds there are.
+    // Whatever happens to a definition, or to another server's group, may change which kinds there are.
     let (changed, changes) = watch::channel(());
-    context.cache::<CustomResourceDefinition>().on_change(move |_| changed.send_modify(|()| ()));
+    let of_servers = changed.clone();
+    context.cache::<APIService>().on_change(move |change| {
+        let remote =
+            |service: &Arc<APIService>| service.spec.as_ref().is_some_and(|spec| spec.service.is_some());
+        if change.latest().is_some_and(remote) {
+            of_servers.send_modify(|()| ());
+        }
+    });
+    context.cache::<CustomResourceDefinition>().on_change(move |change| {
+        if change.old.map(face) != change.new.map(face) {
+            changed.send_modify(|()| ());
+        }
+    });
     let (follower, tasks) = (Arc::clone(&shared), context.tasks.clone());
     context.tasks.spawn_until_stop(async move { follower.follow(changes, &unsynced, &tasks).await });
     harness.run(10, shared);
+}
+
+/// What of a definition decides which kinds there are.
+fn face(definition: &Arc<CustomResourceDefinition>) -> impl PartialEq {
+    let spec = &definition.spec;
+    let served: Vec<String> =
+        spec.versions.iter().filter(|version| version.served).map(|version| version.name.clone()).collect();
+    let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let established = conditions
+        .filter(|condition| condition.type_ == "Established")
+        .any(|condition| condition.status == "True");
+    (spec.group.clone(), spec.names.clone(), served, established)
 }
 
 type Unsynced = watch::Sender<Option<usize>>;

@@ -109,6 +109,11 @@ impl Reconcile for Reconciler {
             Step::SetClass(class) => {
                 self.patch(&claim, &json!({"spec": {"storageClassName": class}})).await?;
             }
+            Step::Annotate(annotations) => {
+                let all: serde_json::Map<String, Value> =
+                    annotations.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+                self.patch(&claim, &json!({"metadata": {"annotations": all}})).await?;
+            }
             Step::Bind(name) => {
                 if let Some(volume) = volumes.iter().find(|volume| volume.name_any() == name) {
                     self.bind(&claim, volume, &classes).await?;
@@ -209,6 +214,12 @@ impl Reconciler {
         spec: &PersistentVolumeSpec,
         classes: &[Arc<StorageClass>],
     ) -> Result<Value, Error> {
+        // A volume of somebody else grows step by step, and whoever takes the last one says so in the claim.
+        let status = claim.status.as_ref().filter(|status| status.phase.as_deref() == Some("Bound"));
+        let told = status.and_then(|status| status.capacity.as_ref());
+        if let Some(told) = told.filter(|_| !volumes::is_ours(volume)) {
+            return Ok(json!(told));
+        }
         let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
         let grows = plan::storage(requests) > plan::storage(spec.capacity.as_ref());
         let class = classes.iter().find(|class| Some(class.name_any()) == spec.storage_class_name);

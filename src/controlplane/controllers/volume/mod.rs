@@ -11,6 +11,7 @@
 //! Volumes are directories on nodes (provisioner `minik.dev/local-path`). With `WaitForFirstConsumer` the scheduler
 //! places the Pod first, and the volume is made where the Pod is; from then on the volume says on which node it is.
 
+mod attach;
 mod claims;
 mod ephemeral;
 mod plan;
@@ -30,4 +31,9 @@ pub(super) fn start(context: &Context) {
 /// Starts the controller that makes the claims of Pods' ephemeral volumes.
 pub(super) fn start_ephemeral(context: &Context) {
     ephemeral::start(context);
+}
+
+/// Starts the controller that asks for volumes of storage drivers to be attached to nodes.
+pub(super) fn start_attach(context: &Context) {
+    attach::start(context);
 }

@@ -24,6 +24,10 @@ pub struct Observed<'a> {
     pub nodes: &'a [Arc<Node>],
 }
 
+/// By these annotations provisioners know which claims are theirs, and the node of the first Pod.
+const PROVISIONED_BY: &str = "volume.kubernetes.io/storage-provisioner";
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
 /// What is to be done for a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -34,6 +38,8 @@ pub enum Step {
     Bind(String),
     /// The volume the claim had is gone.
     Lost,
+    /// The claim says more to the program that makes its volume.
+    Annotate(Vec<(&'static str, String)>),
     /// A volume is to be made on this node.
     Provision {
         node: String,
@@ -96,13 +102,27 @@ pub fn decide(observed: &Observed<'_>) -> Step {
         "kubernetes.io/no-provisioner" => {
             wait("FailedBinding", "no persistent volumes available for this claim")
         }
-        other => wait(
-            "ExternalProvisioning",
-            format!(
-                "Waiting for a volume to be created either by the external provisioner '{other}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
-            ),
-        ),
+        other => external(claim, other, node.filter(|_| waits)),
     }
+}
+
+/// Another program makes the volume: it is told so, and for which node, by the claim's annotations.
+fn external(claim: &PersistentVolumeClaim, provisioner: &str, node: Option<String>) -> Step {
+    let wanted = [(PROVISIONED_BY, Some(provisioner.to_owned())), (SELECTED_NODE, node)];
+    let missing = |(key, value): (&'static str, Option<String>)| {
+        let value = value.filter(|value| claim.annotations().get(key) != Some(value))?;
+        Some((key, value))
+    };
+    let missing: Vec<_> = wanted.into_iter().filter_map(missing).collect();
+    if !missing.is_empty() {
+        return Step::Annotate(missing);
+    }
+    wait(
+        "ExternalProvisioning",
+        format!(
+            "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
+        ),
+    )
 }
 
 fn provision(observed: &Observed<'_>, node: Option<String>) -> Step {
@@ -166,7 +186,7 @@ fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
 fn chosen_node(observed: &Observed<'_>) -> Option<String> {
     let active = observed.pods.iter().filter(|pod| is_active(pod));
     let placed = active.filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).next();
-    placed.or_else(|| observed.claim.annotations().get("volume.kubernetes.io/selected-node").cloned())
+    placed.or_else(|| observed.claim.annotations().get(SELECTED_NODE).cloned())
 }
 
 /// The smallest free volume that has all that is asked for.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::MAX;
-use crate::controlplane::scheduler::cycle::{Cycle, Place, place};
+use crate::controlplane::scheduler::cycle::{Cycle, TopologyPair, topology_pair};
 use crate::controlplane::scheduler::snapshot::NodeInfo;
 use crate::controlplane::scheduler::terms::pod_term;
 
@@ -26,11 +26,11 @@ pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {
     raw.iter().map(stretch).collect()
 }
 
-fn weigh(cycle: &Cycle<'_>) -> HashMap<Place, f64> {
+fn weigh(cycle: &Cycle<'_>) -> HashMap<TopologyPair, f64> {
     let mut places = HashMap::new();
     let (pod, namespaces) = (cycle.pod, &cycle.snapshot.namespaces);
     let mut add = |node: &NodeInfo, key: &str, weight: f64| {
-        if let Some(place) = place(node, key) {
+        if let Some(place) = topology_pair(node, key) {
             *places.entry(place).or_insert(0.0) += weight;
         }
     };

@@ -7,8 +7,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::controlplane::storage::log::Written;
-use crate::controlplane::storage::{Change, update::Updated};
-use crate::controlplane::storage::{Event, EventKind, guaranteed_update};
+use crate::controlplane::storage::{Event, EventKind};
 use crate::rt::Tasks;
 
 /// The server: every event that any client has written, in order, and a signal that there are more.
@@ -105,10 +104,25 @@ fn client(server: &Arc<Server>, tasks: &Tasks) -> CachedStore<Remote> {
     CachedStore::new(cache.clone(), Remote { server: server.clone(), cache })
 }
 
-fn increment(current: Option<&Entry>) -> Result<Change, StorageError> {
-    let count: u64 =
-        current.map_or(0, |entry| String::from_utf8_lossy(&entry.data).parse().expect("a number"));
-    Ok(Change::Put(Payload { data: (count + 1).to_string().into(), ..Default::default() }))
+/// Counts one up, over exactly what was read; again when somebody else was first.
+async fn increment(store: &dyn Store) -> Arc<Entry> {
+    const KEY: &str = "/core/pods/default/a";
+    loop {
+        let current = store.get(KEY).await.expect("a read");
+        let count: u64 = current
+            .as_ref()
+            .map_or(0, |entry| String::from_utf8_lossy(&entry.data).parse().expect("a number"));
+        let next = Payload { data: (count + 1).to_string().into(), ..Default::default() };
+        let written = match current {
+            None => store.create(KEY.to_owned(), next).await,
+            Some(seen) => store.update_if(KEY.to_owned(), seen.revision, next).await,
+        };
+        match written {
+            Ok(entry) => return entry,
+            Err(StorageError::Conflict(_) | StorageError::Exists(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -119,13 +133,12 @@ async fn stores_over_one_server_read_each_others_writes_and_lose_none() {
         let store = store.clone();
         tasks.spawn(async move {
             for _ in 0..20 {
-                guaranteed_update(&*store, "/core/pods/default/a", increment).await.expect("an update");
+                increment(&*store).await;
             }
         })
     });
     futures::future::try_join_all(writers.collect::<Vec<_>>()).await.expect("writers end");
-    let written = guaranteed_update(&*stores[0], "/core/pods/default/a", increment).await.expect("an update");
-    let Updated::Written(written) = written else { panic!("{written:?}") };
+    let written = increment(&*stores[0]).await;
     assert_eq!((&written.data[..], written.revision), (&b"61"[..], 61));
     for store in &stores {
         let read = store.get("/core/pods/default/a").await.expect("a read").expect("an entry");

@@ -8,6 +8,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::node::cri::api::LinuxContainerResources;
 use crate::sys::cgroups;
 
+/// Processes and threads of one Pod: one that forks without end must not take the machine's. Upstream leaves it open unless
+/// a kubelet is configured; this is what is commonly set.
+const PROCESSES: u64 = 4096;
+
 /// What the Pod asks for as a whole, where it says so itself.
 fn pod_level(spec: &PodSpec) -> Option<Limits> {
     spec.resources.as_ref().map(Limits::read).filter(|limits| *limits != Limits::default())
@@ -200,6 +204,7 @@ pub fn pod_limits(spec: &PodSpec) -> cgroups::Limits {
             cpu_shares: Some(cpu_shares(whole.cpu_request.unwrap_or(0))),
             cpu_milli: whole.cpu_limit,
             memory: whole.memory_limit,
+            pids: Some(PROCESSES),
         };
     }
     let limits: Vec<Limits> = spec.containers.iter().map(Limits::of).collect();
@@ -211,6 +216,7 @@ pub fn pod_limits(spec: &PodSpec) -> cgroups::Limits {
         cpu_shares: Some(cpu_shares(request)),
         cpu_milli: total(|limits| limits.cpu_limit).filter(|_| init),
         memory: total(|limits| limits.memory_limit).filter(|_| init),
+        pids: Some(PROCESSES),
     }
 }
 

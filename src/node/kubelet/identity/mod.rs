@@ -10,6 +10,7 @@ mod request;
 mod transport;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,13 @@ pub enum IdentityError {
     Gone,
 }
 
+impl IdentityError {
+    /// Whether the API server knows nobody by what was shown to it.
+    fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(status) if status.code == 401))
+    }
+}
+
 impl From<kube::Error> for IdentityError {
     fn from(error: kube::Error) -> Self {
         Self::Api(Box::new(error))
@@ -71,7 +79,7 @@ struct Shared {
     client: Client,
 }
 
-const RETRY: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(10) };
+const RETRY: Backoff = Backoff { first: Duration::from_millis(10), max: Duration::from_secs(10) };
 
 /// Joins the cluster, or comes back with the identity from the last run. Keeps trying while the API server is away;
 /// ends with an error only when the cluster is the wrong one or refuses.
@@ -84,7 +92,13 @@ pub async fn join(config: &NodeConfig, tasks: &Tasks) -> Result<Identity, Identi
             Err(error @ (IdentityError::Authority { .. } | IdentityError::Refused(_))) => return Err(error),
             Err(error) => {
                 failures += 1;
-                tracing::info!(%error, "not joined yet");
+                match error.is_unauthorized() {
+                    true => tracing::warn!(
+                        "the join token of this node is not good, or no longer: remove the node from the cluster \
+                         (minik node delete) and add another (minik node add)"
+                    ),
+                    false => tracing::info!(%error, "not joined yet"),
+                }
                 tokio::time::sleep(RETRY.delay(failures)).await;
             }
         }
@@ -111,12 +125,19 @@ async fn try_join(config: &NodeConfig, dir: &Path) -> Result<Identity, IdentityE
         client,
     };
     let identity = Identity { shared: Arc::new(shared) };
+    let handed = Path::new(NodeConfig::JOIN_TOKEN);
     if !identity.reuse(Purpose::Client)? {
-        let token = transport::Credentials::Token(config.token.clone());
-        let bootstrap = transport::client(&server, &authority, token)?;
+        let token = files::read_if_there(handed)?.unwrap_or_else(|| config.token.clone());
+        let bootstrap = transport::client(&server, &authority, transport::Credentials::Token(token))?;
         identity.obtain(&bootstrap, Purpose::Client, &[]).await?;
     }
-    Ok(identity)
+    // It has served its purpose, or was never needed.
+    match fs::remove_file(handed) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(PkiError::File { path: handed.to_owned(), source }.into())
+        }
+        _ => Ok(identity),
+    }
 }
 
 /// The cluster's authority: from an earlier run, from the server's own files, or from the server itself, in every
@@ -160,7 +181,10 @@ impl Identity {
     /// addresses already: the signer compares.
     pub async fn serve(&self, hosts: &[String], tasks: &Tasks) -> Result<(), IdentityError> {
         let mut failures = 0;
-        if !self.reuse(Purpose::Serving)? {
+        let reused = self.reuse(Purpose::Serving)?;
+        // A cluster that was made from a snapshot has other addresses than the one that its nodes' certificates are of.
+        let vouched = self.held(Purpose::Serving).hosts();
+        if !reused || hosts.iter().any(|host| !vouched.contains(host)) {
             while let Err(error) = self.obtain(&self.client(), Purpose::Serving, hosts).await {
                 failures += 1;
                 tracing::warn!(%error, "no serving certificate yet");

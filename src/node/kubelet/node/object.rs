@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo, Taint,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeSpec, NodeStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -40,6 +40,8 @@ pub struct Facts {
     pub images: Vec<api::Image>,
     /// Why the node cannot run Pods; empty when it can.
     pub not_ready: Vec<String>,
+    /// Attached volumes that Pods use.
+    pub volumes_in_use: Vec<String>,
 }
 
 /// The object a new node registers.
@@ -119,7 +121,11 @@ pub fn status(config: &NodeConfig, facts: &Facts, before: Option<&NodeStatus>, n
             architecture: facts.machine.architecture.to_owned(),
             swap: None,
         }),
+        // The runtime gives containers the groups of their image whatever the Pod says.
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
         images: Some(images(&facts.images)),
+        // An empty list takes away what was in use.
+        volumes_in_use: Some(facts.volumes_in_use.clone()),
         ..Default::default()
     }
 }
@@ -232,6 +238,7 @@ pub fn same(theirs: &NodeStatus, ours: &NodeStatus) -> bool {
             daemon_endpoints: status.daemon_endpoints,
             node_info: status.node_info,
             images: status.images.filter(|images| !images.is_empty()),
+            volumes_in_use: status.volumes_in_use.filter(|volumes| !volumes.is_empty()),
             ..Default::default()
         }
     };
@@ -255,6 +262,7 @@ mod tests {
             runtime_version: "containerd://1.7.24".into(),
             images: Vec::new(),
             not_ready: Vec::new(),
+            volumes_in_use: Vec::new(),
         }
     }
 
@@ -311,12 +319,15 @@ mod tests {
     fn what_others_write_is_seen() {
         let ours = status(&NodeConfig::example(), &facts(), None, Timestamp::UNIX_EPOCH);
         let mut theirs = ours.clone();
-        theirs.volumes_in_use = Some(vec!["x".into()]);
+        theirs.volumes_attached = Some(Vec::new());
         assert!(same(&theirs, &ours), "a field of others is none of ours");
         for condition in theirs.conditions.iter_mut().flatten().filter(|c| c.type_ == "Ready") {
             condition.status = "Unknown".into();
         }
         assert!(!same(&theirs, &ours), "the node was thought dead");
+        let mut used = ours.clone();
+        used.volumes_in_use = Some(vec!["x".into()]);
+        assert!(!same(&used, &ours), "one that is in use no more");
         let mut given = ours.clone();
         given.capacity.get_or_insert_default().insert("example.com/gpu".into(), Quantity("3".into()));
         let answer = status(&NodeConfig::example(), &facts(), Some(&given), Timestamp::UNIX_EPOCH);

@@ -18,16 +18,19 @@ use tokio::time::Instant;
 
 use super::object::{self, Facts};
 use crate::node::cni;
+use crate::node::cri::api;
 use crate::node::kubelet::context::Context;
 use crate::sys::cgroups;
 use crate::sys::identity::Machine;
+use crate::sys::inotify::{WatchError, Watcher};
 
 /// An unchanged status is told this often.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
-const SETTLE: Duration = Duration::from_millis(50);
+/// Between two questions whether the runtime has read its network file.
+const SETTLE: Duration = Duration::from_millis(10);
 
 /// What readiness waits for beside this kubelet itself.
 pub struct Signals {
@@ -48,6 +51,10 @@ pub struct Reporter {
     /// Pods' network is written; woken by the watch of our own Node.
     cni: watch::Sender<bool>,
     told: Option<(NodeStatus, Instant)>,
+    /// What the runtime listed when it last answered.
+    images: Vec<api::Image>,
+    /// Whether what was told last says Ready.
+    ready: bool,
 }
 
 impl Reporter {
@@ -57,8 +64,16 @@ impl Reporter {
             Ok(version) => format!("{}://{}", version.runtime_name, version.runtime_version),
             Err(_) => "containerd://unknown".to_owned(),
         };
-        let mut reporter =
-            Self { context, machine, runtime_version, signals, cni: watch::Sender::new(false), told: None };
+        let mut reporter = Self {
+            context,
+            machine,
+            runtime_version,
+            signals,
+            cni: watch::Sender::new(false),
+            told: None,
+            images: Vec::new(),
+            ready: false,
+        };
         while let Err(error) = reporter.register_once().await {
             tracing::warn!(error = brief(&error), "the node is not registered yet");
             tokio::time::sleep(RETRY).await;
@@ -97,6 +112,10 @@ impl Reporter {
         {
             *told = status.clone();
         }
+        if self.context.config.settings.brought.cni {
+            self.cni.send_replace(cni::any(Path::new(cni::CONF_DIR)));
+            return;
+        }
         let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()?.parse::<Ipv4Net>().ok());
         let Some(cidr) = cidr else { return };
         match cni::write(Path::new(cni::CONF_DIR), cidr) {
@@ -118,9 +137,14 @@ impl Reporter {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut network_pending = true;
+        let brought = self.context.config.settings.brought.cni.then(networks).flatten();
+        let mut used = self.context.drivers.changes();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = changed(brought.as_ref()) => {
+                    let _ = self.cni.send_replace(cni::any(Path::new(cni::CONF_DIR)));
+                }
                 Some(Ok(node)) = nodes.next() => match node {
                     Some(node) => self.seen(&node),
                     None => {
@@ -134,6 +158,7 @@ impl Reporter {
                 Ok(()) = self.signals.runtime.changed() => {}
                 Ok(()) = self.signals.network.changed() => {}
                 Ok(()) = self.signals.server.changed() => {}
+                Ok(()) = used.changed() => {}
                 // The runtime reads a new network file by itself and tells nobody: asked briefly until it has.
                 () = tokio::time::sleep(SETTLE), if network_pending && *self.cni.borrow() => {}
             }
@@ -161,14 +186,21 @@ impl Reporter {
         if self.told.is_none() {
             tracing::info!(node = node.name_any(), "registered");
         }
+        let ready = facts.not_ready.is_empty();
+        if ready && !self.ready {
+            tracing::info!(node = node.name_any(), "the node is Ready");
+        }
+        self.ready = ready;
         self.told = Some((status, Instant::now()));
         Ok(())
     }
 
-    async fn facts(&self) -> Observed {
+    async fn facts(&mut self) -> Observed {
         let mut not_ready = Vec::new();
         let mut network_ready = false;
-        match self.context.runtime.status().await {
+        let status = self.context.runtime.status().await;
+        let answers = status.is_ok();
+        match status {
             Ok(conditions) => {
                 for condition in conditions {
                     network_ready |= condition.r#type == "NetworkReady" && condition.status;
@@ -184,7 +216,11 @@ impl Reporter {
             Err(error) => not_ready.push(format!("container runtime is down: {error}")),
         }
         if !*self.cni.borrow() {
-            not_ready.push("the node has no range of Pod addresses yet".to_owned());
+            let brought = self.context.config.settings.brought.cni;
+            not_ready.push(match brought {
+                true => format!("no network plugin has put its configuration into {} yet", cni::CONF_DIR),
+                false => "the node has no range of Pod addresses yet".to_owned(),
+            });
         }
         if !*self.signals.network.borrow() {
             not_ready.push(
@@ -195,15 +231,19 @@ impl Reporter {
         if !*self.signals.server.borrow() {
             not_ready.push("the kubelet has no serving certificate yet".to_owned());
         }
-        let images = self.context.runtime.images().await.unwrap_or_default();
+        // A runtime that does not say how it is would keep this waiting for its images, too, and nobody be told.
+        if answers && let Ok(images) = self.context.runtime.images().await {
+            self.images = images;
+        }
         let facts = Facts {
             machine: self.machine.clone(),
             capacity: cgroups::capacity(),
             disk: disk(&self.context.dir),
             processes: processes(),
             runtime_version: self.runtime_version.clone(),
-            images,
+            images: self.images.clone(),
             not_ready,
+            volumes_in_use: self.context.drivers.in_use(),
         };
         Observed { facts, network_ready }
     }
@@ -232,4 +272,25 @@ fn disk(path: &Path) -> (u64, u64) {
 fn processes() -> u64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok()).unwrap_or(0)
+}
+/// Tells of networks that somebody else brings.
+fn networks() -> Option<Watcher> {
+    let watch = || {
+        std::fs::create_dir_all(cni::CONF_DIR)
+            .map_err(|source| WatchError::Other { path: cni::CONF_DIR.to_owned(), source })?;
+        let watcher = Watcher::new()?;
+        watcher.add(Path::new(cni::CONF_DIR))?;
+        Ok::<_, WatchError>(watcher)
+    };
+    watch()
+        .inspect_err(|error| tracing::error!(%error, "a network plugin's configuration is noticed late"))
+        .ok()
+}
+
+/// The next change; never where there is nothing to watch.
+async fn changed(networks: Option<&Watcher>) {
+    match networks {
+        Some(watcher) if watcher.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
 }

@@ -1,13 +1,15 @@
 //! Whether the node takes a Pod.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Node, Pod, PodSpec};
 
 use super::status::{is_sidecar, is_terminal};
+use crate::client::typed::{HostPort, host_ports};
 use crate::node::kubelet::container::{Limits, quantity_milli, quantity_value};
-use crate::node::kubelet::spec;
+use crate::node::kubelet::spec as spec_of;
 
 /// Why the node does not take a Pod, as its Failed status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ const SAFE_SYSCTLS: &[&str] = &[
 
 /// Whether a Pod fits this node, beside the `others` on it: the scheduler may have been passed by, or have seen less.
 pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
-    let spec = spec(pod);
+    let spec = spec_of(pod);
     let refuse = |reason: &str, message: String| {
         Some(Refusal { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") })
     };
@@ -49,6 +51,11 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
         let text = "hostUsers: false is not supported: this node's runtime has no user namespaces";
         return refuse("UserNamespacesUnsupported", text.to_owned());
     }
+    let groups = spec.security_context.as_ref().and_then(|c| c.supplemental_groups_policy.as_deref());
+    if groups == Some("Strict") {
+        let text = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return refuse("SupplementalGroupsPolicyNotSupported", text.to_owned());
+    }
     if asks_for_apparmor(spec) && !Path::new("/sys/module/apparmor/parameters/enabled").exists() {
         return refuse("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
     }
@@ -57,14 +64,10 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
         let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return refuse("NodeAffinity", text.to_owned());
     }
-    let running: Vec<&PodSpec> = others
-        .iter()
-        .filter(|other| !has_ended(other))
-        .map(|other| crate::node::kubelet::spec(other))
-        .collect();
-    let taken =
-        |port: &(String, i32)| running.iter().any(|other| host_ports(other).any(|have| have == *port));
-    if host_ports(spec).any(|port| taken(&port)) {
+    let running: Vec<&PodSpec> =
+        others.iter().filter(|other| !has_ended(other)).map(|other| spec_of(other)).collect();
+    let taken: Vec<HostPort> = running.iter().flat_map(|other| host_ports(other)).collect();
+    if host_ports(spec).iter().any(|port| taken.iter().any(|have| have.conflicts(port))) {
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", text.to_owned());
     }
@@ -73,6 +76,27 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
         "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
     );
     refuse(&format!("OutOf{name}"), text)
+}
+
+/// Whether a running Pod may have what it asks for now, beside the `others`: what the node will never have is not feasible,
+/// what others have may become free.
+pub fn no_room(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
+    let running: Vec<&PodSpec> =
+        others.iter().filter(|other| !has_ended(other)).map(|other| spec_of(other)).collect();
+    let (name, asked, used, has) = shortage(spec_of(pod), &running, node)?;
+    let (reason, message) = match asked > has {
+        true => (
+            "Infeasible",
+            format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {has}"),
+        ),
+        false => (
+            "Deferred",
+            format!(
+                "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {has}"
+            ),
+        ),
+    };
+    Some(Refusal { reason: reason.to_owned(), message })
 }
 
 /// Whether a container wants a profile by name or the runtime's own; without a word none is needed.
@@ -90,21 +114,13 @@ fn has_ended(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(is_terminal)
 }
 
-fn host_ports(spec: &PodSpec) -> impl Iterator<Item = (String, i32)> {
-    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
-    ports.filter_map(|port| {
-        let host = port.host_port.filter(|port| *port > 0)?;
-        Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), host))
-    })
-}
-
 /// The first resource there is not enough of: name, asked for, used, allocatable.
-fn shortage(spec: &PodSpec, running: &[&PodSpec], node: &Node) -> Option<(&'static str, u64, u64, u64)> {
+fn shortage(spec: &PodSpec, running: &[&PodSpec], node: &Node) -> Option<(String, u64, u64, u64)> {
     let allocatable = node.status.as_ref()?.allocatable.as_ref()?;
     let count = running.len() as u64;
     let pods = allocatable.get("pods").and_then(quantity_value)?;
     if count + 1 > pods {
-        return Some(("pods", 1, count, pods));
+        return Some(("pods".to_owned(), 1, count, pods));
     }
     let cpu = allocatable.get("cpu").and_then(quantity_milli)?;
     let memory = allocatable.get("memory").and_then(quantity_value)?;
@@ -115,10 +131,29 @@ fn shortage(spec: &PodSpec, running: &[&PodSpec], node: &Node) -> Option<(&'stat
         ("memory", memory_of(spec), running.iter().map(|spec| memory_of(spec)).sum::<u64>(), memory),
     ] {
         if asked > 0 && used.saturating_add(asked) > has {
-            return Some((name, asked, used, has));
+            return Some((name.to_owned(), asked, used, has));
         }
     }
-    None
+    // Huge pages and resources that others gave the node: what it does not have, nobody gets.
+    special(spec).into_iter().find_map(|(name, asked)| {
+        let used = running.iter().filter_map(|spec| special(spec).remove(&name)).sum::<u64>();
+        let has = allocatable.get(&name).and_then(quantity_value).unwrap_or(0);
+        (used.saturating_add(asked) > has).then_some((name, asked, used, has))
+    })
+}
+
+/// What the containers ask for beside processor, memory and disk.
+fn special(spec: &PodSpec) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for resources in spec.containers.iter().filter_map(|container| container.resources.as_ref()) {
+        let asked = resources.requests.iter().chain(&resources.limits).flatten();
+        let own: BTreeMap<_, _> = asked
+            .filter(|(name, _)| !["cpu", "memory", "ephemeral-storage"].contains(&name.as_str()))
+            .filter_map(|(name, quantity)| Some((name, quantity_value(quantity)?)))
+            .collect();
+        own.into_iter().for_each(|(name, amount)| *all.entry(name.clone()).or_default() += amount);
+    }
+    all
 }
 
 /// What the Pod asks for as a whole: the most of what runs at one time.
@@ -154,10 +189,33 @@ mod tests {
     }
 
     #[test]
+    fn what_never_fits_is_told_apart_from_what_may() {
+        let check = |cpu: &str, other: &str, expect: Option<&str>| {
+            let pod = |cpu: &str| {
+                let container = json!({"name": "c", "resources": {"requests": {"cpu": cpu}}});
+                testing::pod(json!({"metadata": {"name": "a"}, "spec": {"containers": [container]}}))
+            };
+            let node = serde_json::from_value(
+                json!({"status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "9"}}}),
+            )
+            .expect("a Node");
+            let found = no_room(&pod(cpu), &[Arc::new(pod(other))], &node);
+            assert_eq!(found.as_ref().map(|found| found.reason.as_str()), expect, "{cpu} {other} {found:?}");
+        };
+        check("1", "1", None);
+        check("1500m", "1", Some("Deferred"));
+        check("3", "1", Some("Infeasible"));
+    }
+
+    #[test]
     fn pods_that_do_not_fit_are_refused() {
         let asks =
             |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
         let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
+        let at = |ip: &str| {
+            json!({"containers": [{"name": "c",
+                "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]})
+        };
         let sysctl = |name: &str| {
             json!({"containers": [{"name": "c"}],
                 "securityContext": {"sysctls": [{"name": name, "value": "1"}]}})
@@ -166,7 +224,14 @@ mod tests {
         check(asks("2500m"), &[], Some("OutOfcpu"));
         check(asks("1"), &[asks("1500m")], Some("OutOfcpu"));
         check(asks("0"), &[asks("0"), asks("0")], Some("OutOfpods"));
+        let pages = json!({"hugepages-2Mi": "4Mi"});
+        let huge = json!({"containers": [{"name": "c", "resources": {"requests": pages, "limits": pages}}]});
+        check(huge, &[], Some("OutOfhugepages-2Mi"));
+        let strict = json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}});
+        check(strict, &[], Some("SupplementalGroupsPolicyNotSupported"));
         check(port.clone(), &[port], Some("NodePorts"));
+        check(at("127.0.0.1"), &[at("10.0.0.1")], None);
+        check(at("127.0.0.1"), &[at("0.0.0.0")], Some("NodePorts"));
         check(sysctl("kernel.shm_rmid_forced"), &[], None);
         check(sysctl("kernel.msgmax"), &[], Some("SysctlForbidden"));
         check(json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &[], Some("NodeAffinity"));

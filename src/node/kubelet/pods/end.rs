@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use super::action::{Action, Key, Stop};
-use super::memory::later;
 use super::plan::{Input, Plan, hook};
+use super::state::later;
 use super::status::{self, is_sidecar};
 use super::view::Container;
 use crate::node::kubelet::spec;

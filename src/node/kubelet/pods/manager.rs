@@ -12,11 +12,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch};
 
-use super::admission;
+use super::admission::{self, Refusal};
 use super::parents::Parents;
+use super::state::SETUP;
 use super::worker::{Message, Worker, Workers};
 use crate::node::cri::labels;
 use crate::node::kubelet::context::{Context, reference};
+use crate::node::kubelet::probe::Answers;
+use crate::node::kubelet::volumes;
 use crate::sys::cgroups;
 
 /// The Pods of this node, and a worker for each.
@@ -29,6 +32,8 @@ pub struct Manager {
     /// The node stops: no further Pod is taken up.
     closing: Arc<AtomicBool>,
     parents: Arc<Parents>,
+    /// Those that ask for more than the node has left, by uid.
+    waiting: Arc<Mutex<HashSet<String>>>,
 }
 
 /// How often the runtime is asked for everything it has, in case an event of it was missed.
@@ -43,6 +48,7 @@ impl Manager {
             events: watch::Sender::new(0),
             closing: Arc::default(),
             parents: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -127,9 +133,10 @@ impl Manager {
         let pod = Arc::new(pod);
         self.pods.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), pod.clone());
         self.parents.follow(self.pods().iter().map(AsRef::as_ref));
+        let no_room = self.no_room(&pod);
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = workers.get(&uid)
-            && worker.send(Message::Pod(pod.clone())).is_ok()
+            && worker.send(Message::Pod(pod.clone(), no_room)).is_ok()
         {
             return;
         }
@@ -147,15 +154,30 @@ impl Manager {
         });
     }
 
+    /// Why the node cannot give a Pod what it asks for now.
+    fn no_room(&self, pod: &Arc<Pod>) -> Option<Refusal> {
+        let why = admission::no_room(pod, &self.others(pod), &self.context.node.borrow().clone());
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if why.is_some() {
+            waiting.insert(uid)
+        } else {
+            waiting.remove(&uid)
+        };
+        why
+    }
+
+    fn others(&self, pod: &Pod) -> Vec<Arc<Pod>> {
+        self.pods().into_iter().filter(|other| other.metadata.uid != pod.metadata.uid).collect()
+    }
+
     /// Why the node does not take a new Pod; one it has begun with (before the agent started again) stays.
     fn refusal(&self, pod: &Arc<Pod>) -> Option<(String, String)> {
         if pod.status.as_ref().is_some_and(|status| status.start_time.is_some()) {
             return None;
         }
-        let others: Vec<_> =
-            self.pods().into_iter().filter(|other| other.metadata.uid != pod.metadata.uid).collect();
         let node = self.context.node.borrow().clone();
-        let refusal = admission::refusal(pod, &others, &node)?;
+        let refusal = admission::refusal(pod, &self.others(pod), &node)?;
         self.context.events.warning(reference(pod, None), &refusal.reason, refusal.message.clone());
         Some((refusal.reason, refusal.message))
     }
@@ -167,11 +189,27 @@ impl Manager {
         }
     }
 
+    /// What probes answered.
+    pub fn probes(&self) -> &Answers {
+        &self.context.probes
+    }
+
     fn forget(&self, uid: &str) {
+        self.context.probes.forget(uid);
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.pods.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.parents.follow(self.pods().iter().map(AsRef::as_ref));
         self.events.send_modify(|count| *count += 1);
+        // What others wait for may be free now.
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let named = |pod: &Arc<Pod>| pod.metadata.uid.as_ref().is_some_and(|uid| waiting.contains(uid));
+        for pod in self.pods().into_iter().filter(named) {
+            let no_room = self.no_room(&pod);
+            let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(worker) = workers.get(pod.metadata.uid.as_deref().unwrap_or_default()) {
+                let _ = worker.send(Message::Pod(pod.clone(), no_room));
+            }
+        }
     }
 
     /// After a full list: Pods that were deleted meanwhile end, and what the runtime has of Pods nobody knows goes.
@@ -202,13 +240,12 @@ impl Manager {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         };
-        for uid in names(&self.context.dir.join("pods")).iter().filter(|uid| orphan(uid)) {
-            if let Err(error) = crate::node::kubelet::volumes::remove(&self.context.pod_dir(uid)) {
-                tracing::warn!(%error, uid, "an old Pod's folder is not removed");
-            }
+        for uid in names(&self.context.dir.join("pods")).into_iter().filter(|uid| orphan(uid)) {
             for class in ["", "/burstable", "/besteffort"] {
                 cgroups::remove(&format!("/kubepods{class}/pod{uid}"));
             }
+            let context = self.context.clone();
+            self.context.tasks.spawn_until_stop(async move { remove_folder(&context, &uid).await });
         }
         let logs = std::path::Path::new("/var/log/pods");
         for name in names(logs) {
@@ -273,5 +310,20 @@ impl Manager {
             Some(uid) => drop(workers.get(uid).map(|worker| worker.send(Message::Runtime))),
             None => workers.values().for_each(|worker| drop(worker.send(Message::Runtime))),
         }
+    }
+}
+
+/// Removes an old Pod's folder. The drivers of its volumes may register only later: they must let go first.
+async fn remove_folder(context: &Context, uid: &str) {
+    let dir = context.pod_dir(uid);
+    let mut failures = 0;
+    while let Err(error) = volumes::take_back(&context.drivers, &dir).await {
+        tracing::warn!(%error, uid, "an old Pod's volumes are still mounted");
+        failures += 1;
+        tokio::time::sleep(SETUP.delay(failures)).await;
+    }
+    let removed = context.tasks.spawn_blocking(move || volumes::remove(&dir)).await;
+    if let Ok(Err(error)) = removed {
+        tracing::warn!(%error, uid, "an old Pod's folder is not removed");
     }
 }

@@ -1,6 +1,7 @@
 //! Reads what the runtime has of a Pod.
 
-use std::fs;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -12,9 +13,11 @@ use crate::node::cri::{Runtime, RuntimeError};
 use crate::node::kubelet::container::{MESSAGE_POLICY, log_directory};
 
 /// Upstream's limits for termination messages: bytes from the file, bytes and lines from the log.
-const MESSAGE: usize = 4096;
+const MESSAGE: u64 = 4096;
 const LOG_BYTES: usize = 2048;
 const LOG_LINES: usize = 80;
+/// What of a log is read for them: its lines begin with a time and a stream's name.
+const LOG_TAIL: u64 = 64 << 10;
 
 /// Asks the runtime what it has of the Pod. What cannot have changed is not asked again.
 pub async fn observe(
@@ -88,24 +91,39 @@ async fn container(
     };
     let mut container = Container { sandbox: item.pod_sandbox_id, status, message: None };
     if container.is_exited() {
-        container.message = message(pod, dir, &container);
+        let file = message_file(dir, container.name(), container.attempt());
+        let policy = container.status.annotations.get(MESSAGE_POLICY).map(String::as_str);
+        let from_log = policy == Some("FallbackToLogsOnError") && container.exit_code() != 0;
+        let log = log_directory(pod).join(container.name()).join(format!("{}.log", container.attempt()));
+        // Both are as long as the container made them.
+        let left = tokio::task::spawn_blocking(move || message(&file, from_log.then_some(&*log)));
+        container.message = left.await.unwrap_or_default();
     }
     Ok(Some(container))
 }
 
 /// What an ended container left: its message file, or the end of its log where it asked for that and failed.
-fn message(pod: &Pod, dir: &Path, container: &Container) -> Option<String> {
-    let file = message_file(dir, container.name(), container.attempt());
-    let text = fs::read(file).unwrap_or_default();
+fn message(file: &Path, log: Option<&Path>) -> Option<String> {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(file) {
+        file.take(MESSAGE).read_to_end(&mut text).ok()?;
+    }
     if !text.is_empty() {
-        return Some(String::from_utf8_lossy(&text[..text.len().min(MESSAGE)]).into_owned());
+        return Some(String::from_utf8_lossy(&text).into_owned());
     }
-    let policy = container.status.annotations.get(MESSAGE_POLICY).map(String::as_str);
-    if policy != Some("FallbackToLogsOnError") || container.exit_code() == 0 {
-        return None;
-    }
-    let log = log_directory(pod).join(container.name()).join(format!("{}.log", container.attempt()));
-    Some(log_end(&fs::read_to_string(log).ok()?)).filter(|text| !text.is_empty())
+    Some(log_end(&tail(log?).ok()?)).filter(|text| !text.is_empty())
+}
+
+/// The last lines of a log, as many as a message can hold.
+fn tail(log: &Path) -> std::io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut end = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut end)?;
+    let whole =
+        if length > LOG_TAIL { end.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1) } else { 0 };
+    Ok(String::from_utf8_lossy(&end[whole..]).into_owned())
 }
 
 fn log_end(log: &str) -> String {
@@ -121,6 +139,24 @@ fn log_end(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A container can make both as long as its disk; no more is read than is shown.
+    #[test]
+    fn messages_are_read_no_further_than_they_are_shown() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, log) = (dir.path().join("message"), dir.path().join("0.log"));
+        let sparse = File::create(&file).expect("made");
+        sparse.set_len(1 << 40).expect("sparse");
+        let said = message(&file, None).expect("a message");
+        assert_eq!(said.len(), 4096);
+        std::fs::write(&file, "").expect("emptied");
+        let line = "2026-01-01T00:00:00Z stdout F word\n";
+        std::fs::write(&log, line.repeat(10_000) + "2026-01-01T00:00:00Z stderr F last\n").expect("written");
+        let said = message(&file, Some(&log)).expect("the log's end");
+        assert_eq!((said.lines().count(), said.lines().last()), (80, Some("last")));
+        assert!(said.lines().take(79).all(|line| line == "word"), "{said}");
+        assert_eq!(message(&file, Some(&dir.path().join("none"))), None);
+    }
 
     #[test]
     fn the_log_s_end_is_plain_text() {

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use super::action::Key;
-use super::memory::{CRASH, Image, PULL, SETUP, Trouble, Verdict};
 use super::ops::{Failure, Outcome};
+use super::state::{BackoffEntry, CRASH, Image, PULL, SETUP, Verdict};
 use super::worker::Worker;
 use crate::node::kubelet::context::reference;
 use crate::node::kubelet::probe::{self, ProbeKind};
@@ -131,7 +131,7 @@ impl Worker {
                     Image::Failed(trouble) => Some(trouble),
                     _ => None,
                 };
-                Image::Failed(Trouble::after(earlier, PULL, failure.reason, failure.message, now))
+                Image::Failed(BackoffEntry::after(earlier, PULL, failure.reason, failure.message, now))
             }
         };
     }
@@ -151,7 +151,8 @@ impl Worker {
             Err(failure) => {
                 let backoff = if failure.reason == "RunContainerError" { CRASH } else { SETUP };
                 let earlier = slot.trouble.as_ref();
-                slot.trouble = Some(Trouble::after(earlier, backoff, failure.reason, failure.message, now));
+                slot.trouble =
+                    Some(BackoffEntry::after(earlier, backoff, failure.reason, failure.message, now));
             }
         }
     }

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use super::action::{Action, Hook, Key, Start};
 use super::end;
-use super::memory::{Image, Memory, Trouble, later};
 use super::resize;
+use super::state::{BackoffEntry, Image, WorkerState, later};
 use super::status::{self, is_sidecar};
 use super::view::{Container, View};
 use crate::node::kubelet::container::definition_hash;
@@ -17,7 +17,7 @@ use crate::node::kubelet::{ephemeral, spec};
 pub struct Input<'a> {
     pub pod: &'a Pod,
     pub view: &'a View,
-    pub memory: &'a Memory,
+    pub memory: &'a WorkerState,
     pub now: Timestamp,
 }
 
@@ -36,7 +36,7 @@ impl Plan {
     }
 
     /// True when the trouble's time has come (or there is none); otherwise wakes then.
-    pub fn due(&mut self, trouble: Option<&Trouble>, now: Timestamp) -> bool {
+    pub fn due(&mut self, trouble: Option<&BackoffEntry>, now: Timestamp) -> bool {
         match trouble {
             Some(trouble) if trouble.retry_at > now => {
                 self.wake_at(trouble.retry_at);

@@ -3,30 +3,11 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::node::cri::api;
-use crate::node::kubelet::pods::memory::Restarted;
+use crate::node::kubelet::pods::admission::Refusal;
+use crate::node::kubelet::pods::state::Restarted;
 use crate::node::kubelet::pods::view::Sandbox;
+use crate::node::kubelet::pods::view::testing::container;
 use crate::node::kubelet::testing;
-
-/// A container in the view: name, sandbox, attempt, `running` or its exit code.
-fn container(name: &str, sandbox: &str, attempt: u32, exit: Option<i32>) -> Container {
-    let state = if exit.is_some() {
-        api::ContainerState::ContainerExited
-    } else {
-        api::ContainerState::ContainerRunning
-    };
-    let status = api::ContainerStatus {
-        id: format!("{name}-{attempt}"),
-        metadata: Some(api::ContainerMetadata { name: name.into(), attempt }),
-        state: state.into(),
-        created_at: i64::from(attempt) + 1,
-        started_at: 1_000_000_000,
-        finished_at: if exit.is_some() { 2_000_000_000 } else { 0 },
-        exit_code: exit.unwrap_or(0),
-        ..Default::default()
-    };
-    Container { sandbox: sandbox.into(), status, message: None }
-}
 
 fn sandbox(id: &str, ready: bool) -> Sandbox {
     Sandbox { id: id.into(), ready, ips: vec!["10.42.0.2".into()], ..Default::default() }
@@ -40,8 +21,8 @@ fn pod(spec: Value) -> Pod {
     testing::pod(json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}, "spec": spec}))
 }
 
-fn ready(names: &[&str]) -> Memory {
-    let mut memory = Memory { volumes_ready: true, ..Memory::default() };
+fn ready(names: &[&str]) -> WorkerState {
+    let mut memory = WorkerState { volumes_ready: true, ..WorkerState::default() };
     for name in names {
         memory.slot_mut(name).image = Image::Ready("sha256:1".into());
     }
@@ -52,7 +33,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("time")
 }
 
-fn keys(pod: &Pod, view: &View, memory: &Memory) -> Vec<String> {
+fn keys(pod: &Pod, view: &View, memory: &WorkerState) -> Vec<String> {
     plan(&Input { pod, view, memory, now: at(3) }).ops.iter().map(|action| action.key().to_string()).collect()
 }
 
@@ -69,7 +50,7 @@ fn starts_of(plan: &Plan) -> Vec<(String, u32)> {
 fn everything_starts_side_by_side() {
     let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
     let nothing = View::default();
-    assert_eq!(keys(&pod, &nothing, &Memory::default()), ["volumes", "sandbox", "pull a", "pull b"]);
+    assert_eq!(keys(&pod, &nothing, &WorkerState::default()), ["volumes", "sandbox", "pull a", "pull b"]);
     let one = view(&[sandbox("s", true)], &[]);
     assert_eq!(keys(&pod, &one, &ready(&["a"])), ["start a", "pull b"]);
     let mut busy = ready(&["a"]);
@@ -84,7 +65,7 @@ fn init_containers_go_one_by_one_and_sidecars_stay() {
         "containers": [{"name": "a"}]
     }));
     let all = ready(&["i1", "side", "i2", "a"]);
-    let check = |containers: &[Container], memory: &Memory, expect: &[&str]| {
+    let check = |containers: &[Container], memory: &WorkerState, expect: &[&str]| {
         assert_eq!(keys(&pod, &view(&[sandbox("s", true)], containers), memory), expect, "{containers:?}");
     };
     let i1 = container("i1", "s", 0, Some(0));
@@ -159,8 +140,8 @@ fn the_end_comes_in_order() {
     pod.metadata.deletion_grace_period_seconds = Some(5);
     let (a, side) = (container("a", "s", 0, None), container("side", "s", 0, None));
     let (a_ended, side_ended) = (container("a", "s", 0, Some(0)), container("side", "s", 0, Some(0)));
-    let memory = Memory::default();
-    let check = |sandbox: &Sandbox, containers: &[Container], memory: &Memory, expect: &[&str]| {
+    let memory = WorkerState::default();
+    let check = |sandbox: &Sandbox, containers: &[Container], memory: &WorkerState, expect: &[&str]| {
         assert_eq!(
             keys(&pod, &view(std::slice::from_ref(sandbox), containers), memory),
             expect,
@@ -172,7 +153,7 @@ fn the_end_comes_in_order() {
     check(&up, &[a_ended.clone(), side], &memory, &["stop side-0 5"]);
     check(&up, &[a_ended.clone(), side_ended.clone()], &memory, &["stop-sandbox s"]);
     check(&down, &[a_ended.clone(), side_ended.clone()], &memory, &["finish"]);
-    let gone = Memory { gone: true, ..Memory::default() };
+    let gone = WorkerState { gone: true, ..WorkerState::default() };
     check(&down, &[a_ended, side_ended], &gone, &["cleanup"]);
 }
 
@@ -181,7 +162,7 @@ fn a_dead_sandbox_is_replaced() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let memory = ready(&["a"]);
     let ended = container("a", "s", 0, Some(255));
-    let check = |sandboxes: &[Sandbox], memory: &Memory, expect: &[&str]| {
+    let check = |sandboxes: &[Sandbox], memory: &WorkerState, expect: &[&str]| {
         assert_eq!(keys(&pod, &view(sandboxes, std::slice::from_ref(&ended)), memory), expect);
     };
     check(&[sandbox("s", false)], &memory, &["stop-sandbox s"]);
@@ -202,7 +183,7 @@ fn a_changed_image_and_a_failed_probe_stop_the_container() {
     let running = view(&[sandbox("s", true)], &[old]);
     assert_eq!(keys(&pod, &running, &ready(&[])), ["stop a-0 30"]);
     let mut condemned = ready(&[]);
-    let verdict = crate::node::kubelet::pods::memory::Verdict { message: "x".into(), grace: Some(3) };
+    let verdict = crate::node::kubelet::pods::state::Verdict { message: "x".into(), grace: Some(3) };
     condemned.condemned.insert("a-0".into(), verdict);
     let running = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);
     assert_eq!(keys(&pod, &running, &condemned), ["stop a-0 3"]);
@@ -239,9 +220,9 @@ fn containers_start_one_after_the_other_s_hook() {
     assert_eq!(keys(&pod, &up(&[a]), &all), ["start b"]);
     // A container that cannot be started holds up nobody.
     let mut failing = ready(&["b"]);
-    let pull = crate::node::kubelet::pods::memory::PULL;
+    let pull = crate::node::kubelet::pods::state::PULL;
     failing.slot_mut("a").image =
-        Image::Failed(Trouble::after(None, pull, "ErrImagePull", "no".into(), at(3)));
+        Image::Failed(BackoffEntry::after(None, pull, "ErrImagePull", "no".into(), at(3)));
     assert_eq!(keys(&pod, &up(&[]), &failing), ["start b"]);
 }
 
@@ -266,7 +247,7 @@ fn pre_stop_runs_once_and_within_the_time_given() {
     pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
     pod.metadata.deletion_grace_period_seconds = Some(30);
     let view = view(&[sandbox("s", true)], &[container("a", "s", 0, None), container("side", "s", 0, None)]);
-    let mut memory = Memory { ending_since: Some(at(1)), ..ready(&[]) };
+    let mut memory = WorkerState { ending_since: Some(at(1)), ..ready(&[]) };
     assert_eq!(keys(&pod, &view, &memory), ["pre-stop a-0"]);
     memory.busy.insert(Key::PreStop("a-0".into()));
     assert_eq!(keys(&pod, &view, &memory), [""; 0]);
@@ -282,7 +263,7 @@ fn pre_stop_runs_once_and_within_the_time_given() {
 fn what_failed_is_tried_again_later() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let mut memory = ready(&["a"]);
-    let verdict = crate::node::kubelet::pods::memory::Verdict { message: "x".into(), grace: Some(3) };
+    let verdict = crate::node::kubelet::pods::state::Verdict { message: "x".into(), grace: Some(3) };
     memory.condemned.insert("a-0".into(), verdict);
     memory.fail(Key::Stop("a-0".into(), 3), "deadline".into(), at(3));
     let view = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);
@@ -329,4 +310,25 @@ fn resources_change_in_place_or_by_a_restart() {
     check(json!([]), &["resize a-0"]);
     check(json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]), &["resize a-0"]);
     check(json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]), &["stop a-0 30"]);
+}
+
+#[test]
+fn a_resize_waits_for_room() {
+    let pod = pod(json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "200m"}}}]}));
+    let mut a = container("a", "s", 0, None);
+    a.status.annotations.insert("io.minik.container.resources".into(), "cpu=100/100 memory=/".into());
+    let view = view(&[sandbox("s", true)], &[a]);
+    let mut memory = ready(&[]);
+    memory.no_room = Some(Refusal { reason: "Deferred".into(), message: "cpu".into() });
+    assert_eq!(keys(&pod, &view, &memory), [""; 0]);
+    let told = |memory: &WorkerState| {
+        let input = Input { pod: &pod, view: &view, memory, now: at(3) };
+        let status = status::status(&input, &status::Host { ip: "10.0.0.1".into() });
+        let conditions = status.conditions.unwrap_or_default();
+        let resize = conditions.into_iter().find(|condition| condition.type_.starts_with("PodResize"));
+        resize.map(|condition| (condition.type_, condition.reason.unwrap_or_default()))
+    };
+    assert_eq!(told(&memory), Some(("PodResizePending".to_owned(), "Deferred".to_owned())));
+    memory.no_room = None;
+    assert_eq!(told(&memory), Some(("PodResizeInProgress".to_owned(), String::new())));
 }

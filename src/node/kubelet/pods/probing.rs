@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::action::Key;
-use super::memory::Memory;
+use super::state::WorkerState;
 use super::view::{Container, View};
 use crate::node::kubelet::context::Context;
 use crate::node::kubelet::handler::Target;
@@ -36,7 +36,7 @@ impl Probing {
 
     /// Starts and ends probes so that they fit what runs; containers without a probe count as passed.
     /// A Pod that is `ending` keeps its readiness probes only: traffic must still be turned away honestly.
-    pub fn follow(&mut self, pod: &Arc<Pod>, view: &View, memory: &mut Memory, ending: bool) {
+    pub fn follow(&mut self, pod: &Arc<Pod>, view: &View, memory: &mut WorkerState, ending: bool) {
         let alive = |id: &str| view.by_id(id).is_some_and(Container::is_running);
         self.tasks.retain(|(id, kind), task| {
             let keep = alive(id) && (!ending || *kind == ProbeKind::Readiness);
@@ -64,7 +64,7 @@ impl Probing {
         definition: &Spec,
         running: &Container,
         view: &View,
-        memory: &mut Memory,
+        memory: &mut WorkerState,
         ending: bool,
     ) {
         let id = running.id().to_owned();
@@ -103,8 +103,8 @@ impl Probing {
             id: id.to_owned(),
             pod_ip: ip,
         };
-        let events = self.context.events.clone();
-        let task = probe::run(pod.clone(), target, kind, probe, events, self.sender.clone());
+        let told = (self.context.events.clone(), self.context.probes.clone());
+        let task = probe::run(pod.clone(), target, kind, probe, told, self.sender.clone());
         let handle = self.context.tasks.spawn_until_stop(task).abort_handle();
         self.tasks.insert(key, handle);
     }

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::Container as Spec;
 
 use super::action::Action;
 use super::end;
-use super::memory::Memory;
 use super::plan::{Input, Plan};
+use super::state::WorkerState;
 use super::view::Container;
 use crate::node::kubelet::container::resources_hash;
 use crate::node::kubelet::spec;
@@ -14,6 +14,9 @@ use crate::node::kubelet::spec;
 /// container's resizePolicy wants one.
 pub fn plan(input: &Input<'_>, plan: &mut Plan) {
     let spec = spec(input.pod);
+    if input.memory.no_room.is_some() {
+        return;
+    }
     let sidecars = spec.init_containers.iter().flatten();
     for definition in spec.containers.iter().chain(sidecars) {
         let Some(running) = input.view.current(&definition.name).filter(|c| c.is_running()) else { continue };
@@ -29,13 +32,23 @@ pub fn plan(input: &Input<'_>, plan: &mut Plan) {
     }
 }
 
+/// Whether a container of the Pod runs with other resources than its definition asks for now.
+pub fn is_pending(input: &Input<'_>) -> bool {
+    let spec = spec(input.pod);
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    all.any(|definition| {
+        let running = input.view.current(&definition.name).filter(|container| container.is_running());
+        running.is_some_and(|running| !is_settled(input.memory, definition, running))
+    })
+}
+
 /// Whether the running container has the resources its definition asks for.
-pub fn is_settled(memory: &Memory, definition: &Spec, running: &Container) -> bool {
+pub fn is_settled(memory: &WorkerState, definition: &Spec, running: &Container) -> bool {
     change(memory, definition, running).is_none()
 }
 
 /// What it has and what it should have, where that differs.
-fn change(memory: &Memory, definition: &Spec, running: &Container) -> Option<(String, String)> {
+fn change(memory: &WorkerState, definition: &Spec, running: &Container) -> Option<(String, String)> {
     let had = memory.resized.get(running.id()).map(String::as_str).or_else(|| running.resources())?;
     let wants = resources_hash(definition);
     (had != wants).then(|| (had.to_owned(), wants))

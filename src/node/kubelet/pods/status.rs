@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::Key;
-use super::memory::{Image, Slot};
 use super::plan::Input;
 use super::resize;
+use super::state::{Image, Slot};
 use super::view::{Container, nanoseconds};
 use crate::node::cri::api::ContainerState as RuntimeState;
 use crate::node::kubelet::container::qos;
@@ -160,13 +160,16 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
     };
     let (reason, message) = memory.failed.clone().unzip();
     let before = pod.status.as_ref();
+    let told = before.is_some_and(|status| status.container_statuses.is_some());
+    // A Pod that was refused has nothing to say of containers: they wait for nothing.
+    let refused = memory.failed.is_some() && view.sandboxes.is_empty() && !told;
     PodStatus {
         phase: Some(phase),
         reason: reason.or_else(|| before.and_then(|status| status.reason.clone())),
         message: message.or_else(|| before.and_then(|status| status.message.clone())),
         conditions: Some(conditions),
-        container_statuses: Some(containers),
-        init_container_statuses: Some(init).filter(|init| !init.is_empty()),
+        container_statuses: Some(containers).filter(|_| !refused),
+        init_container_statuses: Some(init).filter(|init| !init.is_empty() && !refused),
         ephemeral_container_statuses: Some(beside).filter(|beside| !beside.is_empty()),
         host_ip: Some(host.ip.clone()),
         host_ips: Some(vec![HostIP { ip: host.ip.clone() }]),
@@ -217,7 +220,8 @@ fn terminated(container: &Container) -> ContainerState {
             exit_code: status.exit_code,
             reason: Some(reason.to_owned()),
             message: message.filter(|message| !message.is_empty()),
-            started_at: time(status.started_at),
+            // One that never started began, as upstream has it, in 1970.
+            started_at: Some(Time(whole_second(nanoseconds(status.started_at)))),
             finished_at: time(status.finished_at),
             container_id: Some(format!("containerd://{}", status.id)),
             signal: None,
@@ -405,8 +409,17 @@ fn conditions(
         let text = "Pod was terminated in response to imminent node shutdown.".to_owned();
         ours.push(verdict("DisruptionTarget", true, Some(BY_KUBELET), Some(text)));
     }
+    if resize::is_pending(input) {
+        ours.push(match &input.memory.no_room {
+            Some(why) => verdict(RESIZE[0], true, Some(&why.reason), Some(why.message.clone())),
+            None => verdict(RESIZE[1], true, None, None),
+        });
+    }
     merge(input, ours, phase)
 }
+
+/// How far a resize is: there while it waits, or while it is done.
+const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Why a Pod was disturbed by its own node.
 const BY_KUBELET: &str = "TerminationByKubelet";
@@ -458,7 +471,11 @@ fn merge(input: &Input<'_>, ours: impl IntoIterator<Item = PodCondition>, phase:
     let over = |old: &PodCondition| old.reason.as_deref() == Some(BY_KUBELET) && !is_terminal(phase);
     let foreign: Vec<PodCondition> = seen
         .into_iter()
-        .filter(|old| !over(old) && !all.iter().any(|ours| ours.type_ == old.type_))
+        .filter(|old| {
+            !over(old)
+                && !RESIZE.contains(&old.type_.as_str())
+                && !all.iter().any(|ours| ours.type_ == old.type_)
+        })
         .collect();
     if !foreign.iter().any(|condition| condition.type_ == "PodScheduled") {
         let old = reported.into_iter().find(|old| old.type_ == "PodScheduled");

@@ -3,31 +3,19 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::node::cri::api;
-use crate::node::kubelet::pods::memory::{Memory, Restarted, Trouble};
-use crate::node::kubelet::pods::view::{Sandbox, View};
+use crate::node::kubelet::pods::state::{BackoffEntry, Restarted, WorkerState};
+use crate::node::kubelet::pods::view::{self, Sandbox, View};
 use crate::node::kubelet::testing;
 
 fn container(name: &str, attempt: u32, exit: Option<i32>) -> Container {
-    let state = if exit.is_some() { RuntimeState::ContainerExited } else { RuntimeState::ContainerRunning };
-    let status = api::ContainerStatus {
-        id: format!("{name}-{attempt}"),
-        metadata: Some(api::ContainerMetadata { name: name.into(), attempt }),
-        state: state.into(),
-        created_at: i64::from(attempt) + 1,
-        started_at: 1_000_000_000,
-        finished_at: if exit.is_some() { 2_000_000_000 } else { 0 },
-        exit_code: exit.unwrap_or(0),
-        ..Default::default()
-    };
-    Container { sandbox: "s".into(), status, message: None }
+    view::testing::container(name, "s", attempt, exit)
 }
 
 fn pod(spec: Value) -> Pod {
     testing::pod(json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}, "spec": spec}))
 }
 
-fn report(pod: &Pod, containers: &[Container], memory: &Memory) -> PodStatus {
+fn report(pod: &Pod, containers: &[Container], memory: &WorkerState) -> PodStatus {
     let sandbox =
         Sandbox { id: "s".into(), ready: true, ips: vec!["10.42.0.2".into()], ..Default::default() };
     let mut containers = containers.to_vec();
@@ -35,6 +23,25 @@ fn report(pod: &Pod, containers: &[Container], memory: &Memory) -> PodStatus {
     let view = View { sandboxes: vec![sandbox], containers };
     let now = Timestamp::from_second(5).expect("time");
     status(&Input { pod, view: &view, memory, now }, &Host { ip: "172.20.0.3".into() })
+}
+
+#[test]
+fn a_refused_pod_says_nothing_of_containers() {
+    let pod = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
+    let memory = WorkerState { failed: Some(("NodePorts".into(), "taken".into())), ..WorkerState::default() };
+    let now = Timestamp::from_second(5).expect("time");
+    let refused = |pod: &Pod| {
+        status(
+            &Input { pod, view: &View::default(), memory: &memory, now },
+            &Host { ip: "172.20.0.3".into() },
+        )
+    };
+    let status = refused(&pod);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("NodePorts")));
+    assert_eq!((status.container_statuses, status.init_container_statuses), (None, None));
+    let before = report(&pod, &[container("a", 0, None)], &WorkerState::default());
+    let ran = Pod { status: Some(before), ..pod };
+    assert!(refused(&ran).container_statuses.is_some(), "what ran before is still told of");
 }
 
 fn condition(status: &PodStatus, kind: &str) -> String {
@@ -49,7 +56,7 @@ fn phases() {
         let specs: Vec<Value> = names[..exits.len()].iter().map(|name| json!({ "name": name })).collect();
         let pod = pod(json!({"restartPolicy": policy, "containers": specs}));
         let made = names.iter().zip(exits).filter_map(|(name, exit)| Some(container(name, 0, (*exit)?)));
-        let status = report(&pod, &made.collect::<Vec<_>>(), &Memory::default());
+        let status = report(&pod, &made.collect::<Vec<_>>(), &WorkerState::default());
         assert_eq!(status.phase.as_deref(), Some(expect), "{policy} {exits:?}");
     };
     check("Always", &[None], "Pending");
@@ -64,25 +71,26 @@ fn phases() {
 
 #[test]
 fn waiting_reasons() {
-    let check = |spec: Value, containers: &[Container], memory: &Memory, expect: &str| {
+    let check = |spec: Value, containers: &[Container], memory: &WorkerState, expect: &str| {
         let status = report(&pod(spec), containers, memory);
         let all = status.container_statuses.unwrap_or_default();
         let waiting = all[0].state.as_ref().and_then(|state| state.waiting.clone()).unwrap_or_default();
         assert_eq!(waiting.reason.as_deref().unwrap_or_default(), expect);
     };
     let plain = json!({"containers": [{"name": "a"}]});
-    check(plain.clone(), &[], &Memory::default(), "ContainerCreating");
+    check(plain.clone(), &[], &WorkerState::default(), "ContainerCreating");
     let init = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
-    check(init.clone(), &[container("i", 0, None)], &Memory::default(), "PodInitializing");
-    let first = report(&pod(init), &[], &Memory::default()).init_container_statuses.unwrap_or_default();
+    check(init.clone(), &[container("i", 0, None)], &WorkerState::default(), "PodInitializing");
+    let first = report(&pod(init), &[], &WorkerState::default()).init_container_statuses.unwrap_or_default();
     let waiting = first[0].state.as_ref().and_then(|state| state.waiting.clone()).unwrap_or_default();
     assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"), "the first init container waits so too");
-    let mut memory = Memory::default();
+    let mut memory = WorkerState::default();
     let now = Timestamp::UNIX_EPOCH;
-    let pull = crate::node::kubelet::pods::memory::PULL;
-    memory.slot_mut("a").image = Image::Failed(Trouble::after(None, pull, "ErrImagePull", "no".into(), now));
+    let pull = crate::node::kubelet::pods::state::PULL;
+    memory.slot_mut("a").image =
+        Image::Failed(BackoffEntry::after(None, pull, "ErrImagePull", "no".into(), now));
     check(plain.clone(), &[], &memory, "ErrImagePull");
-    let mut memory = Memory::default();
+    let mut memory = WorkerState::default();
     memory.slot_mut("a").restarted = Some(Restarted { attempt: 0, level: 1 });
     check(plain, &[container("a", 1, Some(1))], &memory, "CrashLoopBackOff");
 }
@@ -90,7 +98,7 @@ fn waiting_reasons() {
 #[test]
 fn readiness_and_counts() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
-    let mut memory = Memory::default();
+    let mut memory = WorkerState::default();
     let containers = [container("a", 1, None), container("a", 0, Some(3))];
     let status = report(&pod, &containers, &memory);
     assert_eq!(condition(&status, "Ready"), "False");
@@ -122,7 +130,7 @@ fn pods_end_in_a_phase() {
         pod
     };
     let check = |pod: &Pod, containers: &[Container], expect: &str| {
-        let status = report(pod, containers, &Memory::default());
+        let status = report(pod, containers, &WorkerState::default());
         assert_eq!(status.phase.as_deref(), Some(expect), "{containers:?}");
     };
     let one = json!({"containers": [{"name": "a"}]});
@@ -155,7 +163,7 @@ fn containers_may_have_a_policy_of_their_own() {
 #[test]
 fn what_others_wrote_over_our_report_is_dated_anew() {
     let mut pod = pod(json!({"containers": [{"name": "a"}]}));
-    let mut memory = Memory::default();
+    let mut memory = WorkerState::default();
     memory.started.insert("a-0".into());
     memory.ready.insert("a-0".into());
     let containers = [container("a", 0, None)];

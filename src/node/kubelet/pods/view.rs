@@ -124,3 +124,30 @@ pub struct Known {
     pub containers: HashMap<String, Container>,
     pub sandboxes: HashMap<String, Sandbox>,
 }
+
+/// What the tests of plan and status share.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::Container;
+    use crate::node::cri::api;
+
+    /// A container as the runtime tells of it: name, sandbox, attempt, running or its exit code.
+    pub fn container(name: &str, sandbox: &str, attempt: u32, exit: Option<i32>) -> Container {
+        let state = if exit.is_some() {
+            api::ContainerState::ContainerExited
+        } else {
+            api::ContainerState::ContainerRunning
+        };
+        let status = api::ContainerStatus {
+            id: format!("{name}-{attempt}"),
+            metadata: Some(api::ContainerMetadata { name: name.into(), attempt }),
+            state: state.into(),
+            created_at: i64::from(attempt) + 1,
+            started_at: 1_000_000_000,
+            finished_at: if exit.is_some() { 2_000_000_000 } else { 0 },
+            exit_code: exit.unwrap_or(0),
+            ..Default::default()
+        };
+        Container { sandbox: sandbox.into(), status, message: None }
+    }
+}

@@ -11,12 +11,13 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Mutex, mpsc};
 
 use super::action::{Action, Key};
+use super::admission::Refusal;
 use super::end;
-use super::memory::{Image, Memory};
 use super::observe::observe;
 use super::ops::{Job, Outcome, differs, reads_references};
 use super::plan::{self, Input, Plan};
 use super::probing::Probing;
+use super::state::{Image, WorkerState};
 use super::status::{self, Host};
 use super::view::{Known, View};
 use crate::node::kubelet::context::{Context, reference};
@@ -28,8 +29,8 @@ use crate::node::kubelet::volumes::Tokens;
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Message {
-    /// The Pod as the API server has it now.
-    Pod(Arc<Pod>),
+    /// The Pod as the API server has it now, and why the node has no room for all that it asks for.
+    Pod(Arc<Pod>, Option<Refusal>),
     /// The API server has it no more.
     Gone,
     /// Something happened to its containers.
@@ -48,7 +49,7 @@ pub struct Worker {
     pub(super) context: Arc<Context>,
     pub(super) pod: Arc<Pod>,
     inbox: mpsc::UnboundedReceiver<Message>,
-    pub(super) memory: Memory,
+    pub(super) memory: WorkerState,
     pub(super) view: View,
     known: Known,
     running: FuturesUnordered<BoxFuture<'static, (Key, Option<Outcome>)>>,
@@ -72,9 +73,9 @@ impl Worker {
     pub fn new(context: Arc<Context>, pod: Arc<Pod>, inbox: mpsc::UnboundedReceiver<Message>) -> Self {
         let held = Held::of(&context.objects, &pod);
         let (probing, verdicts) = Probing::new(context.clone());
-        let memory = Memory {
+        let memory = WorkerState {
             start_time: pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0),
-            ..Memory::default()
+            ..WorkerState::default()
         };
         Self {
             context,
@@ -374,7 +375,10 @@ impl Worker {
 
     fn hear(&mut self, message: Option<Message>) {
         match message {
-            Some(Message::Pod(pod)) => self.see(pod),
+            Some(Message::Pod(pod, no_room)) => {
+                self.memory.no_room = no_room;
+                self.see(pod);
+            }
             Some(Message::Gone) => {
                 self.memory.gone = true;
                 self.stale = true;

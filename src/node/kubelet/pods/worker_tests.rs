@@ -41,6 +41,8 @@ impl Bench {
             // Its source is gone at once: there are no Services.
             services: Services::new(crate::node::network::Source::new().1),
             policies: crate::node::policy::Policies::none(),
+            probes: crate::node::kubelet::probe::Answers::default(),
+            drivers: crate::node::kubelet::plugins::Drivers::new(dir.path()),
             client,
             runtime: runtime.client(),
             tasks: tasks.clone(),
@@ -67,7 +69,7 @@ impl Bench {
     fn delete(&self, grace: i64) {
         let patch = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
             "deletionGracePeriodSeconds": grace}});
-        let _ = self.inbox.send(Message::Pod(Arc::new(self.api.change(&patch))));
+        let _ = self.inbox.send(Message::Pod(Arc::new(self.api.change(&patch)), None));
     }
 
     /// Deletes the Pod and waits until nothing of it is left.
@@ -193,11 +195,11 @@ async fn what_others_wrote_over_the_status_is_put_right() {
     let mut conditions = bench.api.pod().status.and_then(|status| status.conditions).unwrap_or_default();
     conditions.iter_mut().filter(|c| c.type_ == "Ready").for_each(|c| c.status = "False".into());
     let pod = bench.api.change(&json!({"status": {"conditions": conditions}}));
-    let _ = bench.inbox.send(Message::Pod(Arc::new(pod)));
+    let _ = bench.inbox.send(Message::Pod(Arc::new(pod), None));
     bench.ready().await;
     let writes = bench.api.writes();
     // The same Pod again, as a watch that begins anew tells it: no news.
-    let _ = bench.inbox.send(Message::Pod(Arc::new(bench.api.pod())));
+    let _ = bench.inbox.send(Message::Pod(Arc::new(bench.api.pod()), None));
     let _ = bench.inbox.send(Message::Runtime);
     bench.runtime.exit("a", 0);
     eventually("the container was started again", || bench.runtime.count("StartContainer a") == 2).await;

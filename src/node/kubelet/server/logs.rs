@@ -157,13 +157,16 @@ impl Reader {
         // Watched before the first read, so that nothing written in between is missed.
         let watcher = if self.options.follow { Some(self.watch(&path)?) } else { None };
         let mut file = File::open(&path).await?;
+        let metadata = file.metadata().await?;
         let from = match self.options.tail {
-            Some(lines) => tail_offset(&mut file, lines).await?,
+            Some(lines) => tail_offset(&mut file, metadata.len(), lines).await?,
             None => 0,
         };
         file.seek(SeekFrom::Start(from)).await?;
-        let mut inode = file.metadata().await?.ino();
-        let mut lines = BufReader::new(file);
+        let mut inode = metadata.ino();
+        // Who does not follow gets what there was: a container that never stops writing would hold the answer up.
+        let rest = if self.options.follow { u64::MAX } else { metadata.len().saturating_sub(from) };
+        let mut lines = BufReader::new(file.take(rest));
         let mut line = Vec::new();
         loop {
             self.events.borrow_and_update();
@@ -200,7 +203,7 @@ impl Reader {
                     line.clear();
                 }
                 inode = metadata.ino();
-                lines = BufReader::new(File::open(&path).await?);
+                lines = BufReader::new(File::open(&path).await?.take(u64::MAX));
                 watcher.add(&path).map_err(io::Error::other)?;
             }
         }
@@ -303,10 +306,9 @@ impl Out {
     }
 }
 
-/// Where the last `lines` lines begin; read from the end, so that long logs cost nothing.
-async fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
+/// Where the last `lines` lines before `end` begin; read from there, so that long logs cost nothing.
+async fn tail_offset(file: &mut File, mut end: u64, lines: usize) -> io::Result<u64> {
     const BLOCK: u64 = 64 << 10;
-    let mut end = file.metadata().await?.len();
     if lines == 0 {
         return Ok(end);
     }
@@ -340,8 +342,9 @@ mod tests {
         std::fs::write(&path, "a\nbb\nccc\n").expect("written");
         let mut file = File::open(&path).await.expect("open");
         for (lines, expect) in [(0, 9), (1, 5), (2, 2), (3, 0), (9, 0)] {
-            assert_eq!(tail_offset(&mut file, lines).await.expect("read"), expect, "{lines}");
+            assert_eq!(tail_offset(&mut file, 9, lines).await.expect("read"), expect, "{lines}");
         }
+        assert_eq!(tail_offset(&mut file, 5, 1).await.expect("read"), 2, "what came later does not count");
     }
 
     #[test]

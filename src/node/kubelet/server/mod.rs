@@ -2,6 +2,7 @@
 //! and allows.
 
 mod access;
+mod files;
 mod listen;
 mod logs;
 mod routes;

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::access::Access;
-use super::{logs, splice};
+use super::{files, logs, splice};
 use crate::config::NodeConfig;
 use crate::node::cri::api::{AttachRequest, ContainerState, ExecRequest};
 use crate::node::cri::{Runtime, labels};
@@ -99,6 +99,7 @@ async fn route(
         (_, ["healthz"]) => Ok(text(StatusCode::OK, "ok")),
         (&Method::GET, ["pods"]) => Ok(pods(&routes.manager)),
         (&Method::GET, ["metrics", ..] | ["stats", "summary"]) => measured(routes, &parts).await,
+        (&Method::GET, ["logs", below @ ..]) => files::answer(Path::new(files::LOGS), below).await,
         (&Method::DELETE, ["localVolumes", name]) => remove_volume(routes, name).await,
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             let pod = find(routes, namespace, pod)?;
@@ -189,7 +190,7 @@ async fn measured(routes: &Routes, parts: &[&str]) -> Result<Response<Body>, Ref
         }
         ["metrics", "resource"] => stats::resource(&*sample().await?),
         ["metrics", "cadvisor"] => stats::cadvisor(&*sample().await?),
-        ["metrics", "probes"] => String::new(),
+        ["metrics", "probes"] => stats::probes(&routes.manager.probes().all()),
         ["stats", "summary"] => {
             let summary = stats::summary(&routes.node, routes.started, &*sample().await?);
             return Ok(json_text(&summary));

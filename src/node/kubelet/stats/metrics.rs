@@ -1,8 +1,10 @@
 //! Samples in Prometheus' text form.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::sample::{ContainerUse, PodUse, Sample};
+use crate::node::kubelet::probe::Answered;
 
 /// A family of samples in Prometheus' text form.
 struct Family<'a> {
@@ -35,6 +37,25 @@ fn containers(sample: &Sample, mut each: impl FnMut(&PodUse, &ContainerUse)) {
     for pod in &sample.pods {
         pod.containers.iter().for_each(|container| each(pod, container));
     }
+}
+
+/// The answer of `/metrics/probes`.
+pub fn probes(answers: &BTreeMap<Answered, u64>) -> String {
+    let mut out = String::new();
+    let help = "Cumulative number of a liveness, readiness or startup probe for a container by result";
+    let mut family = Family::new(&mut out, "prober_probe_total", "counter", help, None);
+    for (of, count) in answers {
+        let labels = [
+            ("container", &*of.container),
+            ("namespace", &*of.namespace),
+            ("pod", &*of.pod),
+            ("pod_uid", &*of.uid),
+            ("probe_type", of.kind),
+            ("result", of.result),
+        ];
+        family.add(&labels, *count as f64);
+    }
+    out
 }
 
 /// The answer of `/metrics/resource`: what metrics-server reads.

@@ -4,6 +4,6 @@ mod metrics;
 mod sample;
 mod summary;
 
-pub use metrics::{cadvisor, own, resource};
+pub use metrics::{cadvisor, own, probes, resource};
 pub use sample::{PodUse, Sampler};
 pub use summary::summary;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::Api;
 
-use super::prepare::{Place, VolumeError, at};
+use super::prepare::{Mounted, VolumeError, at, unsupported};
 use super::projected::Contents;
-use super::{host_path, nfs, owner};
+use super::tokens::Tokens;
+use super::{csi, host_path, nfs, owner};
+use crate::api::resources::VOLUME_NOT_SOURCES;
 use crate::rt::Backoff;
 
 /// A claim is bound shortly after its first Pod was placed: so often it is looked at before the Pod is told to wait.
@@ -45,13 +47,17 @@ impl Claim {
         contents: &Contents<'_>,
         target: &Path,
         group: Option<u32>,
-    ) -> Result<Place, VolumeError> {
-        let volume = self.volume(contents).await?;
+        tokens: &mut Tokens,
+    ) -> Result<Mounted, VolumeError> {
+        let (claim, volume) = self.volume(contents).await?;
         let spec = volume.spec.clone().unwrap_or_default();
         if spec.volume_mode.as_deref() == Some("Block") {
             return Err(VolumeError::Claim("block devices are not supported by this node".to_owned()));
         }
         let mut read_only = self.read_only;
+        if spec.csi.is_some() {
+            return csi::persistent(contents, &volume, &claim, read_only, group, tokens).await;
+        }
         if let Some(source) = &spec.host_path {
             let path = PathBuf::from(&source.path);
             let new = !path.exists();
@@ -61,7 +67,7 @@ impl Claim {
                 // Made for the claim: whoever its containers run as writes there.
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).map_err(at(&path))?;
             }
-            return Ok(Place { path, read_only });
+            return Ok(Mounted { path, read_only });
         }
         if let Some(source) = &spec.local {
             let path = PathBuf::from(&source.path);
@@ -69,18 +75,21 @@ impl Claim {
                 return Err(VolumeError::Claim(format!("path \"{}\" does not exist", source.path)));
             }
             owner::give(path.clone(), group, contents.pod).await?;
-            return Ok(Place { path, read_only });
+            return Ok(Mounted { path, read_only });
         }
         if let Some(source) = &spec.nfs {
             read_only |= source.read_only == Some(true);
             nfs::mount(target, &source.server, &source.path, read_only).await?;
-            return Ok(Place { path: target.to_owned(), read_only });
+            return Ok(Mounted { path: target.to_owned(), read_only });
         }
-        Err(VolumeError::Unsupported)
+        Err(unsupported(&spec, VOLUME_NOT_SOURCES))
     }
 
     /// The volume bound to the claim. Both sides must say so.
-    async fn volume(&self, contents: &Contents<'_>) -> Result<PersistentVolume, VolumeError> {
+    async fn volume(
+        &self,
+        contents: &Contents<'_>,
+    ) -> Result<(PersistentVolumeClaim, PersistentVolume), VolumeError> {
         let namespace = contents.pod.metadata.namespace.as_deref().unwrap_or("default");
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(contents.client.clone(), namespace);
         let mut looks = 0;
@@ -110,7 +119,7 @@ impl Claim {
             let text = format!("volume \"{name}\" is bound to another claim than \"{}\"", self.name);
             return Err(VolumeError::Claim(text));
         }
-        Ok(volume)
+        Ok((claim, volume))
     }
 }
 
@@ -125,6 +134,16 @@ mod tests {
     use super::*;
     use crate::node::kubelet::testing::pod;
     use serde_json::json;
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let spec: k8s_openapi::api::core::v1::PersistentVolumeSpec = serde_json::from_value(json!({
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "volumeMode": "Filesystem",
+            "iscsi": {"targetPortal": "10.0.0.1", "iqn": "iqn.2026-01.example:x", "lun": 0}}))
+        .expect("a volume");
+        let text = unsupported(&spec, VOLUME_NOT_SOURCES).to_string();
+        assert_eq!(text, "iscsi volumes are not supported by this node");
+    }
 
     #[test]
     fn claims_by_name_and_by_pod() {

@@ -2,6 +2,7 @@
 
 mod atomic;
 mod claims;
+mod csi;
 mod host_path;
 mod nfs;
 mod owner;
@@ -10,6 +11,7 @@ mod projected;
 mod sub_path;
 mod tokens;
 
+pub use csi::take_back;
 pub use prepare::{Volumes, mounts, prepare, refresh, remove};
 pub use projected::Contents;
 pub use tokens::Tokens;

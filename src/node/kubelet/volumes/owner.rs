@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::prepare::{VolumeError, at};
+use super::prepare::{VolumeError, at, blocking};
 use crate::node::kubelet::spec;
 
 /// Gives everything in a volume to the Pod's fsGroup, by its fsGroupChangePolicy: always, or only when the volume's
@@ -18,15 +18,14 @@ pub async fn give(path: PathBuf, group: Option<u32>, pod: &Pod) -> Result<(), Vo
     let Some(group) = group else { return Ok(()) };
     let security = spec(pod).security_context.as_ref();
     let policy = security.and_then(|security| security.fs_group_change_policy.clone());
-    let shown = path.clone();
     // A volume may hold many files.
-    let given = tokio::task::spawn_blocking(move || {
-        if policy.as_deref() == Some("OnRootMismatch") && is_given(&path, group)? {
+    blocking(move || {
+        if policy.as_deref() == Some("OnRootMismatch") && is_given(&path, group).map_err(at(&path))? {
             return Ok(());
         }
-        walk(&path, group)
-    });
-    given.await.map_err(|error| VolumeError::Claim(error.to_string()))?.map_err(at(&shown))
+        walk(&path, group).map_err(at(&path))
+    })
+    .await
 }
 
 fn is_given(path: &Path, group: u32) -> io::Result<bool> {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, V
 use super::claims::Claim;
 use super::projected::{self, Contents};
 use super::tokens::Tokens;
-use super::{atomic, host_path, nfs, sub_path};
+use super::{atomic, csi, host_path, nfs, sub_path};
 use crate::node::cri::api::{Mount, MountPropagation};
 use crate::node::kubelet::container::{FieldError, quantity_value};
 use crate::node::kubelet::objects::Kind;
@@ -33,8 +33,8 @@ pub enum VolumeError {
     Path(String),
     #[error("{0}")]
     HostPath(String),
-    #[error("volumes of this kind are not supported by this node")]
-    Unsupported,
+    #[error("{0} volumes are not supported by this node")]
+    Unsupported(String),
     #[error("{0}")]
     Claim(String),
     #[error("no volume of that name")]
@@ -52,17 +52,17 @@ pub fn at(path: &Path) -> impl FnOnce(io::Error) -> VolumeError + '_ {
 }
 
 /// Where each volume of a Pod is on this node, by name.
-pub type Volumes = HashMap<String, Place>;
+pub type Volumes = HashMap<String, Mounted>;
 
 /// Where a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Mounted {
     pub path: PathBuf,
     /// Whatever the container's mount says.
     pub read_only: bool,
 }
 
-impl From<PathBuf> for Place {
+impl From<PathBuf> for Mounted {
     fn from(path: PathBuf) -> Self {
         Self { path, read_only: false }
     }
@@ -85,11 +85,18 @@ pub async fn prepare(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -
 pub async fn refresh(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<(), VolumeError> {
     for volume in spec(contents.pod).volumes.iter().flatten() {
         if let Some(files) = projected::files(contents, volume, tokens).await? {
-            let target = folder(dir, kind(volume), &volume.name);
-            atomic::write(&target, &files, fs_group(contents.pod)).map_err(at(&target))?;
+            let (target, group) = (folder(dir, kind(volume), &volume.name), fs_group(contents.pod));
+            blocking(move || atomic::write(&target, &files, group).map_err(at(&target))).await?;
         }
     }
     Ok(())
+}
+
+/// Work on files, which may take long, off the threads that serve everybody.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| VolumeError::Claim(error.to_string()))?
 }
 
 fn fs_group(pod: &Pod) -> Option<u32> {
@@ -127,34 +134,58 @@ async fn one(
     contents: &Contents<'_>,
     volume: &Volume,
     tokens: &mut Tokens,
-) -> Result<Place, VolumeError> {
+) -> Result<Mounted, VolumeError> {
     let target = folder(dir, kind(volume), &volume.name);
     let group = fs_group(contents.pod);
     if let Some(files) = projected::files(contents, volume, tokens).await? {
-        atomic::write(&target, &files, group).map_err(at(&target))?;
-        return Ok(target.into());
+        return blocking(move || {
+            atomic::write(&target, &files, group).map_err(at(&target))?;
+            Ok(target.into())
+        })
+        .await;
     }
-    if let Some(host) = &volume.host_path {
-        let path = PathBuf::from(&host.path);
-        host_path::check(&path, host.type_.as_deref().unwrap_or_default()).map_err(VolumeError::HostPath)?;
-        return Ok(path.into());
+    if let Some(host) = volume.host_path.clone() {
+        return blocking(move || {
+            let path = PathBuf::from(&host.path);
+            let kind = host.type_.as_deref().unwrap_or_default();
+            host_path::check(&path, kind).map_err(VolumeError::HostPath)?;
+            Ok(path.into())
+        })
+        .await;
     }
-    if let Some(empty) = &volume.empty_dir {
-        empty_dir(&target, empty, group)?;
-        return Ok(target.into());
+    if let Some(empty) = volume.empty_dir.clone() {
+        return blocking(move || {
+            empty_dir(&target, &empty, group)?;
+            Ok(target.into())
+        })
+        .await;
     }
     if let Some(source) = &volume.nfs {
         let read_only = source.read_only == Some(true);
         nfs::mount(&target, &source.server, &source.path, read_only).await?;
-        return Ok(Place { path: target, read_only });
+        return Ok(Mounted { path: target, read_only });
     }
     if let Some(claim) = Claim::of(contents.pod, volume) {
-        return claim.place(contents, &target, group).await;
+        return claim.place(contents, &target, group, tokens).await;
     }
-    Err(VolumeError::Unsupported)
+    if let Some(source) = &volume.csi {
+        return csi::inline(contents, &volume.name, source, group, tokens).await;
+    }
+    Err(unsupported(volume, &["name"]))
+}
+
+/// Says which kind of volume there is no support for: the one field of `source` that is not among `others`.
+pub fn unsupported(source: &impl serde::Serialize, others: &[&str]) -> VolumeError {
+    let value = serde_json::to_value(source).unwrap_or_default();
+    let mut fields = value.as_object().into_iter().flat_map(|fields| fields.keys());
+    let kind = fields.find(|field| !others.contains(&field.as_str()));
+    VolumeError::Unsupported(kind.cloned().unwrap_or_else(|| "such".to_owned()))
 }
 
 fn empty_dir(target: &Path, empty: &EmptyDirVolumeSource, group: Option<u32>) -> Result<(), VolumeError> {
+    if empty.medium.as_deref().is_some_and(|medium| medium.starts_with("HugePages")) {
+        return Err(VolumeError::Claim("this node has no huge pages".to_owned()));
+    }
     fs::create_dir_all(target).map_err(at(target))?;
     if empty.medium.as_deref() == Some("Memory") && !sys::is_mounted(target) {
         let size = empty.size_limit.as_ref().and_then(quantity_value).filter(|size| *size > 0);

@@ -11,6 +11,7 @@ use super::prepare::VolumeError;
 use super::tokens::Tokens;
 use crate::node::kubelet::container::{Data, Facts, Source, field, resource_field};
 use crate::node::kubelet::objects::Kind;
+use crate::node::kubelet::plugins::Drivers;
 
 /// What the contents of written volumes come from.
 pub struct Contents<'a> {
@@ -18,6 +19,7 @@ pub struct Contents<'a> {
     pub source: &'a Source,
     pub facts: &'a Facts,
     pub client: &'a Client,
+    pub drivers: &'a Drivers,
 }
 
 const MODE: i32 = 0o644;
@@ -67,7 +69,8 @@ async fn projection(
         downward(contents, items, mode, out)?;
     }
     if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
-        return Err(VolumeError::Unsupported);
+        let kind = if source.pod_certificate.is_some() { "podCertificate" } else { "clusterTrustBundle" };
+        return Err(VolumeError::Unsupported(format!("projected {kind}")));
     }
     if let Some(token) = &source.service_account_token {
         let text = tokens

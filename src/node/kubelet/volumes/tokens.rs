@@ -16,6 +16,7 @@ const DAY: i64 = 24 * 3600;
 struct Token {
     text: String,
     refresh_at: Timestamp,
+    expires_at: Timestamp,
 }
 
 /// The tokens of one Pod, by audience and lifetime.
@@ -35,11 +36,21 @@ impl Tokens {
         pod: &Pod,
         projection: &ServiceAccountTokenProjection,
     ) -> Result<String, kube::Error> {
+        Ok(self.get_dated(client, pod, projection).await?.0)
+    }
+
+    /// The same, with the time when it expires.
+    pub async fn get_dated(
+        &mut self,
+        client: &Client,
+        pod: &Pod,
+        projection: &ServiceAccountTokenProjection,
+    ) -> Result<(String, Timestamp), kube::Error> {
         let audience = projection.audience.clone().unwrap_or_default();
         let seconds = projection.expiration_seconds.unwrap_or(3600);
         let key = (audience.clone(), seconds);
         if let Some(token) = self.0.get(&key).filter(|token| token.refresh_at > Timestamp::now()) {
-            return Ok(token.text.clone());
+            return Ok((token.text.clone(), token.expires_at));
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         let account =
@@ -64,8 +75,9 @@ impl Tokens {
         let refresh = now + ((expires - now) * 4 / 5).min(DAY);
         let text = status.token.unwrap_or_default();
         let refresh_at = Timestamp::from_second(refresh).unwrap_or(Timestamp::MAX);
-        self.0.insert(key, Token { text: text.clone(), refresh_at });
-        Ok(text)
+        let expires_at = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);
+        self.0.insert(key, Token { text: text.clone(), refresh_at, expires_at });
+        Ok((text, expires_at))
     }
 }
 

@@ -6,22 +6,23 @@
 //!    validating: all at once, the first refusal counts
 //! ```
 
-mod call;
-mod matching;
 mod review;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::{AsyncPlugin, Attributes, Operation};
+use super::matching::{self, Subject};
+use super::rights::Rights;
+use super::{AsyncPlugin, Attributes, Operation, request};
 use crate::api::meta::ObjectExt;
+use crate::api::policy::{Conditions, Evaluation, Given, Inputs, Matched};
 use crate::api::status::ApiError;
+use crate::controlplane::apiserver::hook_call::{self as call, CallError, Caller};
 use crate::controlplane::apiserver::index::Index;
 
-use call::{CallError, Caller};
-use matching::Subject;
 use review::Verdict;
 
 /// One hook of a configuration.
@@ -46,11 +47,16 @@ impl Hook {
 pub(in crate::controlplane::apiserver) struct Webhooks {
     index: Arc<Index>,
     caller: Caller,
+    /// By the text of a hook's conditions, as long as the hook is asked.
+    conditions: Mutex<HashMap<String, Arc<Conditions>>>,
 }
+
+/// Conditions are kept compiled for so many hooks.
+const MOST_CONDITIONS: usize = 256;
 
 impl Webhooks {
     pub(in crate::controlplane::apiserver) fn new(index: Arc<Index>) -> Self {
-        Self { index, caller: Caller::default() }
+        Self { index, caller: Caller::default(), conditions: Mutex::default() }
     }
 
     /// The hooks that the write concerns, in order.
@@ -74,11 +80,61 @@ impl Webhooks {
         hooks
     }
 
-    /// Asks one hook; `None`: it could not be asked, and that does not matter.
+    /// The conditions of a hook, compiled once for all requests.
+    fn conditions(&self, hook: &Hook) -> Option<Arc<Conditions>> {
+        let said = hook
+            .hook
+            .get("matchConditions")
+            .filter(|said| said.as_array().is_some_and(|all| !all.is_empty()))?;
+        let key = said.to_string();
+        let mut kept = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(conditions) = kept.get(&key) {
+            return Some(Arc::clone(conditions));
+        }
+        let given = Given { authorizer: true, ..Given::default() };
+        let conditions = Arc::new(Conditions::of(&hook.hook, &given));
+        if kept.len() >= MOST_CONDITIONS {
+            kept.clear();
+        }
+        kept.insert(key, Arc::clone(&conditions));
+        Some(conditions)
+    }
+
+    /// Whether the conditions of a hook want it to be asked. Fails if they cannot be evaluated and that matters.
+    fn wanted(&self, hook: &Hook, attributes: &Attributes<'_>) -> Result<bool, ApiError> {
+        let Some(conditions) = self.conditions(hook) else { return Ok(true) };
+        let described = request::described(attributes);
+        let object = attributes.object.as_ref().map(|object| request::typed(attributes, object));
+        let old = attributes.old.map(|object| request::typed(attributes, object));
+        let rights = Rights { index: &self.index, user: attributes.user };
+        let inputs = Inputs {
+            object: object.as_deref(),
+            old: old.as_deref(),
+            request: &described,
+            namespace: None,
+            params: None,
+            authorizer: &rights,
+        };
+        let held = conditions.hold(&Evaluation::new(inputs));
+        match held {
+            Matched::Yes => Ok(true),
+            Matched::No(_) => Ok(false),
+            Matched::Failed(why) if hook.ignores_failures() => {
+                tracing::warn!(webhook = hook.name(), %why, "a webhook's conditions failed, and it is passed over");
+                Ok(false)
+            }
+            Matched::Failed(why) => Err(attributes.forbidden(&why)),
+        }
+    }
+
+    /// Asks one hook; `None`: it need not or could not be asked, and that does not matter.
     async fn ask(&self, hook: &Hook, attributes: &Attributes<'_>) -> Result<Option<Verdict>, ApiError> {
+        if !self.wanted(hook, attributes)? {
+            return Ok(None);
+        }
         let uid = uuid::Uuid::new_v4().to_string();
         let version = review::version(&hook.hook);
-        let asked = review::request(attributes, &uid, version);
+        let asked = review::question(attributes, &uid, version);
         let answer = match &hook.target {
             Ok(target) => self.caller.call(target, &asked).await,
             Err(error) => Err(error.clone()),
@@ -108,9 +164,7 @@ impl Webhooks {
         let (Some(patch), Some(object)) = (verdict.patch, attributes.object.as_mut()) else { return Ok(()) };
         match review::apply(object, &patch) {
             Ok(()) => {
-                if attributes.subresource.is_empty() {
-                    attributes.row.default(object);
-                }
+                attributes.settle();
                 Ok(())
             }
             Err(error) if hook.ignores_failures() => {

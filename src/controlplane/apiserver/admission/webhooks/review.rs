@@ -4,11 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::super::{Attributes, Operation};
-use super::call::CallError;
-use super::matching::word;
+use super::super::{Attributes, request};
 use crate::api::meta::ObjectExt;
 use crate::api::status::{ApiError, Reason};
+use crate::controlplane::apiserver::hook_call::CallError;
 
 /// The first version that both sides speak.
 pub fn version(hook: &Value) -> &'static str {
@@ -20,68 +19,12 @@ pub fn version(hook: &Value) -> &'static str {
 }
 
 /// The question.
-pub fn request(attributes: &Attributes<'_>, uid: &str, version: &str) -> Value {
+pub fn question(attributes: &Attributes<'_>, uid: &str, version: &str) -> Value {
     json!({
         "apiVersion": format!("admission.k8s.io/{version}"),
         "kind": "AdmissionReview",
-        "request": admission_request(attributes, uid),
+        "request": request::whole(attributes, uid),
     })
-}
-
-/// The request as webhooks and expressions see it.
-pub fn admission_request(attributes: &Attributes<'_>, uid: &str) -> Value {
-    let row = attributes.row;
-    let of = |object: Option<&Value>| {
-        let mut object = object?.clone();
-        object["apiVersion"] = row.api_version().into();
-        object["kind"] = row.kind.as_ref().into();
-        Some(object)
-    };
-    let connects = attributes.operation == Operation::Connect;
-    let object = if connects { attributes.object.clone() } else { of(attributes.object.as_ref()) };
-    let (group, version) = (attributes.group, row.version.as_ref());
-    let body = if connects { object.as_ref().and_then(|object| object.text("kind")) } else { None };
-    let kind = json!({"group": group, "version": version, "kind": body.unwrap_or(attributes.kind)});
-    let resource = json!({"group": group, "version": version, "resource": attributes.resource});
-    let user = attributes.user;
-    let mut request = json!({
-        "uid": uid,
-        "kind": kind,
-        "resource": resource,
-        "requestKind": kind,
-        "requestResource": resource,
-        "operation": word(attributes.operation),
-        "userInfo": {"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra},
-        "object": object,
-        "oldObject": of(attributes.old),
-        "dryRun": attributes.dry_run,
-        "options": options(attributes.operation, attributes.dry_run),
-    });
-    for (key, text) in [
-        ("name", attributes.object_name()),
-        ("namespace", attributes.namespace),
-        ("subResource", attributes.subresource),
-        ("requestSubResource", attributes.subresource),
-    ] {
-        if !text.is_empty() {
-            request[key] = text.into();
-        }
-    }
-    request
-}
-
-fn options(operation: Operation, dry_run: bool) -> Value {
-    let kind = match operation {
-        Operation::Create => "CreateOptions",
-        Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
-        Operation::Connect => return Value::Null,
-    };
-    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
-    if dry_run {
-        options["dryRun"] = json!(["All"]);
-    }
-    options
 }
 
 /// The answer.

@@ -53,7 +53,10 @@ impl Job {
         let mounts = self
             .blocking(move || volumes::mounts(&dir, &of, &volumes, &vars).map_err(|error| error.to_string()));
         let mut mounts = mounts.await.map_err(|error| failure(CONFIG, error))?;
-        mounts.extend(self.own_mounts(&spec, &start, &ips).map_err(|error| failure(CONFIG, error))?);
+        let (job, of, attempt) = (self.clone(), spec.clone(), start.attempt);
+        let own =
+            self.blocking(move || job.own_mounts(&of, attempt, &ips).map_err(|error| error.to_string()));
+        mounts.extend(own.await.map_err(|error| failure(CONFIG, error))?);
         let config = container_config(Parts {
             pod: &self.pod,
             container: &spec,
@@ -149,14 +152,21 @@ impl Job {
     pub async fn remove_container(self, id: String, container: String, attempt: u32) -> Outcome {
         let result = self.context.runtime.remove_container(&id).await.map_err(|error| error.to_string());
         if result.is_ok() {
-            let _ = fs::remove_file(log_directory(&self.pod).join(&container).join(format!("{attempt}.log")));
-            let _ = fs::remove_file(message_file(&self.dir(), &container, attempt));
+            let log = log_directory(&self.pod).join(&container).join(format!("{attempt}.log"));
+            let message = message_file(&self.dir(), &container, attempt);
+            let removed = self.blocking(move || {
+                let _ = fs::remove_file(log);
+                let _ = fs::remove_file(message);
+                Ok(())
+            });
+            // What is left goes with the Pod.
+            let _ = removed.await;
         }
         Outcome::Removed { id, result }
     }
 
     /// /etc/hosts and the file for the termination message.
-    fn own_mounts(&self, spec: &Spec, start: &Start, ips: &[String]) -> std::io::Result<Vec<Mount>> {
+    fn own_mounts(&self, spec: &Spec, attempt: u32, ips: &[String]) -> std::io::Result<Vec<Mount>> {
         let mounted = |path: &str| spec.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
         let dir = self.dir();
         let mut mounts = Vec::new();
@@ -170,7 +180,7 @@ impl Job {
         }
         let message = spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         if !message.is_empty() && !mounted(message) {
-            let path = message_file(&dir, &spec.name, start.attempt);
+            let path = message_file(&dir, &spec.name, attempt);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }

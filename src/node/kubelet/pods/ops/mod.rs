@@ -17,8 +17,10 @@ use tokio::sync::Mutex;
 
 use super::action::Key;
 use crate::node::cri::RuntimeError;
-use crate::node::kubelet::container::{Source, cgroup_parent, log_directory, pod_limits, sandbox_config};
-use crate::node::kubelet::context::Context;
+use crate::node::kubelet::container::{
+    Facts, Source, cgroup_parent, log_directory, pod_limits, sandbox_config,
+};
+use crate::node::kubelet::context::{Context, reference};
 use crate::node::kubelet::volumes::{self, Contents, Tokens, Volumes};
 use crate::node::kubelet::{ephemeral, spec};
 use crate::sys::cgroups;
@@ -138,11 +140,15 @@ impl Job {
         self.context.tasks.spawn_blocking(work).await.map_err(|error| error.to_string())?
     }
 
+    fn contents<'a>(&'a self, facts: &'a Facts) -> Contents<'a> {
+        let Context { client, drivers, .. } = &*self.context;
+        Contents { pod: &self.pod, source: &self.source, facts, client, drivers }
+    }
+
     /// Makes every volume of the Pod.
     pub async fn volumes(self) -> Outcome {
         let facts = self.context.facts(Vec::new());
-        let contents =
-            Contents { pod: &self.pod, source: &self.source, facts: &facts, client: &self.context.client };
+        let contents = self.contents(&facts);
         let mut tokens = self.tokens.lock().await;
         Outcome::Volumes(volumes::prepare(&self.dir(), &contents, &mut tokens).await)
     }
@@ -150,8 +156,7 @@ impl Job {
     /// Brings written volumes up to date.
     pub async fn refresh(self, ips: Vec<String>) -> Outcome {
         let facts = self.context.facts(self.ips(ips));
-        let contents =
-            Contents { pod: &self.pod, source: &self.source, facts: &facts, client: &self.context.client };
+        let contents = self.contents(&facts);
         let mut tokens = self.tokens.lock().await;
         let result = volumes::refresh(&self.dir(), &contents, &mut tokens).await;
         Outcome::Refreshed(result.map_err(|error| error.to_string()))
@@ -236,6 +241,10 @@ impl Job {
             if let Err(error) = self.remove(&id).await {
                 return Outcome::Cleaned(Err(error.to_string()));
             }
+        }
+        if let Err(error) = volumes::take_back(&self.context.drivers, &self.dir()).await {
+            self.context.events.warning(reference(&self.pod, None), "FailedUnMount", error.to_string());
+            return Outcome::Cleaned(Err(error.to_string()));
         }
         let (dir, logs) = (self.dir(), log_directory(&self.pod));
         let group = cgroup_parent(spec(&self.pod), self.uid());
