@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::gateway::{self, NodeWorld};
 use super::ingress;
-use super::proxy::{Certificates, Forwarder, Names, Port, Resolve, Server, StandInError, stand_in};
+use super::proxy::{Certificates, Forwarder, Names, Port, Server, Services, StandInError, stand_in};
 use super::secrets::{Look, Secrets};
 use crate::client::gateway::{Caches, Resolved};
 use crate::client::informer::{Cache, Informers, Key, Object};
@@ -34,7 +34,7 @@ pub struct Options {
     pub client: Client,
     /// What is served at which address, while this node answers for it.
     pub fronts: watch::Receiver<BTreeMap<Ipv4Addr, Front>>,
-    pub resolve: Resolve,
+    pub services: Services,
     /// Looks up the names of ExternalName Services.
     pub names: Names,
 }
@@ -130,7 +130,7 @@ fn is_ingresses(front: &Front) -> bool {
 }
 
 async fn follow(options: Options, tasks: Tasks) -> Result<(), StandInError> {
-    let Options { client, mut fronts, resolve, names } = options;
+    let Options { client, mut fronts, services, names } = options;
     if fronts.wait_for(|fronts| !fronts.is_empty()).await.is_err() {
         return Ok(());
     }
@@ -138,7 +138,7 @@ async fn follow(options: Options, tasks: Tasks) -> Result<(), StandInError> {
     let informers = Informers::new(client.clone(), &tasks);
     let (mut ingresses, mut gateways) = (None::<Ingresses>, None::<Gateways>);
     let secrets = Secrets::new(changed.clone());
-    let server = Server::new(Forwarder::new(resolve, names, tasks.clone()), &tasks);
+    let server = Server::new(Forwarder::new(services, names, tasks.clone()), &tasks);
     loop {
         let now = fronts.borrow_and_update().clone();
         if ingresses.is_none() && now.values().any(is_ingresses) {

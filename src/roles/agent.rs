@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::network;
 use crate::config::{Feature, NodeConfig};
-use crate::edge::proxy::{Found, Names, PortRef, Protocol, Resolve};
+use crate::edge::proxy::{Found, Names, PortRef, Protocol, ServicePort, Services};
 use crate::edge::{self, loadbalancer};
 use crate::node::cni;
 use crate::node::cri::Runtime;
@@ -73,7 +73,7 @@ pub async fn run(config: &NodeConfig, booting: Booting, tasks: &Tasks) -> anyhow
         edge::Options {
             client: identity.client(),
             fronts: network.fronts.clone(),
-            resolve: endpoints(network.feed.clone()),
+            services: services(network.feed.clone()),
             names: Names::of(config.dns_ip.into()),
         },
         tasks,
@@ -92,8 +92,9 @@ pub async fn run(config: &NodeConfig, booting: Booting, tasks: &Tasks) -> anyhow
 }
 
 /// What routes find behind a Service's port.
-fn endpoints(feed: Feed) -> Resolve {
-    Arc::new(move |wanted| {
+fn services(feed: Feed) -> Services {
+    let changed = feed.services();
+    let find = move |wanted: &ServicePort| {
         let key = ServiceKey::new(&wanted.namespace, &wanted.service);
         let view = feed.read();
         let is_it = |port: &Port| match &wanted.port {
@@ -115,5 +116,6 @@ fn endpoints(feed: Feed) -> Resolve {
         port.map(|_| ()).or(name.as_ref().map(|_| ()))?;
         let protocol = port.and_then(|port| Protocol::of_port(port.app_protocol.as_deref()?));
         Some(Found { endpoints: view.serving(&key, is_it), name, protocol })
-    })
+    };
+    Services::new(find, changed)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use tokio::sync::watch;
 
 use super::rules::{Protocol, ServicePort};
 
@@ -32,8 +33,33 @@ impl Protocol {
     }
 }
 
-/// Finds what stands behind a Service's port; None where there is no such port.
-pub type Resolve = Arc<dyn Fn(&ServicePort) -> Option<Found> + Send + Sync>;
+/// What stands behind Services' ports.
+#[derive(Clone)]
+pub struct Services {
+    find: Arc<dyn Fn(&ServicePort) -> Option<Found> + Send + Sync>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Services {
+    /// `find` returns None where there is no such port; `changed` moves on when it may find something else than before.
+    pub fn new(
+        find: impl Fn(&ServicePort) -> Option<Found> + Send + Sync + 'static,
+        changed: watch::Receiver<u64>,
+    ) -> Self {
+        Self { find: Arc::new(find), changed }
+    }
+
+    pub(super) fn find(&self, port: &ServicePort) -> Option<Found> {
+        (self.find)(port)
+    }
+
+    /// Moves on when something else may be found than now.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        let mut changes = self.changed.clone();
+        changes.mark_unchanged();
+        changes
+    }
+}
 
 /// Looks up names as Pods do.
 #[derive(Clone)]

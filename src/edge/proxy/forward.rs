@@ -17,14 +17,17 @@ use hyper_util::rt::TokioIo;
 use super::affinity::Affinity;
 use super::body::{BoxError, Copied, Lent, Streamed, text};
 use super::filters::{Filter, HeaderChanges, Seen, is_preflight, may};
-use super::find::{Found, Names, Resolve};
+use super::find::{Found, Names, Services};
 use super::headers::{Host, forwarded, host_of, is_grpc, is_upgrade, strip};
 use super::rules::{Action, Asked, Backend, Port, Protocol, Rule};
 use super::upstream::{SendError, Upstream, Via};
 use crate::rt::Tasks;
 
 /// So many endpoints are tried before a request fails.
-const TRIES: usize = 3;
+const TRIES: usize = 4;
+/// So long a request waits for another endpoint when all that are known have failed: those of a roll are known here a
+/// moment after the old ones have gone.
+const ROLL: Duration = Duration::from_secs(1);
 /// A name's endpoint must answer its connection within this when no rule says so.
 const MIRROR_CONNECT: Duration = Duration::from_secs(5);
 
@@ -79,7 +82,7 @@ struct Outgoing<'a> {
 
 /// Sends requests on.
 pub struct Forwarder {
-    resolve: Resolve,
+    services: Services,
     names: Names,
     upstream: Upstream,
     next: AtomicUsize,
@@ -88,8 +91,8 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// A forwarder without connections.
-    pub fn new(resolve: Resolve, names: Names, tasks: Tasks) -> Self {
-        Self { resolve, names, upstream: Upstream::new(tasks.clone()), next: AtomicUsize::new(0), tasks }
+    pub fn new(services: Services, names: Names, tasks: Tasks) -> Self {
+        Self { services, names, upstream: Upstream::new(tasks.clone()), next: AtomicUsize::new(0), tasks }
     }
 
     /// Answers one request as the port says.
@@ -231,8 +234,8 @@ impl Forwarder {
         self.finish(response, upgrade, &steps, cookie)
     }
 
-    /// Tries endpoints until one answers. A request that was not sent may go to another one; so may one that was, when
-    /// doing it twice is doing it once.
+    /// Tries one endpoint after the other until one answers. A request that was not sent may go to another one; so may one
+    /// that was, when doing it twice is doing it once.
     async fn attempts(
         &self,
         outgoing: &Steps<'_>,
@@ -244,13 +247,17 @@ impl Forwarder {
         let repeatable = outgoing.parts.method.is_idempotent() && body.is_end_stream() && !upgrade;
         let body = Lent::new(body);
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut failure = None;
-        for at in 0..TRIES {
-            // Again each time: while endpoints roll, others have come.
-            let (found, endpoints) = self.endpoints(backend, &outgoing.rule.act).await?;
+        let (mut tried, mut failure) = (Vec::new(), None);
+        while tried.len() < TRIES {
+            let Some((found, endpoints)) = self.untried(backend, &outgoing.rule.act, &tried).await? else {
+                break;
+            };
             let affinity = settings.affinity.as_ref();
-            let own = affinity.filter(|_| at == 0).and_then(|a| a.own(&outgoing.parts.headers, &endpoints));
-            let endpoint = endpoints[own.unwrap_or((first + at) % endpoints.len())];
+            let own = affinity
+                .filter(|_| tried.is_empty())
+                .and_then(|a| a.own(&outgoing.parts.headers, &endpoints));
+            let endpoint = endpoints[own.unwrap_or(first % endpoints.len())];
+            tried.push(endpoint);
             let authority = outgoing.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
             let authority = authority.unwrap_or_default();
             let name = found.name.as_ref().map_or(authority, |(name, _)| name.as_str());
@@ -293,12 +300,41 @@ impl Forwarder {
         Err(failure.unwrap_or_else(|| refuse(settings.no_backend, "this route has no backend\n")))
     }
 
+    /// Where the backend takes connections, but for the endpoints that this request has tried; None when no other one is
+    /// known in time.
+    async fn untried(
+        &self,
+        backend: &Backend,
+        act: &Action,
+        tried: &[SocketAddr],
+    ) -> Result<Option<(Found, Vec<SocketAddr>)>, Refusal> {
+        let look = async {
+            loop {
+                let mut changes = self.services.changes();
+                match self.endpoints(backend, act).await {
+                    Ok((found, mut endpoints)) => {
+                        endpoints.retain(|endpoint| !tried.contains(endpoint));
+                        if !endpoints.is_empty() {
+                            return Ok(Some((found, endpoints)));
+                        }
+                    }
+                    Err(none) if tried.is_empty() => return Err(none),
+                    Err(_) => {}
+                }
+                if changes.changed().await.is_err() {
+                    return Ok(None);
+                }
+            }
+        };
+        tokio::time::timeout(ROLL, look).await.unwrap_or(Ok(None))
+    }
+
     /// Where the backend takes connections now: never empty.
     async fn endpoints(&self, backend: &Backend, act: &Action) -> Result<(Found, Vec<SocketAddr>), Refusal> {
         let unusable = |why: String| refuse(act.settings.no_backend, why + "\n");
         let to = backend.to.as_ref().map_err(|why| unusable(why.clone()))?;
         let service = || format!("Service {}/{}", to.namespace, to.service);
-        let found = (self.resolve)(to);
+        let found = self.services.find(to);
         let found =
             found.ok_or_else(|| unusable(format!("{} has no such port, or is missing", service())))?;
         let endpoints = match &found.name {

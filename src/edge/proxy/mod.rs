@@ -28,7 +28,7 @@ pub use auth::Users;
 pub use certificates::{Certificates, StandInError, stand_in};
 pub use cors::Cors;
 pub use filters::{Filter, HeaderChanges, PathChange, Redirect, Rewrite};
-pub use find::{Found, Names, Resolve};
+pub use find::{Found, Names, Services};
 pub use forward::{Forwarder, Peer};
 pub use hosts::{Hosts, Wildcard};
 pub use rules::{

@@ -318,6 +318,31 @@ async fn what_may_be_done_twice_is_tried_elsewhere() {
     assert_eq!(statuses, [200, 200, 502, 502], "a POST is not sent twice");
 }
 
+/// All that is known has gone before what comes in its place is known: the request waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_for_the_endpoints_of_a_roll() {
+    let stage = stage(ingress(json!({}))).await;
+    let (deaf_listener, deaf_at) = listener().await;
+    let (gone_listener, gone_at) = listener().await;
+    drop(gone_listener);
+    let (asked, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    stage.tasks.spawn_until_stop(async move {
+        while let Ok((client, _)) = deaf_listener.accept().await {
+            drop(client);
+            let _ = asked.send(());
+        }
+    });
+    stage.endpoints("web:80", &[deaf_at, gone_at]);
+    let asking = stage.tasks.spawn(stage.client().get(stage.url("a.example", "/")).send());
+    seen.recv().await.expect("the old one is asked");
+    stage.endpoints("web:80", &[]);
+    stage.endpoints("web:80", &[deaf_at, echoing(&stage.tasks).await]);
+    assert_eq!(asking.await.expect("no panic").expect("an answer").status(), 200);
+    stage.endpoints("web:80", &[gone_at]);
+    let refused = stage.client().get(stage.url("a.example", "/")).send().await.expect("an answer");
+    assert_eq!(refused.status(), 502, "nothing came");
+}
+
 /// Endpoints come and go under load: not one request fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_endpoints_roll() {

@@ -8,19 +8,20 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::any;
-use minik::edge::proxy::{Forwarder, Found, Names, Port, PortRef, Resolve, serve};
+use minik::edge::proxy::{Forwarder, Found, Names, Port, PortRef, ServicePort, Services, serve};
 use minik::rt::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// What Services' ports find, by `name:port`.
-pub(super) type Services = Arc<Mutex<BTreeMap<String, Found>>>;
+type Known = Arc<Mutex<BTreeMap<String, Found>>>;
 
 pub(super) struct Stage {
     pub http: SocketAddr,
     pub https: SocketAddr,
-    pub services: Services,
+    services: Known,
+    changed: watch::Sender<u64>,
     pub tasks: Tasks,
     plain: watch::Sender<Arc<Port>>,
     encrypted: watch::Sender<Arc<Port>>,
@@ -94,16 +95,18 @@ impl Stage {
     pub(super) async fn new(plain: Arc<Port>, encrypted: Arc<Port>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tasks = Tasks::new();
-        let services = Services::default();
+        let services = Known::default();
         let known = services.clone();
-        let resolve: Resolve = Arc::new(move |wanted| {
+        let (changed, changes) = watch::channel(0);
+        let find = move |wanted: &ServicePort| {
             let port = match &wanted.port {
                 PortRef::Number(number) => number.to_string(),
                 PortRef::Name(name) => name.clone(),
             };
             known.lock().expect("not poisoned").get(&format!("{}:{port}", wanted.service)).cloned()
-        });
-        let forwarder = Arc::new(Forwarder::new(resolve, Names::none(), tasks.clone()));
+        };
+        let services_found = Services::new(find, changes);
+        let forwarder = Arc::new(Forwarder::new(services_found, Names::none(), tasks.clone()));
         let ((one, http), (other, https)) = (listener().await, listener().await);
         let serving = |listener, port| {
             let (sender, port) = watch::channel(port);
@@ -112,12 +115,13 @@ impl Stage {
             sender
         };
         let (plain, encrypted) = (serving(one, plain), serving(other, encrypted));
-        Self { http, https, services, tasks, plain, encrypted }
+        Self { http, https, services, changed, tasks, plain, encrypted }
     }
 
     /// What is found behind `name:port` from now on.
     pub(super) fn service(&self, port: &str, found: Found) {
         self.services.lock().expect("not poisoned").insert(port.to_owned(), found);
+        self.changed.send_modify(|at| *at += 1);
     }
 
     /// The same, where only its endpoints matter.
