@@ -1,7 +1,6 @@
 //! The agent: runtime, network and kubelet of one node.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
