@@ -15,12 +15,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// What Services' ports find, by `name:port`.
-type Known = Arc<Mutex<BTreeMap<String, Found>>>;
+pub(super) type Known = Arc<Mutex<BTreeMap<String, Found>>>;
 
 pub(super) struct Stage {
     pub http: SocketAddr,
     pub https: SocketAddr,
-    services: Known,
+    pub services: Known,
     changed: watch::Sender<u64>,
     pub tasks: Tasks,
     plain: watch::Sender<Arc<Port>>,
