@@ -85,7 +85,7 @@ enum Command {
     Man(man::Args),
 }
 
-/// Parses the arguments, runs the command and answers its exit code.
+/// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     // Once for every Pod and its end: nothing else is set up before.
     if let Some(exit) = plugin::called() {

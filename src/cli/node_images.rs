@@ -11,7 +11,7 @@ use crate::node::images::{self, Images, Wanted};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Take images from the store; answers those it does not have.
+    /// Take images from the store; returns those it does not have.
     Ensure {
         /// A list of names and sources, as JSON.
         wanted: String,
@@ -22,7 +22,7 @@ pub(super) enum Command {
     List,
     /// Fetch an image from its registry.
     Pull { name: String },
-    /// Remove an image; answers whether it was there.
+    /// Remove an image; returns whether it was there.
     Remove { name: String },
     /// Remove what no container uses.
     Prune,

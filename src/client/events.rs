@@ -139,7 +139,7 @@ struct Written {
 
 /// What was written lately, to tell repetitions from news.
 #[derive(Debug, Default)]
-struct Memory {
+struct Correlator {
     written: HashMap<(Group, String), Written>,
     order: VecDeque<(Group, String)>,
     similar: HashMap<Group, Similar>,
@@ -151,7 +151,7 @@ enum Step {
     Count { name: String, count: i32, first: Timestamp },
 }
 
-impl Memory {
+impl Correlator {
     /// Decides how a note is written; may change its message.
     fn plan(&mut self, note: &mut Note, now: Timestamp) -> Step {
         let group = Group::of(note);
@@ -194,10 +194,10 @@ type Planned = (Note, Step, Timestamp);
 
 /// Decides how each note is written; those about one object go the same way, so that none overtakes another.
 async fn plan(mut inbox: mpsc::Receiver<Note>, lanes: [mpsc::Sender<Planned>; LANES], clock: Arc<dyn Clock>) {
-    let mut memory = Memory::default();
+    let mut correlator = Correlator::default();
     while let Some(mut note) = inbox.recv().await {
         let now = clock.now();
-        let step = memory.plan(&mut note, now);
+        let step = correlator.plan(&mut note, now);
         let lane = lane(&note.about);
         if lanes[lane].send((note, step, now)).await.is_err() {
             return;
@@ -271,20 +271,20 @@ mod tests {
 
     #[test]
     fn repetitions_are_counted_and_many_similar_ones_folded() {
-        let mut memory = Memory::default();
+        let mut correlator = Correlator::default();
         let now = Timestamp::UNIX_EPOCH;
-        assert!(matches!(memory.plan(&mut note("a"), now), Step::Create { .. }));
-        assert!(matches!(memory.plan(&mut note("a"), now), Step::Count { count: 2, .. }));
+        assert!(matches!(correlator.plan(&mut note("a"), now), Step::Create { .. }));
+        assert!(matches!(correlator.plan(&mut note("a"), now), Step::Count { count: 2, .. }));
         for n in 1..10 {
-            assert!(matches!(memory.plan(&mut note(&n.to_string()), now), Step::Create { .. }), "{n}");
+            assert!(matches!(correlator.plan(&mut note(&n.to_string()), now), Step::Create { .. }), "{n}");
         }
         let mut eleventh = note("eleventh");
-        assert!(matches!(memory.plan(&mut eleventh, now), Step::Create { .. }));
+        assert!(matches!(correlator.plan(&mut eleventh, now), Step::Create { .. }));
         assert_eq!(eleventh.message, "(combined from similar events): eleventh");
-        assert!(matches!(memory.plan(&mut note("twelfth"), now), Step::Count { count: 2, .. }));
+        assert!(matches!(correlator.plan(&mut note("twelfth"), now), Step::Count { count: 2, .. }));
         let later = now + SignedDuration::from_mins(11);
         let mut fresh = note("thirteenth");
-        assert!(matches!(memory.plan(&mut fresh, later), Step::Create { .. }));
+        assert!(matches!(correlator.plan(&mut fresh, later), Step::Create { .. }));
         assert_eq!(fresh.message, "thirteenth");
     }
 

@@ -156,7 +156,7 @@ struct Found<'a> {
     observed: Observed,
 }
 
-/// A name that is in use is refused before anything is made. Answers what else there is of that name.
+/// A name that is in use is refused before anything is made. Returns what else there is of that name.
 pub(super) async fn refuse_existing(docker: &Docker, spec: &ClusterSpec) -> Result<Observed, ClusterError> {
     let server = labels::node(&spec.name, 0);
     let (observed, server) = futures::join!(observe(docker, &spec.name), docker.container_owner(&server));

@@ -11,7 +11,7 @@ use super::{ClusterError, labels};
 use crate::config::kubeconfig;
 use crate::rt::{Clock, SystemClock};
 
-/// Removes a cluster, whole or half made: containers, network, volumes and kubeconfig entries. Answers whether there
+/// Removes a cluster, whole or half made: containers, network, volumes and kubeconfig entries. Returns whether there
 /// was anything; what is gone already is no error.
 pub async fn delete(
     docker: &Docker,
@@ -88,7 +88,7 @@ pub(super) async fn remove_volumes<'a>(
     join_all(volumes.map(|volume| docker.remove_volume(volume))).await.into_iter().collect()
 }
 
-/// Removes networks; answers those that were still in use.
+/// Removes networks; returns those that were still in use.
 async fn try_networks(docker: &Docker, networks: Vec<(String, String)>) -> Vec<(String, String)> {
     let results = join_all(networks.iter().map(|(id, _)| docker.remove_network(id))).await;
     networks

@@ -58,7 +58,7 @@ async fn kill(docker: &Docker, node: &Container, seconds: u32) -> Result<Broken,
     Ok(Broken { node: node.name.clone(), fault: Fault { kind: FaultKind::Kill, until } })
 }
 
-/// Mends everything that is broken on purpose of a node; answers what was. Fails when something stays broken.
+/// Mends everything that is broken on purpose of a node; returns what was. Fails when something stays broken.
 pub async fn heal(docker: &Docker, node: &Container) -> Result<Vec<Broken>, ClusterError> {
     let of = |fault| Broken { node: node.name.clone(), fault };
     match inside::ask::<Vec<Fault>>(docker, &node.name, &["fault", "heal"]).await {

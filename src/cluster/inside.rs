@@ -7,7 +7,7 @@ use super::docker::{Docker, DockerError, ExecOutput};
 /// The program inside a node.
 const PROGRAM: &[&str] = &["/usr/bin/minik", "node"];
 
-/// Asks one node; answers what it printed, or why it failed.
+/// Asks one node; returns what it printed, or why it failed.
 pub(super) async fn ask<T: DeserializeOwned>(
     docker: &Docker,
     node: &str,

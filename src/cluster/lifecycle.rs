@@ -31,7 +31,7 @@ pub async fn start(
 }
 
 /// Stops a cluster's containers: what carries host ports, then the agents, then the server, which their last reports
-/// go to. Answers the names of those that ran.
+/// go to. Returns the names of those that ran.
 pub async fn stop(
     docker: &Docker,
     name: &ClusterName,
@@ -81,7 +81,7 @@ pub async fn find_node(
         .ok_or_else(|| ClusterError::NoSuchNode { cluster: cluster.to_string(), node: node.to_owned() })
 }
 
-/// Stops one node; answers whether it ran.
+/// Stops one node; returns whether it ran.
 pub async fn stop_node(docker: &Docker, cluster: &ClusterName, node: &str) -> Result<bool, ClusterError> {
     let container = find_node(docker, cluster, node).await?;
     docker.stop_container(&container.id).await?;

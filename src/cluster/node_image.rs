@@ -49,7 +49,7 @@ pub enum ImageError {
     Docker(#[from] DockerError),
 }
 
-/// Makes sure that the image the nodes are made from exists, and answers its name. An image that was asked for by name
+/// Makes sure that the image the nodes are made from exists, and returns its name. An image that was asked for by name
 /// is only looked up, and pulled if it is not there.
 ///
 /// When `stop` is cancelled the work is dropped, and what it left in Docker is removed. Fails when there is no such image
@@ -85,13 +85,13 @@ enum Found {
     },
 }
 
-/// Makes the node image of this program, if it is not there; answers its name.
+/// Makes the node image of this program, if it is not there; returns its name.
 pub async fn build(docker: &Docker, progress: &dyn Progress, stop: &Stop) -> Result<String, ClusterError> {
     let phases = Phases::new(progress);
     Ok(phases.run("node image", ensure(docker, None, &phases, stop)).await?)
 }
 
-/// Writes the node image, and the layer it stands on by its own name, to a file; answers the image's name. The file is
+/// Writes the node image, and the layer it stands on by its own name, to a file; returns the image's name. The file is
 /// there when it is whole.
 pub async fn save(
     docker: &Docker,
@@ -120,7 +120,7 @@ pub async fn save(
     Ok(image.clone())
 }
 
-/// Takes a node image from a file that [`save`] wrote; answers what the engine said of it. Fails when the file cannot be
+/// Takes a node image from a file that [`save`] wrote; returns what the engine said of it. Fails when the file cannot be
 /// read or is no archive of images.
 pub async fn load(docker: &Docker, file: &Path) -> Result<String, ClusterError> {
     let failed = |source| ClusterError::File { path: file.to_owned(), source };

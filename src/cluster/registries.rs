@@ -82,7 +82,7 @@ async fn find(docker: &Docker, name: &str) -> Result<RegistryInfo, ClusterError>
         .ok_or_else(|| ClusterError::NoSuchRegistry(name.to_owned()))
 }
 
-/// Makes a registry, or starts the one there is with this name and port; every cluster knows it then. Answers it, and
+/// Makes a registry, or starts the one there is with this name and port; every cluster knows it then. Returns it, and
 /// whether it is new. Fails when the name or the port is taken, and leaves nothing then.
 pub async fn create_registry(
     docker: &Docker,
@@ -271,7 +271,7 @@ pub(super) async fn announce_first(docker: &Docker, cluster: &str) -> Result<(),
     }
 }
 
-/// Removes a registry with its images; answers whether it was there.
+/// Removes a registry with its images; returns whether it was there.
 pub async fn delete_registry(
     docker: &Docker,
     name: &str,
@@ -295,7 +295,7 @@ pub async fn delete_registry(
     Ok(true)
 }
 
-/// Starts a registry that was stopped; answers whether it did not run.
+/// Starts a registry that was stopped; returns whether it did not run.
 pub async fn start_registry(docker: &Docker, name: &str) -> Result<bool, ClusterError> {
     let found = find(docker, name).await?;
     docker.start_container(&found.container.id).await.map_err(|error| taken(error, found.own.host_port))?;
@@ -303,7 +303,7 @@ pub async fn start_registry(docker: &Docker, name: &str) -> Result<bool, Cluster
     Ok(!found.running)
 }
 
-/// Stops a registry, its images are kept; answers whether it ran.
+/// Stops a registry, its images are kept; returns whether it ran.
 pub async fn stop_registry(docker: &Docker, name: &str) -> Result<bool, ClusterError> {
     let found = find(docker, name).await?;
     docker.stop_container(&found.container.id).await?;

@@ -134,7 +134,7 @@ impl Readiness {
         Self { nodes, not_before }
     }
 
-    /// Takes a node's state in; answers whether the node became Ready by it.
+    /// Takes a node's state in; returns whether the node became Ready by it.
     fn observe(&mut self, node: &Node) -> bool {
         let Some(state) = node.metadata.name.as_ref().and_then(|name| self.nodes.get_mut(name)) else {
             return false;

@@ -149,7 +149,7 @@ impl Authority {
     }
 
     /// Signs a request as it stands (subject and alternative names), for the given usages and at most the
-    /// authority's own remaining life. Answers the leaf certificate, PEM. Whether the requester may have it is
+    /// authority's own remaining life. Returns the leaf certificate, PEM. Whether the requester may have it is
     /// the caller's decision.
     pub fn sign_csr(
         &self,

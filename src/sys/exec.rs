@@ -155,7 +155,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Waits for its end and answers how it ended.
+    /// Waits for its end and returns how it ended.
     pub async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
         self.child.wait().await
     }

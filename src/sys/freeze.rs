@@ -18,7 +18,7 @@ struct Process {
     state: u8,
 }
 
-/// Stops every process but process 1, this one and `spared`. Answers those that stood still already. Fails when `/proc`
+/// Stops every process but process 1, this one and `spared`. Returns those that stood still already. Fails when `/proc`
 /// cannot be read.
 pub fn stop_all(spared: &[i32]) -> io::Result<Vec<i32>> {
     let own = nix::unistd::getpid().as_raw();

@@ -36,7 +36,7 @@ pub fn end_at_once() -> io::Result<()> {
     Ok(kill(Pid::from_raw(1), END_AT_ONCE)?)
 }
 
-/// Runs this very program again with `args` and stays as its init until it ends. Answers the exit code to end with.
+/// Runs this very program again with `args` and stays as its init until it ends. Returns the exit code to end with.
 ///
 /// Call it before any thread exists: it blocks all signals of the calling thread and waits for them.
 pub fn run<S: AsRef<OsStr>>(args: &[S]) -> io::Result<u8> {

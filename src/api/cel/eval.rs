@@ -224,7 +224,7 @@ impl<'a> Machine<'a, '_> {
         made.done()
     }
 
-    /// One round; answers whether the result is decided.
+    /// One round; returns whether the result is decided.
     fn round(
         &mut self,
         fold: &'a FoldNode,

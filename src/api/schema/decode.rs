@@ -39,7 +39,7 @@ impl FieldValidation {
 const MOST_STRICT_ERRORS: usize = 100;
 
 impl Schema {
-    /// Decodes a JSON body. Answers the object and the warnings.
+    /// Decodes a JSON body. Returns the object and the warnings.
     pub fn decode(&self, body: &[u8], validation: FieldValidation) -> Result<(Value, Vec<String>), ApiError> {
         let mut state = State::default();
         let mut json = serde_json::Deserializer::from_slice(body);
@@ -60,7 +60,7 @@ impl Schema {
         self.finish(result.map_err(|e| e.to_string()), state, validation)
     }
 
-    /// Drops unknown fields in place; answers where they were. Leaves the object alone if a type is wrong.
+    /// Drops unknown fields in place; returns where they were. Leaves the object alone if a type is wrong.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         match self.convert(object, FieldValidation::Warn) {
             Ok((pruned, warnings)) => {

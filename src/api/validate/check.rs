@@ -16,7 +16,7 @@ pub struct Check<'a, 'e> {
     errors: &'e mut Vec<FieldError>,
 }
 
-/// Runs rules over the member `key` of an object (null if it is not there), and answers what they found.
+/// Runs rules over the member `key` of an object (null if it is not there), and returns what they found.
 pub fn check<'a>(object: &'a Value, key: &str, rules: impl FnOnce(&mut Check<'a, '_>)) -> Vec<FieldError> {
     check_at(object.get(key).unwrap_or(&NULL), &Path::new(key), rules)
 }
@@ -125,7 +125,7 @@ impl<'a> Check<'a, '_> {
         self.push(FieldError::duplicate(self.at(key), self.get(key).clone()));
     }
 
-    /// The text must be there; answers it, empty if it is not.
+    /// The text must be there; returns it, empty if it is not.
     pub fn need(&mut self, key: &str, why: &str) -> &'a str {
         let text = self.text(key);
         if text.is_empty() {

@@ -79,7 +79,7 @@ impl Docker {
     }
 
     /// Makes a container that has volumes and no network; volumes that are not there come into being. It is not started
-    /// unless `command` says what to run. Answers its id; a command that was killed leaves it to
+    /// unless `command` says what to run. Returns its id; a command that was killed leaves it to
     /// [`Docker::unfinished_images`].
     pub async fn work_container(
         &self,
@@ -113,7 +113,7 @@ impl Docker {
         Ok(self.api.create_container(None::<CreateContainerOptions>, body).await?.id)
     }
 
-    /// Starts a container and waits for its end; answers the exit code.
+    /// Starts a container and waits for its end; returns the exit code.
     pub async fn run_to_end(&self, id: &str) -> Result<i64, DockerError> {
         self.start_container(id).await?;
         let mut ends = self.api.wait_container(id, None::<WaitContainerOptions>);

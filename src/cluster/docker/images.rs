@@ -214,7 +214,7 @@ impl Docker {
         gone_is_fine(answer.map(|_| ()))
     }
 
-    /// Takes images from an archive in the form of `docker save`; answers what the engine said.
+    /// Takes images from an archive in the form of `docker save`; returns what the engine said.
     pub async fn import_images(
         &self,
         archive: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,

@@ -50,7 +50,7 @@ struct File {
     compression: &'static str,
 }
 
-/// Copies an archive into the store's form. Answers what was loaded. Fails when the archive cannot be read, is incomplete
+/// Copies an archive into the store's form. Returns what was loaded. Fails when the archive cannot be read, is incomplete
 /// or damaged, or has no image in it; the load's own file has not been written then.
 pub fn intake(input: impl Read, output: impl Write, with: &Intake<'_>) -> Result<Load, ArchiveError> {
     let mut writer =

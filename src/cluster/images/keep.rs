@@ -12,7 +12,7 @@ use crate::cluster::docker::Docker;
 use crate::cluster::progress::Phases;
 use crate::cluster::{ClusterError, ClusterName};
 
-/// Takes into the store what it does not have; answers the full names of all images. What a node cannot give is said, and
+/// Takes into the store what it does not have; returns the full names of all images. What a node cannot give is said, and
 /// left to be pulled again. Fails when the nodes or the store cannot be asked.
 pub(in crate::cluster) async fn keep(
     docker: &Docker,

@@ -127,7 +127,7 @@ fn in_archive(error: ClusterError, label: &str) -> ClusterError {
     }
 }
 
-/// All sources are looked for before the first is copied; answers those in Docker with what it calls them.
+/// All sources are looked for before the first is copied; returns those in Docker with what it calls them.
 async fn look_up(docker: &Docker, sources: &[ImageSource]) -> Result<Vec<Wanted>, ClusterError> {
     let mut found = Vec::new();
     for source in sources {
@@ -147,7 +147,7 @@ async fn open(path: &PathBuf) -> Result<tokio::fs::File, ClusterError> {
     tokio::fs::File::open(path).await.map_err(|source| ClusterError::File { path: path.clone(), source })
 }
 
-/// Lets every node take images from the store; answers those that the store does not have.
+/// Lets every node take images from the store; returns those that the store does not have.
 async fn ensure(docker: &Docker, nodes: &Nodes, wanted: &[Wanted]) -> Result<Vec<Wanted>, ClusterError> {
     let json = serde_json::to_string(wanted).expect("names are plain data");
     let label = wanted.iter().map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");

@@ -63,7 +63,7 @@ pub async fn pull(
     Ok(names.iter().map(|name| full_name(name)).collect())
 }
 
-/// Removes images from every running node, and from the store, so that no node takes them again. Answers those that
+/// Removes images from every running node, and from the store, so that no node takes them again. Returns those that
 /// were anywhere.
 pub async fn remove(
     docker: &Docker,

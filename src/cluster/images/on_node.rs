@@ -32,7 +32,7 @@ pub(super) async fn running(docker: &Docker, cluster: &str) -> Result<Nodes, Clu
     }
 }
 
-/// Asks all nodes at once; answers each with its name. Fails with those that failed.
+/// Asks all nodes at once; returns each with its name. Fails with those that failed.
 pub(super) async fn ask_all<T: DeserializeOwned>(
     docker: &Docker,
     nodes: &[String],

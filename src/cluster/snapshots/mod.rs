@@ -85,7 +85,7 @@ async fn find(docker: &Docker, name: &ClusterName) -> Result<SnapshotInfo, Clust
     found.ok_or_else(|| ClusterError::NoSuchSnapshot(name.to_string()))
 }
 
-/// Removes a snapshot; answers whether it was there.
+/// Removes a snapshot; returns whether it was there.
 pub async fn delete_snapshot(docker: &Docker, name: &ClusterName) -> Result<bool, ClusterError> {
     match find(docker, name).await {
         Err(ClusterError::NoSuchSnapshot(_)) => Ok(false),

@@ -88,7 +88,7 @@ impl Document {
         }
     }
 
-    /// Replaces an entry that is there, without touching which context is current. Answers whether it was there.
+    /// Replaces an entry that is there, without touching which context is current. Returns whether it was there.
     pub(super) fn renew(&mut self, entry: &Entry) -> bool {
         let Some(context) = self.context(&entry.name).cloned() else { return false };
         let current = self.0.get("current-context").cloned();
@@ -101,7 +101,7 @@ impl Document {
         true
     }
 
-    /// Makes a context that is there the current one, and remembers the one before. Answers whether it was there.
+    /// Makes a context that is there the current one, and remembers the one before. Returns whether it was there.
     pub(super) fn switch(&mut self, name: &str) -> bool {
         let Some(mut context) = self.context(name).cloned() else { return false };
         let before = self.current().filter(|current| current != name);
@@ -114,7 +114,7 @@ impl Document {
         true
     }
 
-    /// Takes an entry out; answers whether it was there.
+    /// Takes an entry out; returns whether it was there.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let before = self.remembered(name);
         let mut any = false;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::KubeconfigError;
 use super::document::Document;
 
-/// Changes one file under its lock; `change` answers whether there is anything to write. With `create` a missing file
-/// is made. Answers what `change` answered.
+/// Changes one file under its lock; `change` returns whether there is anything to write. With `create` a missing file
+/// is made. Returns what `change` returned.
 pub(super) fn change(
     path: &Path,
     create: bool,

@@ -37,7 +37,7 @@ pub fn files(get: impl Fn(&str) -> Option<String>) -> Result<Vec<PathBuf>, Kubec
 }
 
 /// Puts an entry into the file that kubectl would write to: the first that exists, else the last. With `switch` its
-/// context becomes the current one, and the one before is remembered. Answers the file.
+/// context becomes the current one, and the one before is remembered. Returns the file.
 pub fn merge(files: &[PathBuf], entry: &Entry, switch: bool) -> Result<PathBuf, KubeconfigError> {
     let path = files.iter().find(|path| path.exists()).or(files.last()).ok_or(KubeconfigError::NoPlace)?;
     file::change(path, true, |document| {
@@ -47,7 +47,7 @@ pub fn merge(files: &[PathBuf], entry: &Entry, switch: bool) -> Result<PathBuf, 
     Ok(path.clone())
 }
 
-/// Replaces an entry where it is, and leaves the current context alone. Answers whether it was anywhere.
+/// Replaces an entry where it is, and leaves the current context alone. Returns whether it was anywhere.
 pub fn renew(files: &[PathBuf], entry: &Entry) -> Result<bool, KubeconfigError> {
     let mut any = false;
     for path in files {
@@ -56,7 +56,7 @@ pub fn renew(files: &[PathBuf], entry: &Entry) -> Result<bool, KubeconfigError> 
     Ok(any)
 }
 
-/// Makes an entry's context the current one, in the first file that has it. Answers that file.
+/// Makes an entry's context the current one, in the first file that has it. Returns that file.
 pub fn switch(files: &[PathBuf], name: &str) -> Result<Option<PathBuf>, KubeconfigError> {
     for path in files {
         if file::change(path, false, |document| document.switch(name))? {
@@ -67,7 +67,7 @@ pub fn switch(files: &[PathBuf], name: &str) -> Result<Option<PathBuf>, Kubeconf
 }
 
 /// Takes an entry out of every file it is in; a current context that was it goes back to the one before, if that still
-/// exists. Answers whether there was anything.
+/// exists. Returns whether there was anything.
 pub fn remove(files: &[PathBuf], name: &str) -> Result<bool, KubeconfigError> {
     let mut any = false;
     for path in files {

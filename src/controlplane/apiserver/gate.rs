@@ -23,7 +23,7 @@ impl Gate {
         self.authenticator.authenticate(parts).await
     }
 
-    /// Whether they may do what it asks for; answers why.
+    /// Whether they may do what it asks for; returns why.
     pub async fn may(&self, user: &UserInfo, info: &RequestInfo) -> Result<String, ApiError> {
         let decision = self.authorizer.authorize(user, info).await;
         match decision.allowed {

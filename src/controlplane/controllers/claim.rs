@@ -57,7 +57,7 @@ pub(super) fn candidates<O: Object, K: Object>(owner: &O, cache: &Cache<K>) -> V
     cache.in_namespace(namespace).into_iter().filter(mine_or_free).collect()
 }
 
-/// Carries out adoptions and releases; answers what the owner controls afterwards.
+/// Carries out adoptions and releases; returns what the owner controls afterwards.
 pub(super) async fn settle<O, K>(context: &Context, owner: &O, claim: Claim<K>) -> Result<Vec<Arc<K>>, Error>
 where
     O: Object + kube::Resource<Scope = NamespaceResourceScope>,

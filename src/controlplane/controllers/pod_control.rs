@@ -143,7 +143,7 @@ impl PodControl<'_> {
         }
     }
 
-    /// Deletes Pods, all at once; answers the first failure.
+    /// Deletes Pods, all at once; returns the first failure.
     pub(super) async fn delete(&self, pods: &[Arc<Pod>]) -> Result<(), Error> {
         let uids = pods.iter().filter_map(|pod| pod.uid());
         self.expectations.expect_deletions(self.key, uids, self.context.now());

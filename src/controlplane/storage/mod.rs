@@ -141,7 +141,7 @@ pub trait Store: Send + Sync + 'static {
         expected: u64,
         payload: Payload,
     ) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
-    /// Removes a key that must stand at revision `expected`; answers the last state, stamped with the revision of the delete.
+    /// Removes a key that must stand at revision `expected`; returns the last state, stamped with the revision of the delete.
     fn delete_if(&self, key: String, expected: u64) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
     /// Events under `prefix` (as in [`ListQuery`]) with a revision greater than `from`.
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError>;

@@ -169,7 +169,7 @@ pub(super) async fn upload(
     }
 }
 
-/// Writes what comes behind what has come; answers how much there is. A part that breaks off is forgotten, so that it can
+/// Writes what comes behind what has come; returns how much there is. A part that breaks off is forgotten, so that it can
 /// be sent again.
 async fn append(path: &Path, id: &str, request: Request) -> Result<u64, Refusal> {
     let file = std::fs::OpenOptions::new().append(true).open(path)?;

@@ -73,7 +73,7 @@ impl Store {
         fs::metadata(self.blob_file(digest)).ok().filter(|_| there).map(|data| data.len())
     }
 
-    /// Says that a repository has a blob that is in the store; answers whether it is.
+    /// Says that a repository has a blob that is in the store; returns whether it is.
     pub(super) fn mount(&self, name: &str, digest: &Digest) -> io::Result<bool> {
         if !self.blob_file(digest).exists() {
             return Ok(false);
@@ -82,7 +82,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Takes a blob away from a repository, and its content when no other has it; answers whether it was there.
+    /// Takes a blob away from a repository, and its content when no other has it; returns whether it was there.
     pub(super) fn remove_blob(&self, name: &str, digest: &Digest) -> io::Result<bool> {
         let removed = gone(fs::remove_file(self.of(name, BLOBS).join(digest.file())))?;
         if removed && !self.repositories()?.iter().any(|other| self.blob(other, digest).is_some()) {
@@ -91,7 +91,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// A place for what comes; answers its id.
+    /// A place for what comes; returns its id.
     pub(super) fn begin_upload(&self) -> io::Result<String> {
         let id = uuid::Uuid::new_v4().to_string();
         fs::File::create_new(self.dir.join("uploads").join(&id))?;
@@ -104,7 +104,7 @@ impl Store {
         Some(self.dir.join("uploads").join(id)).filter(|path| path.exists())
     }
 
-    /// Makes an upload a blob of a repository, if it has the digest that was said; answers whether it has.
+    /// Makes an upload a blob of a repository, if it has the digest that was said; returns whether it has.
     pub(super) fn finish_upload(&self, name: &str, upload: &Path, digest: &Digest) -> io::Result<bool> {
         if digest_of(upload, digest.algorithm())? != digest.as_str() {
             return Ok(false);
@@ -117,7 +117,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Stores a manifest, under a tag as well if one is said; answers its digest.
+    /// Stores a manifest, under a tag as well if one is said; returns its digest.
     pub(super) fn put_manifest(
         &self,
         name: &str,
@@ -153,7 +153,7 @@ impl Store {
         serde_json::from_slice(&fs::read(self.of(name, MANIFESTS).join(digest.file())).ok()?).ok()
     }
 
-    /// Removes a tag, or a manifest with all tags that mean it; answers whether it was there.
+    /// Removes a tag, or a manifest with all tags that mean it; returns whether it was there.
     pub(super) fn remove_manifest(&self, name: &str, reference: &Reference) -> io::Result<bool> {
         match reference {
             Reference::Tag(tag) => gone(fs::remove_file(self.of(name, TAGS).join(tag))),

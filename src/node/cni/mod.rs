@@ -54,7 +54,7 @@ pub fn install(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the network for `pod_cidr`; the runtime notices the file by itself. Answers whether it changed.
+/// Writes the network for `pod_cidr`; the runtime notices the file by itself. Returns whether it changed.
 pub fn write(dir: &Path, pod_cidr: Ipv4Net) -> io::Result<bool> {
     fs::create_dir_all(dir)?;
     // Addresses in use are forgotten with the containers that used them: both live until the node restarts.

@@ -243,7 +243,7 @@ async fn check(call: &Call, conf: &Conf) -> Result<(), PluginError> {
     Ok(())
 }
 
-/// Lets the reference plugin map host ports, where there are any. Answers the result it passes on.
+/// Lets the reference plugin map host ports, where there are any. Returns the result it passes on.
 async fn map_ports(call: &Call, conf: &Conf, result: Option<&Value>) -> Result<Option<Value>, PluginError> {
     if conf.runtime_config.port_mappings.is_empty() {
         return Ok(None);

@@ -255,7 +255,7 @@ impl Runtime {
         Ok(within(CALL, self.images.clone().image_status(request)).await?.image)
     }
 
-    /// Fetches the image and answers its reference (its id).
+    /// Fetches the image and returns its reference (its id).
     pub async fn pull(&self, name: &str, auth: Option<api::AuthConfig>) -> Result<String> {
         let image = Some(api::ImageSpec { image: name.to_owned(), ..Default::default() });
         let request = api::PullImageRequest { image, auth, sandbox_config: None };

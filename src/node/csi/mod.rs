@@ -96,7 +96,7 @@ impl Driver {
         gone_is_fine(within(self.node.clone().node_unpublish_volume(request)).await)
     }
 
-    /// Makes the volume's file system as large as the volume; answers the bytes it has then, 0 if the driver does not say.
+    /// Makes the volume's file system as large as the volume; returns the bytes it has then, 0 if the driver does not say.
     pub async fn expand(&self, request: api::NodeExpandVolumeRequest) -> Result<i64> {
         Ok(within(self.node.clone().node_expand_volume(request)).await?.capacity_bytes)
     }

@@ -134,7 +134,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Mends what is broken on purpose: one kind, or everything. Answers what it mended. Fails when something stays broken.
+    /// Mends what is broken on purpose: one kind, or everything. Returns what it mended. Fails when something stays broken.
     pub async fn heal(&self, only: Option<&str>) -> Result<Vec<Fault>, FaultError> {
         let mut healed = Vec::new();
         for kept in self.kept() {

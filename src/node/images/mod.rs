@@ -70,7 +70,7 @@ impl Images {
         }
     }
 
-    /// Makes sure of images; answers those that the store does not have. What is there already costs one question.
+    /// Makes sure of images; returns those that the store does not have. What is there already costs one question.
     /// Fails when the runtime or the store does.
     pub async fn ensure(&self, wanted: &[Wanted]) -> Result<Vec<Wanted>, ImagesError> {
         let index = read_index(&self.store)?;
@@ -93,7 +93,7 @@ impl Images {
         Ok(missing)
     }
 
-    /// Takes everything the store has; for a node that starts. Answers how many were new.
+    /// Takes everything the store has; for a node that starts. Returns how many were new.
     pub async fn take_all(&self) -> Result<usize, ImagesError> {
         let index = read_index(&self.store)?;
         if index.names.is_empty() {
@@ -128,7 +128,7 @@ impl Images {
         Ok(result?)
     }
 
-    /// Removes a name from this node; answers whether it was there.
+    /// Removes a name from this node; returns whether it was there.
     pub async fn remove(&self, name: &str) -> Result<bool, ImagesError> {
         let name = full_name(name);
         let there = self.runtime.image(&name).await?.is_some();
@@ -136,7 +136,7 @@ impl Images {
         Ok(there)
     }
 
-    /// Removes the images that no container uses; answers their names.
+    /// Removes the images that no container uses; returns their names.
     pub async fn prune(&self) -> Result<Vec<String>, ImagesError> {
         let containers = self.runtime.containers(None).await?;
         let used: Vec<String> = containers.into_iter().map(|container| container.image_ref).collect();

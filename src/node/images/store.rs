@@ -79,7 +79,7 @@ fn digest_of(path: &Path) -> Result<String, StoreError> {
 }
 
 /// Removes the blobs that no name needs and says the rest in one load; with nothing named everything goes. Only for the
-/// one process that has the store to write. Answers the bytes freed. Fails when a file cannot be changed.
+/// one process that has the store to write. Returns the bytes freed. Fails when a file cannot be changed.
 pub fn compact(store: &Path, keep: impl Fn(&str) -> bool) -> Result<u64, StoreError> {
     let loads = loads(store)?;
     let time = loads.iter().map(|(_, load)| load.time).max().unwrap_or_default();

@@ -133,7 +133,7 @@ impl Held {
         Self(references(pod).iter().map(|(kind, name)| objects.watch(*kind, namespace, name)).collect())
     }
 
-    /// Waits until everything was heard of once and answers what there is.
+    /// Waits until everything was heard of once and returns what there is.
     pub async fn source(&self) -> Source {
         let mut all = HashMap::new();
         for entry in &self.0 {

@@ -14,7 +14,7 @@ const HOST_PATHS: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 
-/// Checks a Pod's volumes and answers their names. The cursor stands at the Pod's spec.
+/// Checks a Pod's volumes and returns their names. The cursor stands at the Pod's spec.
 pub fn validate<'a>(spec: &mut Check<'a, '_>) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
     spec.each("volumes", |volume| {

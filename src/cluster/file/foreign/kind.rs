@@ -243,7 +243,7 @@ fn kubeadm(patch: &Value, node: Option<&str>, ours: &mut Ours) {
     }
 }
 
-/// Arguments of a kubelet, as a map or as a list of names and values; answers those that mean nothing.
+/// Arguments of a kubelet, as a map or as a list of names and values; returns those that mean nothing.
 fn kubelet(arguments: &Value, node: &str, ours: &mut Ours) -> Vec<String> {
     let named = list(arguments).filter_map(|entry| Some((text(&entry["name"])?, text(&entry["value"])?)));
     let mapped = arguments.as_object().into_iter().flatten();

@@ -89,7 +89,7 @@ fn amounts(container: &Value, field: &str) -> Amounts {
     container.map_at(&format!("/resources/{field}")).map(quantities).unwrap_or_default()
 }
 
-/// Adds what is missing; answers the names of what was added.
+/// Adds what is missing; returns the names of what was added.
 fn fill(container: &mut Value, field: &str, values: &Map<String, Value>) -> Vec<String> {
     let mut set = Vec::new();
     let Some(container) = container.as_object_mut() else { return set };

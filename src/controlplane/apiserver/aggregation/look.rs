@@ -134,7 +134,7 @@ impl Aggregator {
         code.is_success().then_some(link)
     }
 
-    /// Asks for a JSON document, as the aggregator itself. Answers the code, the document and its tag.
+    /// Asks for a JSON document, as the aggregator itself. Returns the code, the document and its tag.
     async fn ask(
         &self,
         backend: &Backend,

@@ -156,7 +156,7 @@ impl Audited {
         self.record.request = object.map(|object| self.pruned(object));
     }
 
-    /// Reads what is needed of an answer, and answers it whole.
+    /// Reads what is needed of an answer, and returns it whole.
     async fn look(&mut self, response: Response<Body>) -> Response<Body> {
         if self.level < Level::RequestResponse && self.record.code < 400 {
             return response;

@@ -109,7 +109,7 @@ fn collection(row: &Resource, object: &Value) -> String {
     }
 }
 
-/// Sends a request as the API server itself; answers the code and the body.
+/// Sends a request as the API server itself; returns the code and the body.
 pub(in crate::controlplane::apiserver) async fn send(
     router: &Router,
     method: Method,

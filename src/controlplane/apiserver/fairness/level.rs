@@ -149,7 +149,7 @@ impl Level {
         best
     }
 
-    /// Lets a request wait; answers which queue it is in.
+    /// Lets a request wait; returns which queue it is in.
     pub fn wait(&mut self, flow: u64, waiting: Waiting) -> Result<usize, Refusal> {
         let queuing = self.settings.queuing.filter(|queuing| queuing.queues <= self.queues.len());
         let Some(queuing) = queuing else { return Err(self.refuse(Refusal::Concurrency)) };

@@ -48,7 +48,7 @@ impl<F: Fn(&str) -> Option<String>> Links<F> {
         Self { replace, open: Vec::new(), raw: None }
     }
 
-    /// Takes the next piece and answers what can be passed on.
+    /// Takes the next piece and returns what can be passed on.
     pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut text = std::mem::take(&mut self.open);
         text.extend_from_slice(piece);

@@ -72,7 +72,7 @@ pub fn upgrade_of(request: &mut Request<Body>) -> (bool, Option<OnUpgrade>) {
     (upgrade, upgrade.then(|| request.extensions_mut().remove::<OnUpgrade>()).flatten())
 }
 
-/// Sends a request and answers what came back; after a 101 both ends talk to each other until one of them ends.
+/// Sends a request and returns what came back; after a 101 both ends talk to each other until one of them ends.
 ///
 /// Fails with an error of the connection, which the caller puts in its own words.
 pub async fn relay(

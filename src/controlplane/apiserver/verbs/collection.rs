@@ -19,7 +19,7 @@ use super::{Answer, RequestBody, list};
 /// Deletes at once, so that one storage transaction takes several.
 const AT_ONCE: usize = 16;
 
-/// Deletes what matches the selectors; answers what was deleted, as a list.
+/// Deletes what matches the selectors; returns what was deleted, as a list.
 pub async fn delete_collection(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     if context.resource.namespaced && context.info.namespace.is_empty() {
         return Err(ApiError::method_not_allowed());

@@ -32,7 +32,7 @@ pub async fn list(context: &RequestContext<'_>) -> Answer {
     Ok(wire::raw(StatusCode::OK, encoder.content_type(), encoder.list(&listing.entries, meta)?))
 }
 
-/// Reads the entries of a collection as of a snapshot. Answers also the prefix that was read.
+/// Reads the entries of a collection as of a snapshot. Returns also the prefix that was read.
 pub async fn fetch(
     context: &RequestContext<'_>,
     selection: &Selection,

@@ -7,7 +7,7 @@ use k8s_openapi::api::autoscaling::v2::{HPAScalingPolicy, HPAScalingRules, Horiz
 
 /// What is remembered of an autoscaler between two rounds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct ScaleHistory {
     recommendations: VecDeque<(Timestamp, i32)>,
     ups: VecDeque<(Timestamp, i32)>,
     downs: VecDeque<(Timestamp, i32)>,
@@ -48,7 +48,7 @@ fn window(rules: &HPAScalingRules) -> SignedDuration {
     SignedDuration::from_secs(rules.stabilization_window_seconds.unwrap_or(0).into())
 }
 
-impl Memory {
+impl ScaleHistory {
     /// Notes that the scale was changed.
     pub(super) fn scaled(&mut self, from: i32, to: i32, now: Timestamp) {
         let events = if to > from { &mut self.ups } else { &mut self.downs };
@@ -199,7 +199,7 @@ mod tests {
             let spec = json!({"minReplicas": 2, "maxReplicas": 20, "behavior": behavior,
                 "scaleTargetRef": {"kind": "Deployment", "name": "d"}});
             let spec: HorizontalPodAutoscalerSpec = from_value(spec).unwrap();
-            let got = Memory::default().apply(&spec, current, wanted, now);
+            let got = ScaleHistory::default().apply(&spec, current, wanted, now);
             assert_eq!((got.replicas, got.limited.1), expect, "{behavior} {current} {wanted}");
         };
         check(json!({}), 3, 5, (5, "DesiredWithinRange"));
@@ -221,10 +221,10 @@ mod tests {
     fn a_scale_goes_down_only_when_it_was_asked_for_long_enough() {
         let spec: HorizontalPodAutoscalerSpec =
             from_value(json!({"maxReplicas": 10, "scaleTargetRef": {"kind": "D", "name": "d"}})).unwrap();
-        let mut memory = Memory::default();
+        let mut history = ScaleHistory::default();
         let start: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
         let mut at = |seconds: i64, wanted: i32| {
-            memory.apply(&spec, 5, wanted, start + SignedDuration::from_secs(seconds)).replicas
+            history.apply(&spec, 5, wanted, start + SignedDuration::from_secs(seconds)).replicas
         };
         assert_eq!(at(0, 5), 5);
         assert_eq!(at(15, 2), 5);

@@ -26,7 +26,7 @@ use kube::discovery::{ApiCapabilities, ApiResource, oneshot};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 
-use self::behavior::{Memory, Told, rules};
+use self::behavior::{ScaleHistory, Told, rules};
 use self::evaluate::{Round, Unknown};
 use self::source::Source;
 use super::context::{Context, Error, ignore_not_found};
@@ -43,7 +43,7 @@ const TOLERANCE: i64 = 100;
 struct Reconciler {
     context: Context,
     scalers: Cache<HorizontalPodAutoscaler>,
-    memories: Mutex<HashMap<Key, Memory>>,
+    histories: Mutex<HashMap<Key, ScaleHistory>>,
 }
 
 pub(super) fn start(context: &Context) {
@@ -57,7 +57,7 @@ pub(super) fn start(context: &Context) {
             queue.add(Key::of(&scaler.metadata));
         }
     });
-    let reconciler = Reconciler { context: context.clone(), scalers, memories: Mutex::default() };
+    let reconciler = Reconciler { context: context.clone(), scalers, histories: Mutex::default() };
     harness.run(2, Arc::new(reconciler));
 }
 
@@ -111,7 +111,7 @@ impl Reconcile for Reconciler {
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(scaler) = self.scalers.get(key) else {
-            self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            self.histories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             return Ok(Outcome::Done);
         };
         let mut status = scaler.status.clone().unwrap_or_default();
@@ -214,8 +214,8 @@ impl Reconciler {
             Some(found) => found,
             None => return Ok(None),
         };
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        let limited = memories.entry(key.clone()).or_default().apply(spec, current, asked, writing.now);
+        let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        let limited = histories.entry(key.clone()).or_default().apply(spec, current, asked, writing.now);
         writing.condition("AbleToScale", limited.able);
         writing.condition("ScalingLimited", limited.limited);
         let why = match asked > current {
@@ -303,8 +303,8 @@ impl Reconciler {
                 let told = format!("the HPA controller was able to update the target scale to {wanted}");
                 writing.condition("AbleToScale", (true, "SucceededRescale", told));
                 writing.status.last_scale_time = Some(Time(writing.now));
-                let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-                memories.entry(key.clone()).or_default().scaled(before, wanted, writing.now);
+                let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+                histories.entry(key.clone()).or_default().scaled(before, wanted, writing.now);
                 Ok(())
             }
             Err(error) => {

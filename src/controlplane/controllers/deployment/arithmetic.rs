@@ -110,7 +110,7 @@ fn fraction(set: &ReplicaSet, deployment: &Deployment, bounds: Bounds) -> i32 {
 }
 
 /// Spreads a scale in the middle of a rollout over the active ReplicaSets in proportion to their size;
-/// what rounding leaves goes to the largest. Answers (index, new size).
+/// what rounding leaves goes to the largest. Returns (index, new size).
 pub(super) fn proportional(
     deployment: &Deployment,
     bounds: Bounds,

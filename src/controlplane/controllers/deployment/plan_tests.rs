@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// The ReplicaSet controller and the kubelet, in one. Answers whether anything changed.
+    /// The ReplicaSet controller and the kubelet, in one. Returns whether anything changed.
     fn pods_follow(&mut self) -> bool {
         let mut changed = false;
         for set in &mut self.sets {

@@ -122,7 +122,7 @@ impl Graph {
         self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.items.get(uid))
     }
 
-    /// Takes over an object; answers the uids to look at.
+    /// Takes over an object; returns the uids to look at.
     pub(super) fn put(&mut self, item: Item) -> Vec<String> {
         let uid = item.uid.clone();
         for owner in &item.owners {
@@ -156,7 +156,7 @@ impl Graph {
         look
     }
 
-    /// An object is gone; answers the uids to look at.
+    /// An object is gone; returns the uids to look at.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<String> {
         let mut look: Vec<String> = self.dependents(uid).map(|dependent| dependent.uid.clone()).collect();
         if let Some(item) = self.items.remove(uid) {
@@ -167,7 +167,7 @@ impl Graph {
         look
     }
 
-    /// Takes over a complete list of one kind; answers the uids to look at.
+    /// Takes over a complete list of one kind; returns the uids to look at.
     pub(super) fn replace(&mut self, kind: usize, items: Vec<Item>) -> Vec<String> {
         let listed: HashSet<&str> = items.iter().map(|item| item.uid.as_str()).collect();
         let gone =

@@ -97,7 +97,7 @@ impl Journal for Embedded {
     }
 }
 
-/// Makes the tables of a new file; answers the format of the one that is there.
+/// Makes the tables of a new file; returns the format of the one that is there.
 fn prepare(database: &Database) -> Result<u64, redb::Error> {
     match database.begin_read()?.open_table(META) {
         Ok(meta) => return Ok(meta.get(FORMAT)?.map_or(0, |format| format.value())),

@@ -31,7 +31,7 @@ pub(super) type Written = Result<Arc<Entry>, StorageError>;
 
 /// A durable log. Whoever opens one gives it the cache that it feeds.
 pub(super) trait Log: Send + Sync + 'static {
-    /// Makes one write durable if its precondition holds; answers when the cache shows it. A caller that goes away before
+    /// Makes one write durable if its precondition holds; returns when the cache shows it. A caller that goes away before
     /// the log has begun to write withdraws the write.
     fn propose(&self, key: String, write: Write) -> BoxFuture<'_, Written>;
 

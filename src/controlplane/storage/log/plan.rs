@@ -42,7 +42,7 @@ impl<'a> Plan<'a> {
         Self { state, now, touched: HashMap::new(), revision: state.revision, events: Vec::new() }
     }
 
-    /// Checks the precondition and, if it holds, takes the write in. Answers what the writer will be told
+    /// Checks the precondition and, if it holds, takes the write in. Returns what the writer will be told
     /// once the plan is durable.
     pub(super) fn add(&mut self, key: String, write: Write) -> Written {
         let current = self.current(&key);

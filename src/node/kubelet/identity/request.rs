@@ -41,7 +41,7 @@ impl Purpose {
     }
 }
 
-/// Posts `csr` (PEM), waits for the signer and answers the certificate (PEM).
+/// Posts `csr` (PEM), waits for the signer and returns the certificate (PEM).
 pub(super) async fn sign(
     client: &Client,
     node: &str,

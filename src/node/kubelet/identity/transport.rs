@@ -212,7 +212,7 @@ impl hyper::rt::Write for Stream {
     }
 }
 
-/// Asks the server for its certificates and answers the authority among them whose public key has the pinned hash.
+/// Asks the server for its certificates and returns the authority among them whose public key has the pinned hash.
 /// Nothing else is believed: the connection is closed and every later one verifies against that authority.
 pub(super) async fn discover_authority(config: &NodeConfig) -> Result<String, IdentityError> {
     let server = format!("{}:{}", config.server_ip, config.server_port);

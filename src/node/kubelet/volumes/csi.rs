@@ -209,7 +209,7 @@ impl Request<'_> {
         }
     }
 
-    /// Makes the volume ready on this node, where the driver does that in a step of its own; answers where.
+    /// Makes the volume ready on this node, where the driver does that in a step of its own; returns where.
     async fn stage(
         &self,
         source: &CSIPersistentVolumeSource,

@@ -81,7 +81,7 @@ pub async fn prepare(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -
     Ok(volumes)
 }
 
-/// Writes changed contents into volumes that are mounted already; answers whether anything changed.
+/// Writes changed contents into volumes that are mounted already; returns whether anything changed.
 pub async fn refresh(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<(), VolumeError> {
     for volume in spec(contents.pod).volumes.iter().flatten() {
         if let Some(files) = projected::files(contents, volume, tokens).await? {
