@@ -130,7 +130,7 @@ fn whatever_is_killed_comes_back(env: &Env) {
 fn a_removed_lease_namespace_comes_back(env: &Env) {
     let cluster = env.cluster();
     cluster.kubectl(&["delete", "namespace", "kube-node-lease", "--timeout=60s"]).ok();
-    eventually(SECONDS(40), "every node has a Lease again", || {
+    eventually(SECONDS(60), "every node has a Lease again", || {
         let leases = ["get", "leases", "--namespace=kube-node-lease", "--output=name"];
         let said = cluster.kubectl(&leases).try_ok()?;
         if said.lines().count() == 3 { Ok(()) } else { Err(said) }

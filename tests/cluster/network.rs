@@ -21,7 +21,7 @@ const LOAD: usize = 4;
 /// A namespace with everything of `network.yaml` in it, ready.
 fn made(env: &Env, part: &str) -> String {
     let (namespace, cluster) = (env.namespace(part), env.cluster());
-    eventually(SECONDS(20), "the Gateway API", || {
+    eventually(SECONDS(60), "the Gateway API", || {
         cluster.kubectl(&["get", "gatewayclass", "minik"]).try_ok()
     });
     cluster.kubectl(&["apply", "--namespace", &namespace, "--filename", ALL]).ok();
@@ -43,8 +43,8 @@ fn value(cluster: &Cluster, namespace: &str, object: &str, path: &str) -> String
 /// The status line and all that follows.
 fn ask(at: SocketAddr, host: &str, path: &str) -> Result<String, String> {
     let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&at, SECONDS(5))?;
-        stream.set_read_timeout(Some(SECONDS(10)))?;
+        let mut stream = TcpStream::connect_timeout(&at, SECONDS(30))?;
+        stream.set_read_timeout(Some(SECONDS(30)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -54,7 +54,7 @@ fn ask(at: SocketAddr, host: &str, path: &str) -> Result<String, String> {
 }
 
 fn expect(at: SocketAddr, host: &str, path: &str, status: &str) {
-    eventually(SECONDS(20), &format!("{status} from {host}{path} at {at}"), || {
+    eventually(SECONDS(60), &format!("{status} from {host}{path} at {at}"), || {
         let answer = ask(at, host, path)?;
         if answer.starts_with(&format!("HTTP/1.1 {status}")) { Ok(()) } else { Err(answer) }
     });
@@ -62,7 +62,7 @@ fn expect(at: SocketAddr, host: &str, path: &str, status: &str) {
 
 fn routes_serve_while_endpoints_roll(env: &Env) {
     let (namespace, cluster) = (made(env, "routes"), env.cluster());
-    let ingress = eventually(SECONDS(20), "the Ingress's address", || {
+    let ingress = eventually(SECONDS(60), "the Ingress's address", || {
         let ip = value(cluster, &namespace, "ingress/web", ".status.loadBalancer.ingress[0].ip");
         if ip.is_empty() { Err("none yet".to_owned()) } else { Ok(ip) }
     });
@@ -142,12 +142,12 @@ fn names_are_added_and_the_host_is_known(env: &Env) {
     // Names that people add, for as long as they are there.
     let hosts = "--from-literal=hosts=192.0.2.7 build.corp.example";
     cluster.kubectl(&["create", "configmap", "minik-dns", "--namespace", "kube-system", hosts]).ok();
-    eventually(SECONDS(10), "the added name", || {
+    eventually(SECONDS(60), "the added name", || {
         let said = inside("nslookup build.corp.example")?;
         if said.contains("192.0.2.7") { Ok(()) } else { Err(said) }
     });
     cluster.kubectl(&["delete", "configmap", "minik-dns", "--namespace", "kube-system"]).ok();
-    eventually(SECONDS(10), "the name to go", || match inside("nslookup build.corp.example 2>&1") {
+    eventually(SECONDS(60), "the name to go", || match inside("nslookup build.corp.example 2>&1") {
         Ok(said) if said.contains("192.0.2.7") => Err(said),
         _ => Ok(()),
     });

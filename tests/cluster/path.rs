@@ -63,7 +63,7 @@ fn deploy_and_expose(cluster: &Cluster) -> String {
         .ok();
     let all = cluster.kubectl(&["get", "all"]).ok();
     assert!(all.contains("service/web") && all.contains("service/kubernetes"), "{all}");
-    let ip = eventually(SECONDS(10), "an external address", || {
+    let ip = eventually(SECONDS(60), "an external address", || {
         let service = cluster.get(&["service", "web"]);
         let ip = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
         ip.map(ToOwned::to_owned).ok_or_else(|| service.to_string())
@@ -71,7 +71,7 @@ fn deploy_and_expose(cluster: &Cluster) -> String {
     let services = cluster.kubectl(&["get", "services"]).ok();
     assert!(services.contains("EXTERNAL-IP") && services.contains(&ip), "{services}");
     let url = format!("http://{ip}/");
-    let page = eventually(SECONDS(10), "the page from the host", || curl(&url));
+    let page = eventually(SECONDS(60), "the page from the host", || curl(&url));
     assert!(page.contains("Served by: web-") && page.contains("Visitors: unavailable"), "{page}");
     url
 }
@@ -80,7 +80,7 @@ fn scale_and_see_both(cluster: &Cluster, url: &str) {
     cluster.kubectl(&["scale", "deployment", "web", "--replicas=2"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
     let mut seen = BTreeSet::new();
-    eventually(SECONDS(20), "both Pods answer", || {
+    eventually(SECONDS(60), "both Pods answer", || {
         seen.insert(served_by(&curl(url)?)?);
         if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
     });
@@ -91,10 +91,10 @@ fn count_in_redis(cluster: &Cluster, url: &str) {
     cluster.kubectl(&["create", "deployment", "redis", "--image=redis:6.0", "--port", "6379"]).ok();
     cluster.kubectl(&["expose", "deployment", "redis", "--type=ClusterIP", "--port", "6379"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/redis", "--timeout=60s"]).ok();
-    let mut last = eventually(SECONDS(15), "the counter", || visitors(&curl(url)?));
+    let mut last = eventually(SECONDS(60), "the counter", || visitors(&curl(url)?));
     // Whichever Pod answers, it is one counter.
     let mut seen = BTreeSet::new();
-    eventually(SECONDS(20), "the counter rises whichever Pod answers", || {
+    eventually(SECONDS(60), "the counter rises whichever Pod answers", || {
         let page = curl(url)?;
         let count = visitors(&page)?;
         assert!(count > last, "the counter went from {last} to {count}");
@@ -134,7 +134,7 @@ fn replace_a_pod(cluster: &Cluster) {
     let victim = before.first().expect("a Pod");
     cluster.kubectl(&["delete", "pod", victim]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
-    eventually(SECONDS(30), "two Pods again, one of them new", || {
+    eventually(SECONDS(60), "two Pods again, one of them new", || {
         let after = pods(cluster, "app=web");
         if after.len() == 2 && !after.contains(victim) { Ok(()) } else { Err(format!("{after:?}")) }
     });
@@ -142,7 +142,7 @@ fn replace_a_pod(cluster: &Cluster) {
 
 fn update_and_undo(cluster: &Cluster, url: &str) {
     let version = |expect: &'static str| {
-        eventually(SECONDS(30), "the version on the page", || {
+        eventually(SECONDS(60), "the version on the page", || {
             let page = curl(url)?;
             if page.contains(&format!("Version: {expect}")) { Ok(()) } else { Err(page) }
         });

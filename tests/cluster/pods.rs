@@ -69,7 +69,7 @@ fn keep_what_they_claim(env: &Env) {
     assert_eq!(inside("cat /data/log && touch /own/mine"), "kept\n");
     // Another Pod of that name finds the data; what was its own is gone.
     cluster.kubectl(&["delete", "pod", "keeper", "--namespace", &namespace, "--timeout=60s"]).ok();
-    eventually(SECONDS(30), "the Pod's own claim goes with it", || {
+    eventually(SECONDS(60), "the Pod's own claim goes with it", || {
         let left = cluster.kubectl(&["get", "pvc", "--namespace", &namespace, "--output=name"]).ok();
         if left.contains("keeper-own") { Err(left) } else { Ok(()) }
     });
@@ -119,7 +119,7 @@ fn are_looked_into(env: &Env) {
         "ps",
     ];
     cluster.kubectl(&debug).ok();
-    eventually(SECONDS(30), "the ephemeral container saw its neighbour", || {
+    eventually(SECONDS(60), "the ephemeral container saw its neighbour", || {
         let logs = ["logs", "in-order", "--container=look", "--namespace", &namespace];
         let seen = cluster.kubectl(&logs).try_ok()?;
         if seen.contains("sleep 3600") { Ok(()) } else { Err(seen) }
@@ -129,7 +129,7 @@ fn are_looked_into(env: &Env) {
     let patch =
         ["patch", "pod", "in-order", "--subresource=resize", "--patch", more, "--namespace", &namespace];
     cluster.kubectl(&patch).ok();
-    eventually(SECONDS(30), "the limit is another one, and nothing was restarted", || {
+    eventually(SECONDS(60), "the limit is another one, and nothing was restarted", || {
         let limit =
             field(cluster, &namespace, "in-order", ".status.containerStatuses[1].resources.limits.memory");
         let restarts = field(cluster, &namespace, "in-order", ".status.containerStatuses[1].restartCount");
@@ -154,7 +154,7 @@ fn are_measured_by_whom_rbac_lets(env: &Env) {
         let said: serde_json::Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
         said["status"]["token"].as_str().map(ToOwned::to_owned).ok_or_else(|| said.to_string())
     };
-    let token = eventually(SECONDS(20), "the namespace has its account", token);
+    let token = eventually(SECONDS(60), "the namespace has its account", token);
     let node = cluster.nodes().into_iter().find(|node| node.contains("-agent-")).expect("an agent");
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     let address = docker(&["inspect", "--format", format, &node]);
@@ -174,7 +174,7 @@ fn are_measured_by_whom_rbac_lets(env: &Env) {
         run("curl", &[&code[..], &["--header", &header, &url]].concat(), &[]).try_ok()
     };
     let check = |token: &str, path: &str, expect: &str| {
-        eventually(SECONDS(20), &format!("{path}: {expect}"), || match ask(token, path)? {
+        eventually(SECONDS(60), &format!("{path}: {expect}"), || match ask(token, path)? {
             code if code == expect => Ok(()),
             code => Err(code),
         });

@@ -56,7 +56,7 @@ impl<'a> At<'a> {
     }
 
     fn external_ip(&self, service: &str) -> String {
-        eventually(SECONDS(20), "an external address", || {
+        eventually(SECONDS(60), "an external address", || {
             let ip = self.jsonpath(&["service", service], ".status.loadBalancer.ingress[0].ip");
             if ip.is_empty() { Err("none yet".to_owned()) } else { Ok(ip) }
         })
@@ -65,7 +65,7 @@ impl<'a> At<'a> {
     /// Waits until what `describe` says of an object holds all of `texts`.
     #[track_caller]
     fn described(&self, object: &str, texts: &[&str]) {
-        eventually(SECONDS(40), object, || {
+        eventually(SECONDS(60), object, || {
             let said =
                 self.cluster.kubectl(&["describe", object, "--namespace", &self.namespace]).try_ok()?;
             let missing: Vec<_> = texts.iter().filter(|text| !said.contains(**text)).collect();
@@ -120,13 +120,13 @@ fn update_and_drain(env: &Env) {
     at.run(&["apply", "--filename", &path("rolling.yaml")]);
     at.rolled_out("deployment/web");
     let ip = at.external_ip("web");
-    eventually(SECONDS(20), "the first answer", || request(&ip, "GET", "/healthz", ""));
+    eventually(SECONDS(60), "the first answer", || request(&ip, "GET", "/healthz", ""));
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let clients: Vec<_> = (0..2).map(|_| load(ip.clone(), stop.clone(), count.clone())).collect();
     at.run(&["set", "image", "deployment/web", "web=minik-test/web:2"]);
     at.rolled_out("deployment/web");
     // The rollout is complete in the API a moment before every node's rules follow.
-    eventually(SECONDS(10), "the new version answers", || {
+    eventually(SECONDS(60), "the new version answers", || {
         let page = request(&ip, "GET", "/", "")?;
         if page.contains("Version: 2") { Ok(page) } else { Err(page) }
     });

@@ -195,7 +195,7 @@ async fn by_udp(to: SocketAddr, message: &Message) -> (Message, usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     socket.send_to(&message.to_vec().expect("encoded"), to).await.expect("sent");
     let mut buffer = [0; 65_535];
-    let answer = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer));
+    let answer = tokio::time::timeout(Duration::from_secs(30), socket.recv(&mut buffer));
     let length = answer.await.expect("in time").expect("received");
     (Message::from_vec(&buffer[..length]).expect("decoded"), length)
 }
@@ -240,7 +240,7 @@ async fn answers_are_complete_messages() {
     assert_eq!(circle.metadata.response_code, ResponseCode::ServFail);
     let elsewhere = ask("www.example.com.", RecordType::A).await;
     assert_eq!(elsewhere.metadata.response_code, ResponseCode::ServFail, "no upstream");
-    server.tasks.drain(Duration::from_secs(5)).await.expect("stopped");
+    server.tasks.drain(Duration::from_secs(30)).await.expect("stopped");
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ endpoints: {endpoints}
     assert_eq!(by_tcp(server.address, &plain).await.answers.len(), 100);
     let again = by_tcp(server.address, &plain).await;
     assert_ne!(data(&again), data(&whole), "each client gets an order of its own");
-    server.tasks.drain(Duration::from_secs(5)).await.expect("stopped");
+    server.tasks.drain(Duration::from_secs(30)).await.expect("stopped");
 }
 
 #[tokio::test]
@@ -330,8 +330,8 @@ spec: { type: ExternalName, externalName: www.example.svc.cluster.local }
     assert_eq!(nobody.authorities.len(), 1, "with the SOA that says how long to remember");
     let nothing = ask("www.example.svc.cluster.local.", RecordType::AAAA).await;
     assert_eq!((nothing.metadata.response_code, nothing.answers.len()), (ResponseCode::NoError, 0));
-    tasks.drain(Duration::from_secs(5)).await.expect("stopped");
-    world.tasks.drain(Duration::from_secs(5)).await.expect("stopped");
+    tasks.drain(Duration::from_secs(30)).await.expect("stopped");
+    world.tasks.drain(Duration::from_secs(30)).await.expect("stopped");
 }
 
 #[tokio::test]
@@ -345,5 +345,5 @@ async fn what_is_no_question_is_refused_politely() {
     newer.edns.as_mut().expect("EDNS").set_version(3);
     let (answer, _) = by_udp(server.address, &newer).await;
     assert_eq!(u16::from(answer.metadata.response_code), 16, "BADVERS shares its number with BADSIG");
-    server.tasks.drain(Duration::from_secs(5)).await.expect("stopped");
+    server.tasks.drain(Duration::from_secs(30)).await.expect("stopped");
 }

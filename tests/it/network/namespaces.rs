@@ -146,7 +146,7 @@ impl Drop for Place {
 
 /// What a server says to a client in the caller's namespace, or the kind of error.
 pub fn ask(to: &str) -> Result<String, String> {
-    let patience = Duration::from_secs(2);
+    let patience = Duration::from_secs(4);
     let kind = |error: std::io::Error| format!("{:?}", error.kind());
     let address: SocketAddr = to.parse().expect("address and port");
     let mut server = TcpStream::connect_timeout(&address, patience).map_err(kind)?;
@@ -159,7 +159,7 @@ pub fn ask(to: &str) -> Result<String, String> {
 /// The same over UDP, from a socket that stays.
 pub fn ask_udp(socket: &UdpSocket, to: &str) -> Result<String, String> {
     let kind = |error: std::io::Error| format!("{:?}", error.kind());
-    socket.set_read_timeout(Some(Duration::from_millis(500))).map_err(kind)?;
+    socket.set_read_timeout(Some(Duration::from_secs(2))).map_err(kind)?;
     socket.send_to(b"?", to).map_err(kind)?;
     let mut buffer = [0; 64];
     let (length, _) = socket.recv_from(&mut buffer).map_err(kind)?;

@@ -91,7 +91,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let drained = self.runtime.block_on(self.tasks.drain(Duration::from_secs(5)));
+        let drained = self.runtime.block_on(self.tasks.drain(Duration::from_secs(30)));
         if !std::thread::panicking() {
             drained.expect("all tasks end");
         }

@@ -66,5 +66,5 @@ async fn a_node_follows_services_and_endpoints() {
     .await;
     services.delete("web", &DeleteParams::default()).await.expect("deleted");
     until(&feed, "the Service gone", |view| view.service(&key).is_none()).await;
-    tasks.drain(Duration::from_secs(5)).await.expect("all tasks end");
+    tasks.drain(Duration::from_secs(30)).await.expect("all tasks end");
 }

@@ -211,6 +211,6 @@ fn from_first_lists_to_a_load_balancer() {
         eventually("the address is given up", || !sh("ip addr show dev eth0").contains("192.168.77.200"));
         api.services.change("DELETED", &web);
         eventually("the name is gone", || resolve(&pod, "web.default.svc.cluster.local.").is_empty());
-        runtime.block_on(tasks.drain(Duration::from_secs(5))).expect("all tasks end");
+        runtime.block_on(tasks.drain(Duration::from_secs(30))).expect("all tasks end");
     });
 }
