@@ -33,10 +33,12 @@ impl Protocol {
     }
 }
 
+type Find = dyn Fn(&ServicePort) -> Option<Found> + Send + Sync;
+
 /// What stands behind Services' ports.
 #[derive(Clone)]
 pub struct Services {
-    find: Arc<dyn Fn(&ServicePort) -> Option<Found> + Send + Sync>,
+    find: Arc<Find>,
     changed: watch::Receiver<u64>,
 }
 
