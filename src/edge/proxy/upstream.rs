@@ -9,14 +9,14 @@ use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::{BoxError, Lent};
 use super::rules::Protocol;
+use crate::client::tls;
 use crate::rt::Tasks;
 
 /// Why no answer came.
@@ -55,12 +55,17 @@ pub(super) struct Upstream {
 
 impl Upstream {
     pub(super) fn new(tasks: Tasks) -> Self {
-        let tls = |protocols: &[&[u8]]| {
-            let mut config = client_config();
+        let connector = |protocols: &[&[u8]]| {
+            let mut config = tls::unverified().expect("the provider has the default versions");
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             TlsConnector::from(Arc::new(config))
         };
-        Self { shared: Mutex::default(), tls: tls(&[b"http/1.1"]), tls_http2: tls(&[b"h2"]), tasks }
+        Self {
+            shared: Mutex::default(),
+            tls: connector(&[b"http/1.1"]),
+            tls_http2: connector(&[b"h2"]),
+            tasks,
+        }
     }
 
     /// Sends a request whose address is a path only; `authority` is the host that HTTP/2 asks for.
@@ -156,56 +161,5 @@ fn unsent(mut error: TrySendError<Request<Lent>>) -> SendError {
     match error.take_message() {
         Some(_) => SendError::Unsent(error.into_error().into()),
         None => SendError::Sent(error.into_error()),
-    }
-}
-
-fn client_config() -> rustls::ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth()
-}
-
-/// Takes every certificate, as ingress-nginx does unless it is told otherwise; signatures must still be right.
-#[derive(Debug)]
-struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
