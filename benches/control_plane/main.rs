@@ -1,17 +1,19 @@
 //! What the control plane can do, against etcd on the same disk in the same run.
 //!
-//! `cargo bench --bench control_plane [-- --operations N --rounds N]`, or `-- --scale` for what one costs of many alone. etcd is taken from `PATH`; without one the
+//! `cargo bench --bench control_plane [-- --operations N --rounds N]`, `-- --scale` for what one costs of many alone,
+//! or `-- --costs` for what policies, webhooks, definitions and watchers cost. etcd is taken from `PATH`; without one the
 //! ratios are left out. Rates drift with the machine: only the ratios mean something elsewhere.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measured from outside, with plain tasks and processes
 
 mod api;
+mod costs;
 mod etcd;
 mod figures;
 mod scale;
 mod store;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -21,6 +23,13 @@ fn main() -> Result<()> {
     };
     let (operations, rounds) = (number("--operations", 8_000), number("--rounds", 5));
     let runtime = tokio::runtime::Runtime::new()?;
+    if let Some(at) = arguments.iter().position(|argument| argument == "--start-over") {
+        let file = arguments.get(at + 1).context("a file")?;
+        return runtime.block_on(costs::start_over(std::path::Path::new(file)));
+    }
+    if arguments.iter().any(|argument| argument == "--costs") {
+        return runtime.block_on(costs::all());
+    }
     if arguments.iter().any(|argument| argument == "--scale") {
         return runtime.block_on(scale::all());
     }
@@ -36,5 +45,6 @@ async fn all(operations: usize, rounds: usize) -> Result<()> {
     }
     store::all(folder.path(), etcd.as_ref(), operations, rounds).await?;
     api::all(folder.path(), etcd.as_ref(), operations, rounds).await?;
-    scale::all().await
+    scale::all().await?;
+    costs::all().await
 }

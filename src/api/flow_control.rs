@@ -154,7 +154,7 @@ mod tests {
             .collect();
         for default in &defaults {
             let row = table.by_kind(&Gvk::of_object(&default.object)).unwrap();
-            let errors = row.validate(&default.object, None);
+            let errors = row.judge(&default.object, None).errors;
             assert!(errors.is_empty(), "{}: {errors:?}", default.object);
             let level = default.object.str_at("/spec/priorityLevelConfiguration/name");
             assert!(level.is_none_or(|level| names.contains(&level)), "{level:?}");

@@ -207,10 +207,11 @@ fn forgets(managers: &Value) -> bool {
 }
 
 /// Brings the managers of `new`, written over `old` (`None`: created) by an updater, up to date. Managers that the client sends with
-/// the object are taken for those that it had, but not through a subresource. An object whose managers nobody knows stays so.
+/// the object are taken for those that it had, but not through a subresource; what an object is created with is its creator's. An object
+/// whose managers nobody knows stays so.
 pub fn track<'s>(types: impl Into<Types<'s>>, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     let sent = new.meta_mut().remove("managedFields").filter(|_| writer.subresource.is_empty());
-    if sent.as_ref().is_some_and(forgets) {
+    if old.is_some() && sent.as_ref().is_some_and(forgets) {
         return;
     }
     let standing = old.and_then(|old| old.meta()?.get("managedFields"));
@@ -224,12 +225,8 @@ pub fn track<'s>(types: impl Into<Types<'s>>, old: Option<&Value>, new: &mut Val
         }
         return;
     }
-    let known = if old.is_some() {
-        sent.or_else(|| standing.and_then(Managed::read))
-    } else {
-        Some(Managed::default())
-    };
-    let Some(mut managed) = known else { return };
+    let known = sent.or_else(|| standing.and_then(Managed::read));
+    let Some(mut managed) = known.or_else(|| old.is_none().then(Managed::default)) else { return };
     managed.update(writer, &difference);
     managed.write(new);
 }
@@ -278,6 +275,25 @@ mod tests {
         let mut c = json!({"metadata": {}, "data": {"x": "3"}});
         track(Types::default(), Some(&b), &mut c, &writer("one"));
         assert_eq!(managers(&c), [], "and stay so");
+    }
+
+    #[test]
+    fn a_creator_says_who_managed_what_the_object_does_not_have() {
+        let entry = |manager: &str, fields: Value| {
+            json!({"manager": manager, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "time": NOW, "fieldsV1": fields})
+        };
+        let sent = json!([entry("other", json!({"f:data": {"f:x": {}, "f:gone": {}}}))]);
+        let mut a = json!({"metadata": {"managedFields": sent}, "data": {"x": "1"}});
+        track(Types::default(), None, &mut a, &writer("one"));
+        let expect = [
+            ("other".to_owned(), json!({"f:data": {"f:gone": {}}})),
+            ("one".to_owned(), json!({"f:data": {".": {}, "f:x": {}}})),
+        ];
+        assert_eq!(managers(&a), expect);
+        let mut b = json!({"metadata": {"managedFields": [{}]}, "data": {"x": "1"}});
+        track(Types::default(), None, &mut b, &writer("one"));
+        assert_eq!(managers(&b).len(), 1, "there is nothing to forget");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! OpenAPI: version 3, one document per group and version, which `kubectl explain` shows and `kubectl apply` asks before it
 //! sends `fieldValidation` or `dryRun`; and version 2, one document of everything, for older clients.
 //!
-//! Everything comes from the rows and their types; descriptions of built-in types are not in there, so documents are small
-//! and say names, types and list keys. Who asks keeps what is made here.
+//! Everything comes from the rows, their types, and what is to be said of these. Who asks keeps what is made here.
 
+mod custom;
 mod gnostic;
 mod paths;
 mod types;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::meta::Gvk;
 use super::resources::{Resource, Table};
-use super::schema;
+use super::schema::{self, Descriptions};
 
 pub use gnostic::encode as encode_v2;
 pub use v2::document as document_v2;
@@ -46,7 +46,7 @@ pub fn document(table: &Table, at: &str) -> Option<Value> {
     if rows.is_empty() {
         return None;
     }
-    let (paths, schemas) = parts(&rows);
+    let (paths, schemas) = parts(&rows, Form::V3);
     Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.36.0"},
@@ -55,17 +55,25 @@ pub fn document(table: &Table, at: &str) -> Option<Value> {
     }))
 }
 
+/// Which of the two a document is. They differ in what is said of custom kinds; the rest of version 2 follows from version 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    V2,
+    V3,
+}
+
 /// The paths of these rows, and the types that they speak of.
-fn parts(rows: &[&Arc<Resource>]) -> (Map<String, Value>, Map<String, Value>) {
+fn parts(rows: &[&Arc<Resource>], form: Form) -> (Map<String, Value>, Map<String, Value>) {
     let mut paths = Map::new();
     let mut kinds = BTreeSet::new();
     for row in rows {
         paths::add(row, &mut paths);
         kinds.extend(kinds_of(row));
     }
-    let mut schemas = types::reachable(kinds);
+    let said = Descriptions::unpack();
+    let mut schemas = types::reachable(kinds, &said);
     for row in rows {
-        types::add_custom(row, &mut schemas);
+        custom::add(row, form, &said, &mut schemas);
     }
     (paths, schemas)
 }
@@ -127,5 +135,22 @@ mod tests {
             "#/components/schemas/io.k8s.api.core.v1.Container"
         );
         assert_eq!(spec["required"], json!(["containers"]));
+    }
+
+    #[test]
+    fn fields_are_described() {
+        let document = document(&Table::new(builtin()), "apis/apps/v1").unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let silent: Vec<String> = schemas
+            .iter()
+            .filter(|(name, _)| !name.ends_with("List"))
+            .flat_map(|(name, schema)| {
+                let fields = schema["properties"].as_object().into_iter().flatten();
+                let silent =
+                    fields.filter(|(_, field)| field["description"].as_str().is_none_or(str::is_empty));
+                silent.map(|(field, _)| format!("{name}.{field}")).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(silent, Vec::<String>::new());
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::types::{custom_reference, reference};
+use super::custom::custom_reference;
+use super::types::reference;
 use crate::api::meta::Gvk;
 use crate::api::resources::Resource;
 use crate::api::schema::builtin;

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::meta::Gvk;
-use crate::api::resources::Resource;
-use crate::api::schema::{Field, Kind, ListType, Schema, named};
+use crate::api::schema::{Descriptions, Field, Kind, ListType, Schema, named};
 
 pub const REFERENCE: &str = "#/components/schemas/";
 /// Short prefixes of the schema table, and the packages they stand for.
@@ -27,109 +25,42 @@ pub fn reference(name: &str) -> Value {
     json!({"$ref": format!("{REFERENCE}{}", public_name(name))})
 }
 
-/// The name under which clients know a custom kind: the group's parts reversed, version, kind.
-fn custom_name(row: &Resource, kind: &str) -> String {
-    let mut parts: Vec<&str> = row.group.split('.').rev().collect();
-    parts.extend([row.version.as_ref(), kind]);
-    parts.join(".")
-}
-
-/// A reference to a row's own kind or its list, if that is not a built-in type.
-pub fn custom_reference(row: &Resource, kind: &Gvk) -> Option<Value> {
-    let own = kind.group == row.group && [&row.kind, &row.list_kind].contains(&&kind.kind);
-    (own && row.published.is_some())
-        .then(|| json!({"$ref": format!("{REFERENCE}{}", custom_name(row, &kind.kind))}))
-}
-
-/// Adds the types of a custom row: the kind as its definition has it, and its list.
-pub fn add_custom(row: &Resource, schemas: &mut Map<String, Value>) {
-    let Some(published) = &row.published else { return };
-    let mut object = (**published).clone();
-    let text = || json!({"type": "string"});
-    let described = |description: &str| json!({"type": "string", "description": description});
-    let typed = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
-    if !object["properties"].is_object() {
-        object["properties"] = json!({});
-    }
-    type_members(&mut object, &described);
-    embedded(&mut object, &described);
-    object["x-kubernetes-group-version-kind"] = typed(&row.kind);
-    let item = json!({"$ref": format!("{REFERENCE}{}", custom_name(row, &row.kind))});
-    let list = json!({
-        "type": "object",
-        "required": ["items"],
-        "properties": {
-            "apiVersion": text(),
-            "kind": text(),
-            "metadata": {"allOf": [reference("meta.v1.ListMeta")]},
-            "items": {"type": "array", "items": item},
-        },
-        "x-kubernetes-group-version-kind": typed(&row.list_kind),
-    });
-    schemas.insert(custom_name(row, &row.kind), object);
-    schemas.insert(custom_name(row, &row.list_kind), list);
-}
-
-/// Where the meaning of what all objects have is told.
-const CONVENTIONS: &str =
-    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
-
-/// What every object has, whatever its definition says of it.
-fn type_members(object: &mut Value, described: &impl Fn(&str) -> Value) {
-    let meta = reference("meta.v1.ObjectMeta");
-    let properties = &mut object["properties"];
-    properties["apiVersion"] = described(&format!(
-        "APIVersion defines the version of the schema that this object is written in. More info: {CONVENTIONS}#resources"
-    ));
-    properties["kind"] = described(&format!(
-        "Kind names the REST resource that this object is of. Cannot be updated. More info: {CONVENTIONS}#types-kinds"
-    ));
-    properties["metadata"] = json!({"allOf": [meta], "description": format!("Standard object's metadata. More info: {CONVENTIONS}#metadata")});
-}
-
-/// Objects inside of the object have the same.
-fn embedded(schema: &mut Value, described: &impl Fn(&str) -> Value) {
-    let inner = |schema: &mut Value| {
-        if schema["x-kubernetes-embedded-resource"] == true {
-            if !schema["properties"].is_object() {
-                schema["properties"] = json!({});
-            }
-            type_members(schema, described);
-        }
-        embedded(schema, described);
-    };
-    for (_, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
-        inner(property);
-    }
-    for key in ["items", "additionalProperties"] {
-        if let Some(below) = schema.get_mut(key).filter(|below| below.is_object()) {
-            inner(below);
-        }
-    }
-}
-
 /// The schemas of these types and of all they contain.
-pub fn reachable(names: impl IntoIterator<Item = &'static str>) -> Map<String, Value> {
+pub fn reachable(names: impl IntoIterator<Item = &'static str>, said: &Descriptions) -> Map<String, Value> {
     let mut schemas = Map::new();
     let mut queue: Vec<&'static str> = names.into_iter().collect();
     let mut seen: BTreeSet<&str> = queue.iter().copied().collect();
     let mut special = BTreeSet::new();
     while let Some(name) = queue.pop() {
         let Some(schema) = named(name) else { continue };
-        schemas.insert(public_name(name), object(schema, &mut special));
+        schemas.insert(public_name(name), object(schema, said, &mut special));
         let inner = schema.fields.iter().filter_map(|field| field.kind.schema());
         queue.extend(inner.map(|inner| inner.name).filter(|name| seen.insert(name)));
     }
-    schemas.extend(special.into_iter().filter_map(|name| Some((name.to_owned(), special_type(name)?))));
+    schemas.extend(special.into_iter().filter_map(|name| {
+        let schema = described(special_type(name)?, said.of_type(name));
+        Some((name.to_owned(), schema))
+    }));
     schemas
 }
 
-fn object(schema: &Schema, special: &mut BTreeSet<&'static str>) -> Value {
-    let properties: Map<String, Value> =
-        schema.fields.iter().map(|field| (field.name.to_owned(), property(field, special))).collect();
+/// A schema with a description, if there is one.
+pub fn described(mut schema: Value, said: Option<&str>) -> Value {
+    if let Some(said) = said {
+        schema["description"] = said.into();
+    }
+    schema
+}
+
+fn object(schema: &Schema, said: &Descriptions, special: &mut BTreeSet<&'static str>) -> Value {
+    let name = public_name(schema.name);
+    let properties = schema.fields.iter().map(|field| {
+        (field.name.to_owned(), described(property(field, special), said.of_field(&name, field.name)))
+    });
+    let properties: Map<String, Value> = properties.collect();
     let required: Vec<&str> =
         schema.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
-    let mut object = json!({"type": "object", "properties": properties});
+    let mut object = described(json!({"type": "object", "properties": properties}), said.of_type(&name));
     if !required.is_empty() {
         object["required"] = json!(required);
     }

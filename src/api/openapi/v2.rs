@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::Form;
 use super::types::REFERENCE;
 use crate::api::resources::{Resource, Table};
 
@@ -12,10 +13,10 @@ const DEFINITIONS: &str = "#/definitions/";
 /// The one document of all resources.
 pub fn document(table: &Table) -> Value {
     let rows: Vec<&Arc<Resource>> = table.iter().collect();
-    let (paths, schemas) = super::parts(&rows);
+    let (paths, schemas) = super::parts(&rows, Form::V2);
     let paths: Map<String, Value> = paths.into_iter().map(|(path, item)| (path, path_item(item))).collect();
     let definitions: Map<String, Value> =
-        schemas.into_iter().map(|(name, schema)| (name, lowered(opened(schema)))).collect();
+        schemas.into_iter().map(|(name, schema)| (name, lowered(schema))).collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "v1.36.0"},
@@ -71,19 +72,7 @@ fn parameters(list: Value) -> Value {
     Value::Array(list.into_iter().map(lower).collect())
 }
 
-/// A kind that takes any fields says none: clients of version 2 would refuse all others.
-fn opened(schema: Value) -> Value {
-    const KINDS: &str = "x-kubernetes-group-version-kind";
-    if schema.get("x-kubernetes-preserve-unknown-fields") != Some(&Value::Bool(true)) {
-        return schema;
-    }
-    match schema.get(KINDS) {
-        Some(kinds) => json!({"type": "object", KINDS: kinds}),
-        None => schema,
-    }
-}
-
-/// A schema without what version 2 does not know. Rule: upstream's `ToStructuralOpenAPIV2`.
+/// A schema in the words of version 2.
 fn lowered(schema: Value) -> Value {
     let Value::Object(mut members) = schema else { return schema };
     if let Some(Value::String(target)) = members.get("$ref") {
@@ -97,21 +86,9 @@ fn lowered(schema: Value) -> Value {
         members.insert("$ref".to_owned(), target.into());
         return Value::Object(members);
     }
-    let flag = |members: &Map<String, Value>, key: &str| members.get(key) == Some(&Value::Bool(true));
     // Unions of types that clients know by their format.
-    if members.contains_key("oneOf") && !members.contains_key("type") && !members.contains_key("properties") {
+    if members.remove("oneOf").is_some() {
         members.insert("type".to_owned(), "string".into());
-    }
-    if flag(&members, "nullable") || flag(&members, "x-kubernetes-int-or-string") {
-        members.remove("type");
-    }
-    if flag(&members, "nullable") || flag(&members, "x-kubernetes-preserve-unknown-fields") {
-        for key in ["properties", "items", "additionalProperties", "required"] {
-            members.remove(key);
-        }
-    }
-    for key in ["oneOf", "anyOf", "allOf", "not", "nullable"] {
-        members.remove(key);
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = members.get_mut(key) {
@@ -144,33 +121,7 @@ mod tests {
             patch["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
         assert!(names.contains(&"dryRun") && names.contains(&"body"), "{names:?}");
         let port = &definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
-        assert_eq!(*port, json!({"type": "string", "format": "int-or-string"}));
-    }
-
-    #[test]
-    fn kinds_that_take_anything_say_nothing() {
-        let kinds = json!([{"group": "g", "version": "v1", "kind": "K"}]);
-        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": "d",
-            "properties": {"a": {"type": "string"}}, "x-kubernetes-group-version-kind": kinds});
-        assert_eq!(opened(schema), json!({"type": "object", "x-kubernetes-group-version-kind": kinds}));
-        let plain = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        assert_eq!(opened(plain.clone()), plain);
-    }
-
-    #[test]
-    fn schemas_lose_what_version_2_does_not_know() {
-        let schema = json!({"type": "object", "properties": {
-            "a": {"type": "string", "nullable": true},
-            "b": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
-            "c": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"x": {"type": "string"}}},
-        }, "oneOf": [{"required": ["a"]}]});
-        assert_eq!(
-            lowered(schema),
-            json!({"type": "object", "properties": {
-                "a": {},
-                "b": {"x-kubernetes-int-or-string": true},
-                "c": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-            }})
-        );
+        assert_eq!((&port["type"], &port["format"]), (&json!("string"), &json!("int-or-string")));
+        assert_eq!(port.get("oneOf"), None);
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::strategy::{Plain, Strategy};
+use super::strategy::{Plain, Strategy, Verdict};
 use super::subresource::{Handler, Part, Review, Subresource};
 use crate::api::fields::Types;
 use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
 use crate::api::schema::{self, Schema};
 use crate::api::structural::{JsonPath, Structural, text_of};
 use crate::api::table::{self, Printer, Shown};
-use crate::api::validate::{FieldError, NameRule, object_meta, object_meta_update};
+use crate::api::validate::{NameRule, object_meta, object_meta_update};
 use crate::rt::Stop;
 
 /// Where a resource's objects are.
@@ -440,21 +440,23 @@ impl Resource {
         self.strategy().prepare_status_update(new, old);
     }
 
-    /// Everything wrong with a new object, or with `new` as successor of `old`.
-    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    /// What is to be said of a new object, or of `new` as successor of `old`.
+    pub fn judge(&self, new: &Value, old: Option<&Value>) -> Verdict {
         let mut errors = match old {
             None => object_meta(new, self.namespaced, self.name_rule),
             Some(old) => object_meta_update(new, old),
         };
-        errors.extend(self.strategy().validate(new, old));
-        errors
+        let said = self.strategy().judge(new, old);
+        errors.extend(said.errors);
+        Verdict { errors, ..said }
     }
 
-    /// Everything wrong with a status written through `status`.
-    pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+    /// What is to be said of a status written through `status`.
+    pub fn judge_status(&self, new: &Value, old: &Value) -> Verdict {
         let mut errors = object_meta_update(new, old);
-        errors.extend(self.strategy().validate_status(new, old));
-        errors
+        let said = self.strategy().judge_status(new, old);
+        errors.extend(said.errors);
+        Verdict { errors, ..said }
     }
 
     /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`, with their values.

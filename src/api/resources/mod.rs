@@ -18,6 +18,6 @@ mod table;
 pub use self::core::NOT_SOURCES as VOLUME_NOT_SOURCES;
 pub use custom::{condition, rows as custom_rows};
 pub use descriptor::{Cached, Measure, Resource, ScalePaths, Storage};
-pub use strategy::{Plain, Strategy};
+pub use strategy::{Plain, Strategy, Verdict};
 pub use subresource::{Handler, Part, Review, Stream, Subresource};
 pub use table::{Table, builtin};

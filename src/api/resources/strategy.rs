@@ -4,6 +4,15 @@ use serde_json::Value;
 
 use crate::api::validate::FieldError;
 
+/// What a kind says of an object that is to be written.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Everything that is wrong.
+    pub errors: Vec<FieldError>,
+    /// Sentences for the `Warning` header.
+    pub warnings: Vec<String>,
+}
+
 /// What is special about a kind. Every method has the answer of a kind with nothing special.
 pub trait Strategy: Send + Sync {
     /// Removes fields that the kind does not have, where the schema of its bodies does not know; returns their paths.
@@ -45,6 +54,16 @@ pub trait Strategy: Send + Sync {
     /// Sentences for the `Warning` header.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Validation and warnings, where both come of one evaluation.
+    fn judge(&self, new: &Value, old: Option<&Value>) -> Verdict {
+        Verdict { errors: self.validate(new, old), warnings: self.warnings(new, old) }
+    }
+
+    /// The same of a status that is written through its subresource.
+    fn judge_status(&self, new: &Value, old: &Value) -> Verdict {
+        Verdict { errors: self.validate_status(new, old), warnings: Vec::new() }
     }
 
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {

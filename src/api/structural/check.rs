@@ -224,13 +224,6 @@ fn of_map(
     for name in schema.required.iter().filter(|name| !map.contains_key(*name)) {
         errors.push(FieldError::required(at(name), ""));
     }
-    if schema.embedded {
-        for name in ["apiVersion", "kind"] {
-            if map.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
-                errors.push(FieldError::required(at(name), "must not be empty"));
-            }
-        }
-    }
     for (name, value) in map {
         if let Some(member) = schema.member(name) {
             visit(member, value, old.and_then(|old| old.get(name)), &at(name), errors);

@@ -170,6 +170,18 @@ impl Structural {
             || self.properties.values().any(Self::has_defaults)
     }
 
+    /// Whether an object may stand anywhere in it.
+    pub fn has_embedded(&self) -> bool {
+        let additional = match &self.additional {
+            Additional::Of(inner) => inner.has_embedded(),
+            Additional::Nothing | Additional::Anything => false,
+        };
+        self.embedded
+            || additional
+            || self.items.as_ref().is_some_and(|items| items.has_embedded())
+            || self.properties.values().any(Self::has_embedded)
+    }
+
     /// Whether a rule stands anywhere in it.
     pub fn has_rules(&self) -> bool {
         let additional = match &self.additional {

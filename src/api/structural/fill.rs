@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::compile::{Additional, Structural};
+use crate::api::schema;
 
 /// What every object has, whatever its schema says.
 const OF_OBJECTS: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -27,6 +28,13 @@ fn walk(schema: &Structural, value: &mut Value, path: &mut String, root: bool, g
                     walk(member, inner, path, false, gone);
                     path.truncate(length);
                     return true;
+                }
+                if !root && kept(name) && name == "metadata" {
+                    push(path, name);
+                    let said = schema::named("meta.v1.ObjectMeta").map(|schema| schema.prune(inner));
+                    let unknown = said.iter().flatten().filter_map(|said| said.split('"').nth(1));
+                    gone.extend(unknown.map(|below| format!("{path}.{below}")));
+                    path.truncate(length);
                 }
                 if open || kept(name) {
                     return true;
@@ -116,15 +124,23 @@ mod tests {
     fn what_is_unknown_goes() {
         let mut object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "a", "odd": 1}, "odd": 1,
             "spec": {"size": 1, "odd": 2, "open": {"any": 1, "closed": {"x": 1}}, "map": {"k": {"a": "b", "c": 1}},
-                "list": [{"a": "b"}, {"b": 1}], "pod": {"kind": "P", "spec": {}}}});
+                "list": [{"a": "b"}, {"b": 1}], "pod": {"kind": "P", "metadata": {"name": "a", "odd": 1}, "spec": {}}}});
         let gone = prune(&schema(), &mut object);
         assert_eq!(
             gone,
-            ["odd", "spec.list[1].b", "spec.map.k.c", "spec.odd", "spec.open.closed.x", "spec.pod.spec",]
+            [
+                "odd",
+                "spec.list[1].b",
+                "spec.map.k.c",
+                "spec.odd",
+                "spec.open.closed.x",
+                "spec.pod.metadata.odd",
+                "spec.pod.spec"
+            ]
         );
         assert_eq!(object["metadata"]["odd"], 1);
         assert_eq!(object["spec"]["open"], json!({"any": 1, "closed": {}}));
-        assert_eq!(object["spec"]["pod"], json!({"kind": "P"}));
+        assert_eq!(object["spec"]["pod"], json!({"kind": "P", "metadata": {"name": "a"}}));
     }
 
     #[test]

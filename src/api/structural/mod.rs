@@ -9,6 +9,7 @@
 mod check;
 mod compile;
 mod declare;
+mod embedded;
 mod field_path;
 mod fill;
 mod json_path;
@@ -22,6 +23,7 @@ mod rules_tests;
 pub use check::{check, check_update};
 pub use compile::{Additional, JsonType, Structural};
 pub use declare::declare;
+pub use embedded::check_embedded;
 pub use fill::{default, prune};
 pub use json_path::{JsonPath, text_of};
 pub use problems::problems;

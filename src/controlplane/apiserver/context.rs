@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::fields;
 use crate::api::meta::{Gvk, format_time};
-use crate::api::resources::{Handler, Part, Resource, Storage, Table};
+use crate::api::resources::{Handler, Part, Resource, Storage, Table, Verdict};
 use crate::api::schema::{self, FieldValidation, Schema};
 use crate::api::status::ApiError;
 use crate::api::table::IncludeObject;
@@ -17,6 +17,7 @@ use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
 use crate::rt::{Clock, Stop, Tasks};
 
 use super::admission::{Admission, Attributes, Operation, Warnings};
+use super::audit::Notes;
 use super::authz::Authorizer;
 use super::conversion::Converter;
 use super::convert;
@@ -60,6 +61,8 @@ pub struct RequestContext<'a> {
     pub params: Params<'a>,
     /// Empty if the client does not say.
     pub user_agent: &'a str,
+    /// What the audit log is to be told.
+    pub notes: &'a Notes,
 }
 
 impl RequestContext<'_> {
@@ -153,7 +156,7 @@ impl RequestContext<'_> {
     }
 
     /// The type of the bodies that this path takes.
-    fn body_kind(&self) -> Gvk {
+    pub fn body_kind(&self) -> Gvk {
         let subresource = self.resource.subresource(&self.info.subresource);
         subresource.map_or_else(|| self.resource.gvk(), |subresource| subresource.kind.clone())
     }
@@ -267,15 +270,16 @@ impl RequestContext<'_> {
             old,
             dry_run,
             warnings: Warnings::default(),
+            notes: self.notes,
         }
     }
 
-    /// Everything wrong with an object that is to be written through this path.
-    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    /// What is to be said of an object that is to be written through this path.
+    pub fn judge(&self, object: &Value, old: Option<&Value>) -> Verdict {
         match (self.part(), old) {
-            (None, old) => self.resource.validate(object, old),
-            (Some(_), Some(old)) => self.resource.validate_status(object, old),
-            (Some(_), None) => Vec::new(),
+            (None, old) => self.resource.judge(object, old),
+            (Some(_), Some(old)) => self.resource.judge_status(object, old),
+            (Some(_), None) => Verdict::default(),
         }
     }
 

@@ -100,7 +100,6 @@ pub mod collections {
 
     pub const API_SERVICES: CollectionKey<'_> =
         CollectionKey::cluster("apiregistration.k8s.io", "apiservices");
-    pub const CLUSTER_ROLES: CollectionKey<'_> = CollectionKey::cluster(RBAC, "clusterroles");
     pub const ROLES: CollectionKey<'_> = CollectionKey::namespaced(RBAC, "roles");
     pub const ENDPOINT_SLICES: CollectionKey<'_> =
         CollectionKey::namespaced("discovery.k8s.io", "endpointslices");

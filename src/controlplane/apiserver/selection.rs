@@ -1,4 +1,5 @@
-//! Which objects of a collection a list or watch wants, decided on keys and attributes, without parsing objects.
+//! Which objects of a collection a list or watch wants, decided on keys and attributes. Objects are parsed only if they were stored
+//! before their definition named the field.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crate::api::selector::{FieldSelector, LabelSelector, SelectorError};
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{Entry, Filter};
 
+use super::convert;
 use super::key::{name_of, namespace_of};
 use super::wire::Params;
 
@@ -21,12 +23,14 @@ pub struct Selection {
     /// The only name there can be, if the path says so.
     name: Option<String>,
     namespaced: bool,
+    /// The row, where a definition says which fields may be selected on.
+    defined: Option<Arc<Resource>>,
 }
 
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`; 400 if they do not parse or name a field that cannot be selected on.
     /// `name`: the only name there can be; empty for any.
-    pub fn read(resource: &Resource, params: &Params<'_>, name: &str) -> Result<Self, ApiError> {
+    pub fn read(resource: &Arc<Resource>, params: &Params<'_>, name: &str) -> Result<Self, ApiError> {
         let bad = |error: SelectorError| ApiError::bad_request(error.to_string());
         let labels = params.text("labelSelector").map(LabelSelector::parse).transpose().map_err(bad)?;
         let mut fields = params.text("fieldSelector").map(FieldSelector::parse).transpose().map_err(bad)?;
@@ -34,7 +38,8 @@ impl Selection {
             check_fields(resource, fields)?;
         }
         let name = (!name.is_empty()).then(|| name.to_owned());
-        Ok(Self { labels, fields, name, namespaced: resource.namespaced }.trimmed())
+        let defined = (!resource.selectable.is_empty()).then(|| Arc::clone(resource));
+        Ok(Self { labels, fields, name, namespaced: resource.namespaced, defined }.trimmed())
     }
 
     /// Selectors without terms select everything.
@@ -62,9 +67,20 @@ impl Selection {
             "metadata.name" => name_of(&entry.key),
             "metadata.namespace" if self.namespaced => namespace_of(&entry.key),
             "metadata.namespace" => "",
-            _ => prefixed(entry, "f:", path)?,
+            _ => match prefixed(entry, "f:", path) {
+                Some(value) => value,
+                None => return self.parsed(entry, path).map(Cow::Owned),
+            },
         };
         Some(Cow::Borrowed(value))
+    }
+
+    /// A field of an object that was stored before its definition named it.
+    fn parsed(&self, entry: &Entry, path: &str) -> Option<String> {
+        let row = self.defined.as_ref()?;
+        let object = convert::read(row, &entry.data).ok()?;
+        let mut fields = row.selectable_fields(&object).into_iter();
+        fields.find(|(name, _)| name == path).map(|(_, value)| value)
     }
 
     /// The same as a filter for storage; `None` if everything is wanted.

@@ -142,7 +142,8 @@ impl ApiServer {
             clock.clone(),
         );
         let gate = Gate { authenticator, authorizer: authorizer.clone() };
-        let policies = Policies::new(index.clone(), registry.clone());
+        let converter = Arc::new(Converter::new(index.clone()));
+        let policies = Policies::new(index.clone(), registry.clone(), converter.clone());
         let waiting: Vec<Arc<dyn AsyncPlugin>> =
             vec![Arc::new(policies), Arc::new(Webhooks::new(index.clone()))];
         let admission = Arc::new(Admission::new(index.clone(), waiting, allocator, clock.clone()));
@@ -151,7 +152,7 @@ impl ApiServer {
             clock,
             admission,
             authorizer,
-            converter: Arc::new(Converter::new(index.clone())),
+            converter,
             reviews: Arc::new(reviews),
             streams: streams.map(Arc::new),
             stop: tasks.stop(),
@@ -225,6 +226,7 @@ impl ApiServer {
 struct Learned {
     placed: Option<Placed>,
     audited: Option<Audited>,
+    notes: Arc<audit::Notes>,
 }
 
 /// Answers one request, whatever happens on the way.
@@ -267,7 +269,8 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     if let Some(placed) = &learned.placed {
         placed.tell(response.headers_mut());
     }
-    if let (Some(audit), Some(audited)) = (&shared.audit, learned.audited) {
+    if let (Some(audit), Some(mut audited)) = (&shared.audit, learned.audited.take()) {
+        audited.noted(&learned.notes);
         if panicked {
             audit.panicked(&audited).await;
         }
@@ -383,7 +386,7 @@ impl Shared {
             return root::answer(&parts, info, snapshot, &told);
         }
         let request = Request::from_parts(parts, body);
-        let answer = self.resource(request, info, snapshot, target?, &user, &mut learned.audited).await?;
+        let answer = self.resource(request, info, snapshot, target?, &user, learned).await?;
         Ok(match packs && matches!(info.verb, "get" | "list") && !streams {
             true => wire::gzip::packed(answer, &self.engine.tasks).await,
             false => answer,
@@ -397,7 +400,7 @@ impl Shared {
         snapshot: &Snapshot,
         target: Target<'_>,
         user: &UserInfo,
-        audited: &mut Option<Audited>,
+        learned: &mut Learned,
     ) -> verbs::Answer {
         if !target.verbs().contains(&info.verb) {
             return Err(ApiError::method_not_allowed());
@@ -407,6 +410,7 @@ impl Shared {
             "watch" => proxy::Socket::of(&mut parts, proxy::Messages::Lines)?,
             _ => None,
         };
+        let notes = Arc::clone(&learned.notes);
         let mut context = RequestContext {
             engine: &self.engine,
             table: &snapshot.table,
@@ -421,6 +425,7 @@ impl Shared {
                 .get(USER_AGENT)
                 .and_then(|agent| agent.to_str().ok())
                 .unwrap_or_default(),
+            notes: &notes,
         };
         if let Some(stream) = target.stream() {
             return special::stream(&context, stream, Request::from_parts(parts.clone(), body)).await;
@@ -434,7 +439,7 @@ impl Shared {
         } else {
             wire::read_body(body).await?
         };
-        if let Some(audited) = audited.as_mut().filter(|audited| audited.wants_request()) {
+        if let Some(audited) = learned.audited.as_mut().filter(|audited| audited.wants_request()) {
             audited.requested(audit::read(&parts.headers, &bytes));
         }
         let body = RequestBody { headers: &parts.headers, bytes };

@@ -52,7 +52,6 @@ pub async fn start(
     let server = ApiServer::build(options).await?;
     let router = server.router();
     bootstrap::run(&router, store.as_ref(), config, pki, now).await?;
-    tasks.spawn_until_stop(bootstrap::keep_aggregates(router.clone(), server.index().clone()));
     tasks.spawn_until_stop(server.aggregator().clone().run(router, clock));
     Ok(server)
 }

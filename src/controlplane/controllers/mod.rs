@@ -8,6 +8,7 @@ mod autoscaler;
 mod bootstrap_tokens;
 mod certificates;
 mod claim;
+mod cluster_role_aggregation;
 mod context;
 mod cron_job;
 mod custom_resources;
@@ -70,6 +71,7 @@ pub struct Controller {
 /// Every controller, by name.
 pub const ALL: &[Controller] = &[
     Controller { name: "certificate-controller", start: certificates::start },
+    Controller { name: "clusterrole-aggregation-controller", start: cluster_role_aggregation::start },
     Controller { name: "cronjob-controller", start: cron_job::start },
     Controller { name: "customresourcedefinition-controller", start: custom_resources::start },
     Controller { name: "daemonset-controller", start: daemon_set::start },

@@ -70,6 +70,10 @@ async fn kubectl_works_on_a_custom_kind() {
     assert_eq!(run("get ct --field-selector spec.color=red -o name").ok(), "");
     assert!(run("get ct --field-selector spec.image=i").err().contains("field label not supported"));
     assert!(run("explain crontab.spec.cronSpec").ok().contains("When it runs."));
+    let explained = run("explain crontab.metadata").ok();
+    assert!(explained.contains("Standard object's metadata"), "{explained}");
+    assert!(explained.contains("CreationTimestamp is a timestamp"), "{explained}");
+    assert!(run("explain crontab").ok().contains("APIVersion defines the versioned schema"));
     assert!(run("api-resources --api-group=stable.example.com").ok().contains("crontabs"));
     assert!(run("scale crontab/one --replicas=3").ok().contains("scaled"));
     let path = "jsonpath={.spec.replicas}/{.metadata.generation}";
@@ -160,4 +164,78 @@ async fn the_whole_is_described_for_older_clients() {
     assert_eq!(spec["properties"]["cronSpec"]["description"], "When it runs.");
     assert!(document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs"].is_object());
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_a_definition_names_later_selects_what_was_there_before() {
+    let server = served().await;
+    let run = |args: &str| server.kubectl(&args.split(' ').collect::<Vec<_>>());
+    for (name, image) in [("one", "i"), ("two", "j")] {
+        let file = server
+            .file("object.yaml", &object(name, &format!("{{cronSpec: '* * * * */5', image: {image}}}")));
+        run(&format!("apply -f {file}")).ok();
+    }
+    let before = "[{jsonPath: .spec.color}]";
+    assert!(DEFINITION.contains(before));
+    let wider = DEFINITION
+        .replace(before, "[{jsonPath: .spec.color}, {jsonPath: .spec.image}, {jsonPath: .spec.replicas}]");
+    let file = server.file("crd.yaml", &wider);
+    run(&format!("apply -f {file}")).ok();
+    server.eventually("the field is known", || {
+        run("get ct --field-selector spec.image=j -o name").stdout == "crontab.stable.example.com/two\n"
+    });
+    // What is stored anew and what is not, and a default that nobody stored.
+    run("annotate ct one a=b").ok();
+    let both = "crontab.stable.example.com/one\ncrontab.stable.example.com/two\n";
+    assert_eq!(run("get ct --field-selector spec.replicas=1 -o name").ok(), both);
+    assert_eq!(run("get ct --field-selector spec.image!=j -o name").ok(), "crontab.stable.example.com/one\n");
+}
+
+const EMBEDDING: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: waldos.stable.example.com}
+spec:
+  group: stable.example.com
+  scope: Namespaced
+  names: {plural: waldos, singular: waldo, kind: Waldo}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, x-kubernetes-preserve-unknown-fields: true, x-kubernetes-embedded-resource: true}
+          status: {type: object, properties: {pod: {type: object, x-kubernetes-embedded-resource: true, properties: {spec: {type: object}}}}}
+";
+
+/// As upstream's suite asks: a client that checks by version 2 of OpenAPI takes anything in an object that keeps unknown fields.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_inside_of_objects_are_checked_as_objects() {
+    let server = TestServer::with_controllers().await;
+    let run = |args: &str| server.kubectl(&args.split(' ').collect::<Vec<_>>());
+    let file = server.file("crd.yaml", EMBEDDING);
+    run(&format!("apply -f {file}")).ok();
+    run("wait --for=condition=Established crd/waldos.stable.example.com --timeout=20s").ok();
+    let waldo = |rest: &str| {
+        format!("apiVersion: stable.example.com/v1\nkind: Waldo\nmetadata: {{name: a}}\n{rest}\n")
+    };
+    let file = server
+        .file("good.yaml", &waldo("spec: {apiVersion: v1, kind: Pod, metadata: {name: x}, a: null, b: [1]}"));
+    run(&format!("create -f {file}")).ok();
+    run("delete waldo a").ok();
+    let file = server.file(
+        "bad.yaml",
+        &waldo("status: {pod: {apiVersion: v1, kind: Pod, metadata: {name: a/b, labels: {a: '!'}}}}"),
+    );
+    let refusal = run(&format!("create --validate=false -f {file}")).err();
+    for field in ["status.pod.metadata.name", "status.pod.metadata.labels"] {
+        assert!(refusal.contains(field), "{refusal}");
+    }
+    let file = server.file("typeless.yaml", &waldo("status: {pod: {}}"));
+    let refusal = run(&format!("create --validate=false -f {file}")).err();
+    assert!(refusal.contains("status.pod.kind: Required value"), "{refusal}");
+    assert!(run("explain waldo.status.pod.metadata").ok().contains("CreationTimestamp is a timestamp"));
 }

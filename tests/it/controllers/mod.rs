@@ -1,6 +1,7 @@
 //! Controllers and scheduler against the API server, in one process, with nodes that only pretend.
 
 mod quota;
+mod roles;
 mod workloads;
 
 use std::fmt::Debug;

@@ -198,6 +198,15 @@ impl TestServer {
         })
     }
 
+    /// Waits until something holds.
+    #[track_caller]
+    pub fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(std::time::Instant::now() < deadline, "waited too long: {what}");
+        }
+    }
+
     /// Writes a file that a command can be given.
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);

@@ -66,6 +66,7 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
         has_status,
         prunes: definition.bool_at("/spec/preserveUnknownFields") != Some(true),
         rules: Rules::of(&structural),
+        embeds: structural.has_embedded(),
         schema: Arc::clone(&structural),
     };
     let namespaced = definition.str_at("/spec/scope") == Some("Namespaced");
@@ -82,6 +83,7 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
     row.categories = list(definition, "/status/acceptedNames/categories");
     row.verbs = if ending { ENDING } else { VERBS };
     row.stored_as = stored.cloned();
+    row.conditional_update = true;
     row.rewrites = rewrites;
     row.printer = Shown::ByPath(Arc::new(columns(version)));
     row.selectable = selectable(version);

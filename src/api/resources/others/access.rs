@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::api::meta::ObjectExt;
 use crate::api::resources::Strategy;
 use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path};
+use crate::api::validate::{FieldError, Path, dns1123_label, dns1123_subdomain};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -92,6 +92,77 @@ impl Strategy for Binding {
     }
 }
 
+/// Of requests by a version of the API that is gone.
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+/// What is wrong with the name of a signer. Rule: `ValidateSignerName`.
+fn signer(name: &str, path: &Path) -> Vec<FieldError> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    if name == LEGACY_SIGNER {
+        let why = "the legacy signerName is not allowed via this API version";
+        return vec![FieldError::invalid(path, name, why)];
+    }
+    let Some((domain, rest)) = name.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return vec![FieldError::invalid(path, name, why)];
+    };
+    let mut errors = Vec::new();
+    let mut labels = |text: &str, rule: fn(&str) -> Vec<String>| {
+        for label in text.split('.') {
+            let wrong = rule(label).into_iter().map(|why| format!("validating label {label:?}: {why}"));
+            errors.extend(wrong.map(|why| FieldError::invalid(path, text, why)));
+        }
+    };
+    labels(domain, dns1123_label);
+    labels(rest, dns1123_subdomain);
+    if !domain.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(path, domain, why));
+    }
+    errors
+}
+
+fn usages(said: &[Value], path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (at, usage) in said.iter().enumerate() {
+        let text = usage.as_str().unwrap_or_default();
+        if !USAGES.contains(&text) {
+            errors.push(FieldError::not_supported(path.index(at), text, &USAGES));
+        }
+        if said[..at].contains(usage) {
+            errors.push(FieldError::duplicate(path.index(at), text));
+        }
+    }
+    errors
+}
+
 /// CertificateSigningRequests: what was asked for never changes.
 pub struct SigningRequest;
 
@@ -113,9 +184,17 @@ impl Strategy for SigningRequest {
         }
     }
 
-    fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let path = Path::new("spec");
         let mut errors = Vec::new();
+        // What is asked for never changes: what stands was good when it was asked.
+        if old.is_none() {
+            errors.extend(signer(
+                new.str_at("/spec/signerName").unwrap_or_default(),
+                &path.child("signerName"),
+            ));
+            errors.extend(usages(new.array_at("/spec/usages"), &path.child("usages")));
+        }
         for field in ["request", "signerName"] {
             if new["spec"].text(field).unwrap_or_default().is_empty() {
                 errors.push(FieldError::required(path.child(field), ""));
@@ -137,5 +216,34 @@ impl Strategy for SigningRequest {
 
     fn selectable_fields(&self, request: &Value) -> Vec<(&'static str, String)> {
         vec![("spec.signerName", request.str_at("/spec/signerName").unwrap_or_default().to_owned())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_names_a_signer_and_usages_that_there_are() {
+        let case = |signer: &str, usages: Value, expect: &[&str]| {
+            let request = json!({"spec": {"request": "x", "signerName": signer, "usages": usages}});
+            let errors = SigningRequest.validate(&request, None);
+            let said: Vec<String> =
+                errors.iter().map(|e| format!("{} {}", e.field, e.kind.cause())).collect();
+            assert_eq!(said, expect, "{errors:?}");
+            assert_eq!(SigningRequest.validate(&request, Some(&request)).len(), 0, "it stands");
+        };
+        case("example.com/a.b", json!(["client auth"]), &[]);
+        case("kubernetes.io/legacy-unknown", json!(["client auth"]), &["spec.signerName FieldValueInvalid"]);
+        case("example", json!(["client auth"]), &["spec.signerName FieldValueInvalid"]);
+        case("com/a", json!(["client auth"]), &["spec.signerName FieldValueInvalid"]);
+        case("EX.com/a", json!(["client auth"]), &["spec.signerName FieldValueInvalid"]);
+        case(
+            "example.com/a",
+            json!(["any", "odd", "any"]),
+            &["spec.usages[1] FieldValueNotSupported", "spec.usages[2] FieldValueDuplicate"],
+        );
     }
 }

@@ -69,11 +69,10 @@ fn check_binding(
     if context.may(user, &Action::on("bind", GROUP, roles, namespace, &role.name)) {
         return Ok(());
     }
-    let Some(sets) = context.known.rbac.rule_sets(&role, namespace) else {
+    let Some(wanted) = context.known.rbac.role_rules(&role, namespace) else {
         return Err(ApiError::not_found(GROUP, roles, &role.name));
     };
-    let wanted: Vec<Rule> = sets.into_iter().flatten().cloned().collect();
-    confirm(attributes, context, namespace, &wanted)
+    confirm(attributes, context, namespace, wanted)
 }
 
 /// Refuses unless the user's own rules cover every atom of `wanted`.

@@ -35,6 +35,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::allocate::Allocator;
+use super::audit::Notes;
 use super::authz::{self, Action};
 use super::hook_call::decode_base64;
 use super::index::{Index, Known};
@@ -81,6 +82,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// What the client is to be told, though the write is admitted.
     pub warnings: Warnings,
+    /// What the audit log is to be told.
+    pub notes: &'a Notes,
 }
 
 /// Sentences that plugins leave for the client.

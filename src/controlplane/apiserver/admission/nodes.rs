@@ -277,7 +277,7 @@ fn own_lease(attributes: &Attributes<'_>, node: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Warnings;
+    use super::super::{Notes, Warnings};
     use super::*;
     use crate::api::resources::builtin;
     use crate::controlplane::apiserver::user::UserInfo;
@@ -291,6 +291,7 @@ mod tests {
             user: &user,
             row,
             warnings: Warnings::default(),
+            notes: &Notes::default(),
             operation: if old.is_some() { Operation::Update } else { Operation::Create },
             group: "",
             resource,

@@ -1,5 +1,6 @@
 //! What is told of one request.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use http::header::USER_AGENT;
@@ -95,6 +96,10 @@ impl Record {
         let decision = if allowed { "allow" } else { "forbid" };
         self.annotations.insert("authorization.k8s.io/decision".to_owned(), decision.into());
         self.annotations.insert("authorization.k8s.io/reason".to_owned(), reason.into());
+    }
+
+    pub(super) fn noted(&mut self, notes: BTreeMap<String, String>) {
+        self.annotations.extend(notes.into_iter().map(|(key, value)| (key, value.into())));
     }
 
     /// The event of a stage, as one line.

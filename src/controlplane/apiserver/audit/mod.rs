@@ -8,6 +8,7 @@
 
 mod event;
 mod log;
+mod notes;
 mod policy;
 
 use std::path::Path;
@@ -29,6 +30,7 @@ use super::wire::Format;
 use crate::api::protobuf;
 use crate::rt::{Clock, Tasks};
 
+pub use self::notes::Notes;
 pub use self::policy::PolicyError;
 
 const AUDIT_ID: &str = "audit-id";
@@ -144,6 +146,11 @@ impl Audited {
     /// Why the request was let through, or not.
     pub fn decided(&mut self, allowed: bool, reason: &str) {
         self.record.decided(allowed, reason);
+    }
+
+    /// What admission noted.
+    pub fn noted(&mut self, notes: &Notes) {
+        self.record.noted(notes.take());
     }
 
     /// Whether the policy wants the request's body.

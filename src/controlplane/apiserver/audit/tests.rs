@@ -75,6 +75,10 @@ async fn requests_are_told_of_line_by_line() {
     let mut audited =
         audit.begin(&parts, &info, &jane, Some(&UserInfo::new("kim", &[])), false).await.unwrap();
     audited.decided(true, "because");
+    let notes = Notes::default();
+    notes.add("a.example.com/b", "first");
+    notes.add("a.example.com/b", "second");
+    audited.noted(&notes);
     audited.requested(Some(serde_json::json!({"metadata": {"name": "m", "managedFields": [1]}})));
     let answer = r#"{"kind":"Status","status":"Failure","message":"no","reason":"Invalid","code":422}"#;
     let answer = Response::builder().status(422).body(Body::from(answer)).unwrap();
@@ -97,6 +101,7 @@ async fn requests_are_told_of_line_by_line() {
     assert_eq!(event["responseStatus"]["reason"], "Invalid");
     assert_eq!(event["objectRef"]["resource"], "configmaps");
     assert_eq!(event["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(event["annotations"]["a.example.com/b"], "first");
     assert_eq!(event["requestURI"], "/api/v1/namespaces/a/configmaps?x=1");
     let omitted = Stage::RequestReceived;
     assert!(!text.contains(&format!("{omitted:?}")));

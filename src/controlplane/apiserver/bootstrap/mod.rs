@@ -2,7 +2,6 @@
 //!
 //! Everything goes through the API itself, so that defaults, validation and admission apply here, too.
 
-mod aggregate;
 mod merge;
 mod objects;
 mod policy;
@@ -25,7 +24,6 @@ use crate::config::NodeConfig;
 use crate::controlplane::storage::{StorageError, Store};
 use crate::pki::{CertificateInfo, PkiError, ServerPki};
 
-pub use aggregate::keep_aggregates;
 use objects::Authorities;
 pub use objects::api_cluster_ip;
 

@@ -205,9 +205,15 @@ mod tests {
     fn the_defaults_allow_what_upstream_allows() {
         let mut known = Known::default();
         known.rbac = index();
-        let bind = |role: &str| json!({"roleRef": {"kind": "ClusterRole", "name": role}, "subjects": [{"kind": "User", "name": role}]});
-        for role in ["admin", "edit", "view"] {
-            known.rbac.set(RbacKind::RoleBinding, "default", role, Some(&bind(role)));
+        // A controller gives the aggregates the rules of their parts.
+        for (user, parts) in
+            [("admin", &["admin", "edit", "view"][..]), ("edit", &["edit", "view"]), ("view", &["view"])]
+        {
+            for part in parts {
+                let binding = json!({"roleRef": {"kind": "ClusterRole", "name": format!("system:aggregate-to-{part}")},
+                    "subjects": [{"kind": "User", "name": user}]});
+                known.rbac.set(RbacKind::RoleBinding, "default", &format!("{user}-{part}"), Some(&binding));
+            }
         }
         let check = |user: &str, groups: &[&str], action: Action<'_>, expect: bool| {
             let user = UserInfo::new(user, groups);

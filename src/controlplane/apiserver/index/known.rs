@@ -21,11 +21,6 @@ fn rbac_kind(key: &ObjectKey<'_>) -> Option<RbacKind> {
     RbacKind::of(key.plural).filter(|_| key.group == of::ROLES.group)
 }
 
-/// Whether a role or binding is stored at this key.
-pub(super) fn is_rbac(key: &str) -> bool {
-    ObjectKey::parse(key).is_some_and(|key| rbac_kind(&key).is_some())
-}
-
 /// Whether the index keeps an object, by its storage key: the rows of the registry say so.
 pub(super) struct Kept {
     prefixes: Vec<String>,

@@ -37,8 +37,6 @@ pub struct Index {
     known: RwLock<Known>,
     /// Everything up to this revision is in `known`.
     applied: watch::Sender<u64>,
-    /// Counts changes of roles and bindings.
-    rbac: watch::Sender<u64>,
     followers: Vec<Arc<dyn Follower>>,
 }
 
@@ -59,7 +57,6 @@ impl Index {
             kept: Arc::new(Kept::of(resources.iter())),
             known,
             applied: watch::Sender::new(0),
-            rbac: watch::Sender::new(0),
             followers,
         });
         let from = index.relist().await?;
@@ -76,11 +73,6 @@ impl Index {
     /// The present state. Hold it briefly, never across an await point.
     pub fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes when roles or bindings have changed.
-    pub fn rbac_changes(&self) -> watch::Receiver<u64> {
-        self.rbac.subscribe()
     }
 
     /// Wakes whenever the index has taken something in.
@@ -125,9 +117,6 @@ impl Index {
 
     fn apply(&self, known: &mut Known, key: &str, object: Option<Arc<serde_json::Value>>) {
         let last = known.set(key, object.clone());
-        if known::is_rbac(key) {
-            self.rbac.send_modify(|count| *count += 1);
-        }
         for follower in &self.followers {
             follower.changed(key, object.as_deref(), last.as_deref());
         }

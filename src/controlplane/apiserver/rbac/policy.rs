@@ -1,7 +1,7 @@
 //! Roles and bindings, compiled: which rules a user has where, and which one allows an action.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,14 +12,12 @@ use crate::controlplane::apiserver::user::UserInfo;
 /// Roles and bindings, compiled for evaluation. It is fed with the objects as they are written.
 #[derive(Default)]
 pub struct Rbac {
-    cluster_roles: HashMap<String, ClusterRole>,
+    cluster_roles: HashMap<String, Arc<[Rule]>>,
     /// By namespace and name.
     roles: HashMap<(String, String), Arc<[Rule]>>,
     cluster_bindings: Bindings,
     /// By namespace.
     bindings: HashMap<String, Bindings>,
-    /// What each aggregate collects; worked out when it is first asked for, and again after a ClusterRole has changed.
-    collected: OnceLock<HashMap<String, Vec<Arc<[Rule]>>>>,
 }
 
 /// Bindings by name, and by whom they concern: a request looks at its user's own, however many others there are.
@@ -58,14 +56,6 @@ impl Bindings {
     }
 }
 
-#[derive(Clone, Debug, Default)]
-struct ClusterRole {
-    rules: Arc<[Rule]>,
-    labels: BTreeMap<String, String>,
-    /// Empty if the role is not an aggregate.
-    aggregates: Vec<Selector>,
-}
-
 #[derive(Clone, Debug)]
 struct Binding {
     role: RoleRef,
@@ -100,37 +90,6 @@ impl Subject {
         all.extend(user.groups.iter().map(|group| of("Group", group, "")));
         all.extend(user.as_service_account().map(|(namespace, name)| of("ServiceAccount", name, namespace)));
         all
-    }
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Selector {
-    match_labels: BTreeMap<String, String>,
-    match_expressions: Vec<Requirement>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Requirement {
-    key: String,
-    operator: String,
-    values: Vec<String>,
-}
-
-impl Selector {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.match_expressions.iter().all(|requirement| {
-                let value = labels.get(&requirement.key);
-                match requirement.operator.as_str() {
-                    "In" => value.is_some_and(|v| requirement.values.contains(v)),
-                    "NotIn" => value.is_none_or(|v| !requirement.values.contains(v)),
-                    "Exists" => value.is_some(),
-                    "DoesNotExist" => value.is_none(),
-                    _ => false,
-                }
-            })
     }
 }
 
@@ -190,13 +149,10 @@ impl Rbac {
     /// Takes a written object in (`Some`) or out (`None`).
     pub fn set(&mut self, kind: RbacKind, namespace: &str, name: &str, object: Option<&Value>) {
         match (kind, object) {
-            (RbacKind::ClusterRole, object) => {
-                self.collected = OnceLock::new();
-                match object {
-                    Some(object) => drop(self.cluster_roles.insert(name.to_owned(), ClusterRole::of(object))),
-                    None => drop(self.cluster_roles.remove(name)),
-                }
-            }
+            (RbacKind::ClusterRole, object) => match object {
+                Some(object) => drop(self.cluster_roles.insert(name.to_owned(), rules(object))),
+                None => drop(self.cluster_roles.remove(name)),
+            },
             (RbacKind::Role, Some(object)) => {
                 self.roles.insert((namespace.to_owned(), name.to_owned()), rules(object));
             }
@@ -250,56 +206,23 @@ impl Rbac {
         missing: &mut Vec<String>,
     ) -> bool {
         let role = &binding.role;
-        let Some(sets) = self.rule_sets(role, namespace) else {
+        let Some(rules) = self.role_rules(role, namespace) else {
             let kind = role.kind.to_lowercase();
             missing.push(format!("{kind}.rbac.authorization.k8s.io {:?} not found", role.name));
             return true;
         };
-        sets.into_iter().flatten().all(|rule| {
+        rules.iter().all(|rule| {
             visit(Grant { rule, binding_kind, binding: name, binding_namespace: namespace, role, subject })
         })
     }
 
-    /// The rules behind a reference made in `namespace`: a role's own and, for an aggregate, those of every
-    /// ClusterRole its selectors match. `None` if the role does not exist.
-    pub fn rule_sets<'a>(&'a self, role: &RoleRef, namespace: &str) -> Option<Vec<&'a [Rule]>> {
-        if role.kind == "Role" {
-            let rules = self.roles.get(&(namespace.to_owned(), role.name.clone()))?;
-            return Some(vec![rules]);
-        }
-        let own = self.cluster_roles.get(&role.name)?;
-        if own.aggregates.is_empty() {
-            return Some(vec![&own.rules]);
-        }
-        let collected = self.collected.get_or_init(|| self.collect()).get(&role.name);
-        Some(collected.into_iter().flatten().map(|rules| &rules[..]).collect())
-    }
-
-    /// The rules that each aggregate adds up to.
-    fn collect(&self) -> HashMap<String, Vec<Arc<[Rule]>>> {
-        let aggregates = self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty());
-        let parts = |name: &String, role: &ClusterRole| {
-            self.closure(name, role).into_values().map(|part| Arc::clone(&part.rules)).collect()
+    /// The rules behind a reference made in `namespace`; `None` if the role does not exist. An aggregate's are written in it.
+    pub fn role_rules<'a>(&'a self, role: &RoleRef, namespace: &str) -> Option<&'a [Rule]> {
+        let rules = match role.kind.as_str() {
+            "Role" => self.roles.get(&(namespace.to_owned(), role.name.clone()))?,
+            _ => self.cluster_roles.get(&role.name)?,
         };
-        aggregates.map(|(name, role)| (name.clone(), parts(name, role))).collect()
-    }
-
-    /// A ClusterRole and everything it collects, by name; a collected role may be an aggregate itself.
-    fn closure<'a>(&'a self, name: &str, role: &'a ClusterRole) -> BTreeMap<&'a str, &'a ClusterRole> {
-        let mut all = BTreeMap::new();
-        let mut open = vec![role];
-        if let Some((name, role)) = self.cluster_roles.get_key_value(name) {
-            all.insert(name.as_str(), role);
-        }
-        while let Some(aggregate) = open.pop() {
-            for (other, role) in &self.cluster_roles {
-                let collected = aggregate.aggregates.iter().any(|selector| selector.matches(&role.labels));
-                if collected && all.insert(other, role).is_none() && !role.aggregates.is_empty() {
-                    open.push(role);
-                }
-            }
-        }
-        all
+        Some(rules)
     }
 
     /// The first grant that allows the action, or the roles found missing on the way.
@@ -322,41 +245,6 @@ impl Rbac {
             true
         });
         all
-    }
-
-    /// Names of aggregates, each with the rules its parts add up to (sorted by part name, without repetitions).
-    pub fn aggregates(&self) -> Vec<(String, Vec<Rule>)> {
-        let aggregates = self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty());
-        aggregates
-            .map(|(name, aggregate)| {
-                let mut rules: Vec<Rule> = Vec::new();
-                let parts = self.closure(name, aggregate);
-                let parts = parts.into_iter().filter(|(_, role)| role.aggregates.is_empty());
-                for rule in parts.flat_map(|(_, role)| role.rules.iter()) {
-                    if !rules.contains(rule) {
-                        rules.push(rule.clone());
-                    }
-                }
-                (name.clone(), rules)
-            })
-            .collect()
-    }
-
-    /// The rules that are written in a ClusterRole.
-    pub fn written_rules(&self, name: &str) -> &[Rule] {
-        self.cluster_roles.get(name).map_or(&[], |role| &role.rules)
-    }
-}
-
-impl ClusterRole {
-    fn of(object: &Value) -> Self {
-        let selectors = object.pointer("/aggregationRule/clusterRoleSelectors");
-        let labels = object.pointer("/metadata/labels");
-        Self {
-            rules: rules(object),
-            labels: labels.and_then(|l| serde_json::from_value(l.clone()).ok()).unwrap_or_default(),
-            aggregates: selectors.and_then(|s| serde_json::from_value(s.clone()).ok()).unwrap_or_default(),
-        }
     }
 }
 
@@ -438,20 +326,5 @@ mod tests {
         let reads = r#"RBAC: allowed by RoleBinding "robot-reads/dev" of ClusterRole "reader" to ServiceAccount "robot/dev""#;
         check(&robot, Action::on("get", "", "pods", "dev", "x"), Ok(reads));
         check(&robot, Action::on("get", "", "pods", "prod", "x"), Err(&[]));
-    }
-
-    #[test]
-    fn aggregates_have_the_rules_of_their_parts() {
-        let mut rbac = index();
-        let selector = json!({"clusterRoleSelectors": [{"matchLabels": {"to-view": "true"}}]});
-        rbac.set(RbacKind::ClusterRole, "", "view", Some(&json!({"aggregationRule": selector, "rules": []})));
-        let part = json!({"metadata": {"labels": {"to-view": "true"}}, "rules": [{"verbs": ["get"], "apiGroups": ["x.io"], "resources": ["things"]}]});
-        rbac.set(RbacKind::ClusterRole, "", "part", Some(&part));
-        let binding = json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "Group", "name": "all"}]});
-        rbac.set(RbacKind::ClusterRoleBinding, "", "all-view", Some(&binding));
-        let user = UserInfo::new("u", &["all"]);
-        assert!(rbac.find(&user, &Action::on("get", "x.io", "things", "a", "b")).is_ok());
-        rbac.set(RbacKind::ClusterRole, "", "part", None);
-        assert!(rbac.find(&user, &Action::on("get", "x.io", "things", "a", "b")).is_err());
     }
 }

@@ -26,7 +26,7 @@ const PROTOBUF: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 ];
 /// What the OpenAPI documents of built-in types are made from.
-const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/v1.36");
+const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/v1.36/described");
 
 fn hash_of(bytes: &[u8]) -> String {
     hex::encode_upper(&digest(&SHA256, bytes).as_ref()[..16])
@@ -141,7 +141,6 @@ fn openapi_v2(table: &Table, remotes: &Remotes) -> Value {
 #[derive(Default)]
 pub struct Documents {
     discovery: OnceLock<Discovery>,
-    v2: OnceLock<Value>,
     v2_json: OnceLock<Document>,
     v2_protobuf: OnceLock<Document>,
     /// Hashes by place.
@@ -156,13 +155,14 @@ impl Documents {
 
     /// Answers version 2 in the form that is asked for.
     pub fn openapi_v2(&self, table: &Table, remotes: &Remotes, accept: &str, parts: &Parts) -> Answer {
-        let value = || self.v2.get_or_init(|| openapi_v2(table, remotes));
+        // Kept as bytes alone: the values take several times as much.
+        let value = || openapi_v2(table, remotes);
         let protobuf = PROTOBUF.iter().any(|form| accept.contains(form));
         let document = match protobuf {
             true => self
                 .v2_protobuf
-                .get_or_init(|| Document::encoded(openapi::encode_v2(value()).into(), PROTOBUF[1])),
-            false => self.v2_json.get_or_init(|| Document::new(value(), JSON)),
+                .get_or_init(|| Document::encoded(openapi::encode_v2(&value()).into(), PROTOBUF[1])),
+            false => self.v2_json.get_or_init(|| Document::new(&value(), JSON)),
         };
         Ok(document.answer(parts))
     }

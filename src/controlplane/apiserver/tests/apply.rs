@@ -134,3 +134,37 @@ async fn what_cannot_be_applied_is_refused() {
     let cbor = [("content-type", "application/apply-patch+cbor")];
     assert_eq!(server.raw("PATCH", &uri, &cbor, Body::from("x")).await.status(), 415);
 }
+
+#[tokio::test]
+async fn replicas_are_applied_through_the_scale() {
+    let server = Server::new().await;
+    let uri = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template":
+        {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    server.create(&format!("{uri}?fieldManager=maker"), deployment).await;
+    let scaler = async |query: &str, scale: Value| {
+        apply(&server, &format!("{uri}/d/scale?fieldManager=scaler{query}"), &scale).await
+    };
+    let scale = |spec: Value| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": spec});
+    let (code, refusal) = scaler("", scale(json!({"replicas": 5}))).await;
+    assert_eq!(code, 409, "{refusal}");
+    assert_eq!(refusal["details"]["causes"][0]["field"], ".spec.replicas");
+    let (code, scaled) = scaler("&force=true", scale(json!({"replicas": 5}))).await;
+    assert_eq!(
+        (code, &scaled["kind"], &scaled["spec"]),
+        (200, &json!("Scale"), &json!({"replicas": 5})),
+        "{scaled}"
+    );
+    let (_, stands) = server.get(&format!("{uri}/d")).await;
+    let entries = stands["metadata"]["managedFields"].as_array().expect("managers");
+    let owners: Vec<(&Value, &Value)> =
+        entries.iter().map(|entry| (&entry["manager"], &entry["subresource"])).collect();
+    assert_eq!(owners, [(&json!("scaler"), &json!("scale")), (&json!("maker"), &Value::Null)]);
+    assert_eq!(entries[0]["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(entries[0]["operation"], "Apply");
+    let (code, scaled) = scaler("", scale(json!({}))).await;
+    assert_eq!((code, &scaled["spec"]), (200, &json!({"replicas": 1})), "nobody says how many: the default");
+    let (code, refusal) =
+        scaler("", json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}})).await;
+    assert_eq!(code, 400, "{refusal}");
+}

@@ -105,3 +105,83 @@ async fn objects_are_read_and_written_in_every_version() {
     assert_eq!(list["items"][1]["spec"], json!({"hostPort": "i:82"}));
     tasks.stop().cancel();
 }
+
+/// As upstream's own example of such a webhook does it: refuses to convert to the version that an object has.
+fn convert_top(request: &Value) -> Value {
+    let desired = request["desiredAPIVersion"].as_str().unwrap_or_default();
+    let mut objects = request["objects"].as_array().cloned().unwrap_or_default();
+    for object in &mut objects {
+        if object["apiVersion"] == desired {
+            return json!({"result": {"status": "Failure", "message": "to itself"}});
+        }
+        object["apiVersion"] = desired.into();
+        let Some(map) = object.as_object_mut() else { continue };
+        if let Some(Value::String(both)) = map.remove("hostPort") {
+            let (host, port) = both.split_once(':').expect("two parts");
+            map.insert("host".to_owned(), host.into());
+            map.insert("port".to_owned(), port.into());
+        } else if let (Some(host), Some(port)) = (map.remove("host"), map.remove("port")) {
+            let both = format!("{}:{}", host.as_str().unwrap_or_default(), port.as_str().unwrap_or_default());
+            map.insert("hostPort".to_owned(), both.into());
+        }
+    }
+    json!({"result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+#[tokio::test]
+async fn a_list_of_objects_that_are_stored_in_two_versions_is_read_in_each() {
+    let (server, tasks) = (Server::new().await, Tasks::new());
+    let converts = hook(&tasks, convert_top).await;
+    let text = json!({"type": "string"});
+    let mut made = definition(&converts, "v1");
+    for (at, fields) in [json!({"hostPort": text}), json!({"host": text, "port": text})].iter().enumerate() {
+        made["spec"]["versions"][at]["schema"]["openAPIV3Schema"] =
+            json!({"type": "object", "properties": fields});
+    }
+    made["spec"]["conversion"]["webhook"]["conversionReviewVersions"] = json!(["v1", "v1beta1"]);
+    serve(&server, made).await;
+    let object = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Thing", "hostPort": "localhost:8080", "metadata": {"name": name}});
+    server
+        .create(NEW, json!({"apiVersion": "example.com/v2", "kind": "Thing", "metadata": {"name": "stub"}}))
+        .await;
+    assert_eq!(server.send("DELETE", &format!("{NEW}/stub"), &Value::Null).await.0, 200);
+    server.create(OLD, object("a")).await;
+    let (_, mut standing) = server.get(&format!("{DEFINITIONS}/things.example.com")).await;
+    standing["spec"]["versions"][0]["storage"] = false.into();
+    standing["spec"]["versions"][1]["storage"] = true.into();
+    let (code, said) = server.send("PUT", &format!("{DEFINITIONS}/things.example.com"), &standing).await;
+    assert_eq!(code, 200, "{said}");
+    // What comes while the registry changes is taken, too.
+    let made = server.create(OLD, object("b")).await;
+    assert_eq!(made["hostPort"], "localhost:8080");
+    server.api.index().caught_up().await;
+    for (path, field, value) in [(OLD, "hostPort", "localhost:8080"), (NEW, "host", "localhost")] {
+        let (_, list) = server.get(path).await;
+        let values: Vec<&Value> =
+            list["items"].as_array().expect("items").iter().map(|item| &item[field]).collect();
+        assert_eq!(values, [value, value], "{list}");
+    }
+    tasks.stop().cancel();
+}
+
+#[tokio::test]
+async fn parameters_of_policies_are_converted() {
+    const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1";
+    let (server, tasks) = (Server::new().await, Tasks::new());
+    let converts = hook(&tasks, convert).await;
+    serve(&server, definition(&converts, "v1")).await;
+    server.create(OLD, thing("v1", "a", json!({"hostPort": "h:80"}))).await;
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"paramKind": {"apiVersion": "example.com/v2", "kind": "Thing"},
+        "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "object.data.k == params.spec.host"}]}});
+    server.create(&format!("{POLICIES}/validatingadmissionpolicies"), policy).await;
+    let binding = json!({"metadata": {"name": "p"}, "spec": {"policyName": "p", "validationActions": ["Deny"],
+        "paramRef": {"name": "a", "namespace": "default", "parameterNotFoundAction": "Deny"}}});
+    server.create(&format!("{POLICIES}/validatingadmissionpolicybindings"), binding).await;
+    server.api.index().caught_up().await;
+    let map = |value: &str| json!({"metadata": {"name": "m"}, "data": {"k": value}});
+    let (code, refusal) = server.send("POST", MAPS, &map("other")).await;
+    assert_eq!(code, 422, "{refusal}");
+    server.create(MAPS, map("h")).await;
+    tasks.stop().cancel();
+}

@@ -95,3 +95,24 @@ async fn a_review_has_no_table() {
     let response = server.raw("POST", uri, &accept, Body::from(review.to_string())).await;
     assert_eq!(response.status(), 406);
 }
+
+#[tokio::test]
+async fn the_older_version_of_a_table_says_the_same() {
+    let server = Server::new().await;
+    server.map("a").await;
+    let ask = async |version: &str, kind: &str| {
+        let accept = format!("application/json;as={kind};v={version};g=meta.k8s.io");
+        let (code, _, body) = get(&server, MAPS, &accept).await;
+        assert_eq!(code, 200, "{version} {kind}");
+        serde_json::from_slice::<Value>(&body).expect("a document")
+    };
+    for kind in ["Table", "PartialObjectMetadataList"] {
+        let (new, old) = (ask("v1", kind).await, ask("v1beta1", kind).await);
+        assert_eq!(
+            (&new["apiVersion"], &old["apiVersion"]),
+            (&json!("meta.k8s.io/v1"), &json!("meta.k8s.io/v1beta1"))
+        );
+        let text = new.to_string().replace("meta.k8s.io/v1", "meta.k8s.io/v1beta1");
+        assert_eq!(text, old.to_string());
+    }
+}

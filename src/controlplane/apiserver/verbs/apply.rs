@@ -22,21 +22,9 @@ pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
 /// nothing stands. Fails with 409 if others own what would change, unless `force` is set.
 pub async fn apply(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     let dry_run = context.params.dry_run()?;
-    if context.params.text("fieldManager").is_none() {
-        let error = FieldError::required("fieldManager", "is required for apply patch");
-        return Err(ApiError::invalid("meta.k8s.io", context.options_kind(), "", vec![error]));
-    }
     let (config, warnings) = read(context, &body.bytes)?;
-    let applier = Applier {
-        writer: Writer {
-            manager: &context.manager()?,
-            api_version: &context.resource.api_version(),
-            subresource: &context.info.subresource,
-            now: &format_time(context.engine.clock.now()),
-        },
-        force: context.params.flag("force"),
-        types: context.types(),
-    };
+    let (manager, api_version, now) = who(context)?;
+    let applier = applier(context, &manager, &api_version, &now);
     let may_create = may_create(context).await;
     let write = Write { key: context.key(), admit: Admit::Object, tracks: false, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
@@ -56,26 +44,51 @@ pub async fn apply(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
     write::answer(context, written.await?, warnings)
 }
 
+/// The manager, version and time of an apply. Fails if the request does not say who applies.
+pub fn who(context: &RequestContext<'_>) -> Result<(String, String, String), ApiError> {
+    if context.params.text("fieldManager").is_none() {
+        let error = FieldError::required("fieldManager", "is required for apply patch");
+        return Err(ApiError::invalid("meta.k8s.io", context.options_kind(), "", vec![error]));
+    }
+    Ok((context.manager()?, context.resource.api_version(), format_time(context.engine.clock.now())))
+}
+
+/// Who applies what, and how.
+pub fn applier<'a>(
+    context: &'a RequestContext<'_>,
+    manager: &'a str,
+    api_version: &'a str,
+    now: &'a str,
+) -> Applier<'a> {
+    let subresource = &context.info.subresource;
+    Applier {
+        writer: Writer { manager, api_version, subresource, now },
+        force: context.params.flag("force"),
+        types: context.types(),
+    }
+}
+
 /// The configuration, without what its path does not apply, and what to warn of. It is kept as it was sent: what stands in it is
 /// meant, even where it is empty.
-fn read(context: &RequestContext<'_>, bytes: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
+pub fn read(context: &RequestContext<'_>, bytes: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     let bad = |why: String| ApiError::bad_request(format!("error decoding YAML: {why}"));
     let text = std::str::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
     let mut config: Value = serde_yaml::from_str(text).map_err(|error| bad(error.to_string()))?;
     if !config.is_object() {
         return Err(bad("it is not an object".to_owned()));
     }
-    let (said, expected) = (config.text("apiVersion").unwrap_or_default(), context.resource.api_version());
+    let kind = context.body_kind();
+    let (said, expected) = (config.text("apiVersion").unwrap_or_default(), kind.api_version());
     if said != expected {
         return Err(ApiError::bad_request(format!(
             "Incorrect version specified in apply patch. Specified patch version: {said}, expected: {expected}"
         )));
     }
-    if config.text("kind") != Some(context.resource.kind.as_ref()) {
-        let kind = config.text("kind").unwrap_or_default();
+    if config.text("kind") != Some(kind.kind.as_ref()) {
+        let said = config.text("kind").unwrap_or_default();
         return Err(ApiError::bad_request(format!(
-            "Incorrect kind specified in apply patch. Specified patch kind: {kind}, expected: {}",
-            context.resource.kind
+            "Incorrect kind specified in apply patch. Specified patch kind: {said}, expected: {}",
+            kind.kind
         )));
     }
     if config.meta().is_some_and(|meta| meta.contains_key("managedFields")) {

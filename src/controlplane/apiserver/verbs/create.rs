@@ -82,14 +82,9 @@ pub fn settle(context: &RequestContext<'_>, object: &mut Value) -> Result<(), Ap
     }
     let now = format_time(context.engine.clock.now());
     let meta = object.meta_mut();
-    for field in [
-        "resourceVersion",
-        "selfLink",
-        "managedFields",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ] {
+    for field in
+        ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
         meta.remove(field);
     }
     if context.resource.namespaced {

@@ -64,6 +64,11 @@ impl Patch {
     }
 }
 
+/// Whether a request applies a configuration.
+pub fn applies(body: &RequestBody<'_>) -> bool {
+    media_type(body) == apply::MEDIA_TYPE
+}
+
 /// The media type of a request's body.
 fn media_type<'a>(body: &RequestBody<'a>) -> &'a str {
     let content_type = body.headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok());
@@ -74,7 +79,7 @@ fn media_type<'a>(body: &RequestBody<'a>) -> &'a str {
 /// to whatever stands when it is written.
 pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
     context.check_single()?;
-    if media_type(body) == apply::MEDIA_TYPE {
+    if applies(body) {
         return apply::apply(context, body).await;
     }
     let dry_run = context.params.dry_run()?;

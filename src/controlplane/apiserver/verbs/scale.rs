@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::api::fields::{self, Applied};
 use crate::api::meta::ObjectExt;
 use crate::api::resources::ScalePaths;
 use crate::api::status::ApiError;
@@ -10,9 +11,9 @@ use crate::api::validate::FieldError;
 
 use super::super::context::RequestContext;
 use super::super::{projection, wire};
-use super::patch::Patch;
+use super::patch::{self, Patch};
 use super::write::{self, Admit, Decision, Outcome, Write};
-use super::{Answer, RequestBody, update};
+use super::{Answer, RequestBody, apply, update};
 
 /// Reads or writes the Scale of an object.
 pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
@@ -41,8 +42,47 @@ async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer 
 
 /// Patches the Scale.
 async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    if patch::applies(body) {
+        return apply(context, body).await;
+    }
     let patch = Patch::read(body)?;
-    rescale(context, &[], |scale| Ok(context.complete(&patch.apply(context, scale)?)?.0)).await
+    let wanted = |scale: &Value| Ok(context.complete(&patch.apply(context, scale)?)?.0);
+    rescale(context, &[], wanted).await
+}
+
+/// Applies a Scale: the replicas become the applier's, of the object itself.
+async fn apply(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
+    let (scale, warnings) = apply::read(context, &body.bytes)?;
+    check(&scale)?;
+    let (manager, api_version, now) = apply::who(context)?;
+    let applier = apply::applier(context, &manager, &api_version, &now);
+    let paths = &context.resource.scale_paths;
+    let config = configuration(context, &scale, paths);
+    respond(context, &warnings, false, |old| {
+        let Applied { mut object, managed } = fields::apply(&applier, Some(old), &config)?;
+        // Who no longer says how many leaves it to the default.
+        context.resource.default(&mut object);
+        let mut new = update::successor(context, old, object)?;
+        managed.write(&mut new);
+        Ok(new)
+    })
+    .await
+}
+
+/// What a Scale that is applied says of the object.
+fn configuration(context: &RequestContext<'_>, scale: &Value, paths: &ScalePaths) -> Value {
+    let mut meta = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        if let Some(value) = scale.meta().and_then(|meta| meta.get(field)) {
+            meta.insert(field.to_owned(), value.clone());
+        }
+    }
+    let (kind, version) = (&context.resource.kind, context.resource.api_version());
+    let mut config = json!({"apiVersion": version, "kind": kind, "metadata": meta});
+    if let Some(replicas) = scale.pointer("/spec/replicas") {
+        projection::put(&mut config, &paths.replicas, Some(replicas.clone()));
+    }
+    config
 }
 
 async fn rescale(
@@ -50,15 +90,27 @@ async fn rescale(
     warnings: &[String],
     mut wanted: impl FnMut(&Value) -> Result<Value, ApiError> + Send,
 ) -> Answer {
+    let paths = &context.resource.scale_paths;
+    respond(context, warnings, true, |old| {
+        let new = scaled(old, &wanted(&scale_of(old, paths))?, paths)?;
+        update::successor(context, old, new)
+    })
+    .await
+}
+
+/// Writes what is made of the object that stands, and answers its Scale. `tracks`: see [`Write`].
+async fn respond(
+    context: &RequestContext<'_>,
+    warnings: &[String],
+    tracks: bool,
+    mut make: impl FnMut(&Value) -> Result<Value, ApiError> + Send,
+) -> Answer {
     context.check_single()?;
     let dry_run = context.params.dry_run()?;
     let paths = &context.resource.scale_paths;
-    let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
-    let written = write::write(context, write, |old| {
-        let old = old.ok_or_else(|| context.not_found())?;
-        let new = scaled(old, &wanted(&scale_of(old, paths))?, paths)?;
-        Ok(Decision::Put(update::successor(context, old, new)?))
-    });
+    let write = Write { key: context.key(), admit: Admit::Object, tracks, fresh: false, dry_run };
+    let written =
+        write::write(context, write, |old| make(old.ok_or_else(|| context.not_found())?).map(Decision::Put));
     let (Outcome::Created(shown) | Outcome::Stands(shown) | Outcome::Removed(shown)) = written.await?.outcome;
     let mut response = context.answer_document(StatusCode::OK, &scale_of(&shown.object(context)?, paths));
     wire::warn(&mut response, warnings);

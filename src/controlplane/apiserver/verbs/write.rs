@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::api::meta::ObjectExt;
+use crate::api::resources::Verdict;
 use crate::api::status::ApiError;
 use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
 
@@ -187,14 +188,10 @@ async fn admit(
         context.track(old, object)?;
     }
     let object = &*object;
-    let errors = context.validate(object, old);
+    let Verdict { errors, mut warnings } = context.judge(object, old);
     if !errors.is_empty() {
         return Err(context.invalid(object.name(), errors));
     }
-    let mut warnings = match context.handler {
-        None => context.resource.strategy().warnings(object, old),
-        Some(_) => Vec::new(),
-    };
     admission.validate(&attributes, &mut reservations).await?;
     warnings.extend(attributes.warnings.take());
     let object = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;

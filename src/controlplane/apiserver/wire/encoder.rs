@@ -21,6 +21,7 @@ use super::joined::{Join, Joined, joined_length};
 use super::{Format, MediaType, Shape};
 
 const META: &str = "meta.k8s.io/v1";
+const OLDER_META: &str = "meta.k8s.io/v1beta1";
 const PARTIAL: &str = "PartialObjectMetadata";
 const PARTIAL_LIST: &str = "PartialObjectMetadataList";
 
@@ -54,7 +55,10 @@ impl Encoder {
     /// Where readers of this media type share what was made of a state or event; `None`: each reader has their own.
     pub fn slot(&self) -> Option<usize> {
         let plain = self.include == IncludeObject::Metadata || self.media.shape != Shape::Table;
-        (plain && !convert::converts(&self.resource) && self.media.format != Format::Yaml)
+        (plain
+            && !self.media.older
+            && !convert::converts(&self.resource)
+            && self.media.format != Format::Yaml)
             .then_some(self.media.shape as usize * 2 + usize::from(self.media.format == Format::Protobuf))
     }
 
@@ -77,13 +81,13 @@ impl Encoder {
         }
         match (self.media.format, self.media.shape) {
             (Format::Json, Shape::Plain) => Ok(entry.data.clone()),
-            (Format::Json, Shape::Partial) => Ok(partial_json(&entry.data)),
+            (Format::Json, Shape::Partial) => Ok(partial_json(&entry.data, self.meta_version())),
             (Format::Protobuf, Shape::Plain) => {
                 let message = self.message(entry)?;
                 Ok(protobuf::envelope(&self.resource.api_version(), &self.resource.kind, &message).into())
             }
             (Format::Protobuf, Shape::Partial) => {
-                Ok(protobuf::envelope(META, PARTIAL, &self.message(entry)?).into())
+                Ok(protobuf::envelope(self.meta_version(), PARTIAL, &self.message(entry)?).into())
             }
             _ => self.object(&convert::read(&self.resource, &entry.data)?),
         }
@@ -119,9 +123,12 @@ impl Encoder {
     }
 
     fn partial(&self, object: &Value) -> Result<Bytes, ApiError> {
-        let partial = json!({"kind": PARTIAL, "apiVersion": META, "metadata": object["metadata"]});
+        let partial =
+            json!({"kind": PARTIAL, "apiVersion": self.meta_version(), "metadata": object["metadata"]});
         match self.media.format {
-            Format::Protobuf => Ok(protobuf::envelope(META, PARTIAL, &partial_message(&partial)?).into()),
+            Format::Protobuf => {
+                Ok(protobuf::envelope(self.meta_version(), PARTIAL, &partial_message(&partial)?).into())
+            }
             format => document(format, &partial),
         }
     }
@@ -133,9 +140,10 @@ impl Encoder {
             (Format::Json, Shape::Plain) if stored => {
                 Ok(self.joined(entries.iter().map(|entry| entry.data.clone()).collect(), meta))
             }
-            (Format::Json, Shape::Partial) if stored => {
-                Ok(self.joined(entries.iter().map(|entry| partial_json(&entry.data)).collect(), meta))
-            }
+            (Format::Json, Shape::Partial) if stored => Ok(self.joined(
+                entries.iter().map(|entry| partial_json(&entry.data, self.meta_version())).collect(),
+                meta,
+            )),
             (Format::Protobuf, Shape::Plain | Shape::Partial) => {
                 let messages = entries.iter().map(|entry| self.message(entry)).collect::<Result<_, _>>()?;
                 Ok(self.joined(messages, meta))
@@ -156,8 +164,10 @@ impl Encoder {
                 return document(self.media.format, &self.table(&items, Value::Object(meta)));
             }
             Shape::Partial => {
+                let version = self.meta_version();
                 for item in &mut items {
-                    *item = json!({"kind": PARTIAL, "apiVersion": META, "metadata": item["metadata"].take()});
+                    *item =
+                        json!({"kind": PARTIAL, "apiVersion": version, "metadata": item["metadata"].take()});
                 }
             }
             Shape::Plain => {}
@@ -178,7 +188,7 @@ impl Encoder {
 
     fn list_type(&self) -> (&str, String) {
         match self.media.shape {
-            Shape::Partial => (PARTIAL_LIST, META.to_owned()),
+            Shape::Partial => (PARTIAL_LIST, self.meta_version().to_owned()),
             _ => (self.resource.list_kind.as_ref(), self.resource.api_version()),
         }
     }
@@ -209,7 +219,21 @@ impl Encoder {
 
     /// Objects as a table.
     fn table(&self, objects: &[Value], meta: Value) -> Value {
-        table::render(&self.resource.printer, objects, meta, self.include, self.clock.now())
+        let mut table = table::render(&self.resource.printer, objects, meta, self.include, self.clock.now());
+        if self.media.older {
+            table["apiVersion"] = OLDER_META.into();
+            for row in table["rows"].as_array_mut().into_iter().flatten() {
+                if row["object"]["kind"] == PARTIAL {
+                    row["object"]["apiVersion"] = OLDER_META.into();
+                }
+            }
+        }
+        table
+    }
+
+    /// The version of the shapes that are answered.
+    fn meta_version(&self) -> &'static str {
+        if self.media.older { OLDER_META } else { META }
     }
 
     /// An object with nothing but metadata: what a bookmark carries.
@@ -252,11 +276,13 @@ struct OnlyMetadata<'a> {
 }
 
 /// The PartialObjectMetadata of an encoded object; its other members are skipped, not parsed.
-fn partial_json(data: &[u8]) -> Bytes {
+fn partial_json(data: &[u8], version: &str) -> Bytes {
     let metadata =
         serde_json::from_slice::<OnlyMetadata<'_>>(data).map_or("{}", |object| object.metadata.get());
     let mut out = BytesMut::with_capacity(metadata.len() + 96);
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     out.extend_from_slice(metadata.as_bytes());
     out.extend_from_slice(b"}");
     out.freeze()

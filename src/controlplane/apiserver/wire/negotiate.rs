@@ -56,6 +56,8 @@ pub enum Shape {
 pub struct MediaType {
     pub format: Format,
     pub shape: Shape,
+    /// Whether a shape is asked for by its older version, `meta.k8s.io/v1beta1`; it says the same.
+    pub older: bool,
 }
 
 /// What a request can be answered with, beside JSON objects.
@@ -125,8 +127,9 @@ impl Clause<'_> {
             protobuf::CONTENT_TYPE if offer.protobuf => Format::Protobuf,
             _ => return None,
         };
-        let meta = self.param("g").is_none_or(|group| group == "meta.k8s.io")
-            && self.param("v").is_none_or(|version| version == "v1");
+        let version = self.param("v").unwrap_or("v1");
+        let meta =
+            self.param("g").is_none_or(|group| group == "meta.k8s.io") && matches!(version, "v1" | "v1beta1");
         let shape = match self.param("as") {
             None => Shape::Plain,
             // Tables have no protobuf message.
@@ -136,7 +139,7 @@ impl Clause<'_> {
             }
             Some(_) => return None,
         };
-        Some(MediaType { format, shape })
+        Some(MediaType { format, shape, older: shape != Shape::Plain && version == "v1beta1" })
     }
 }
 
@@ -182,7 +185,13 @@ mod tests {
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
             Some((Table, Json)),
         );
-        check(ALL, "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some((Plain, Json)));
+        check(ALL, "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some((Table, Json)));
+        check(ALL, "application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Some((Plain, Json)));
+        let older = |header| MediaType::negotiate(Some(header), ALL).is_ok_and(|media| media.older);
+        assert!(older("application/json;as=Table;v=v1beta1;g=meta.k8s.io"));
+        assert!(
+            !older("application/json;as=Table;v=v1;g=meta.k8s.io") && !older("application/json;v=v1beta1")
+        );
         check(ALL, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", Some((Partial, Json)));
         check(
             ALL,

@@ -146,7 +146,10 @@ impl Plugin for PodSecurity {
             if attributes.old.is_some_and(|old| !matters(old, object)) {
                 return Ok(());
             }
-            if let Some(why) = violations(object, standard(namespace, "enforce")) {
+            let enforced = standard(namespace, "enforce");
+            attributes.notes.add(format!("{PREFIX}enforce-policy"), enforced.shown());
+            note(attributes, object, namespace);
+            if let Some(why) = violations(object, enforced) {
                 return Err(attributes.forbidden(&why.replacen("violate", "violates", 1)));
             }
             warn(attributes, object, namespace);
@@ -155,9 +158,16 @@ impl Plugin for PodSecurity {
             && let Some(pod) = template(attributes.group, attributes.resource, object)
         {
             // A workload is never refused, for its Pods are; but its author hears of it here.
+            note(attributes, pod, namespace);
             warn(attributes, pod, namespace);
         }
         Ok(())
+    }
+}
+
+fn note(attributes: &Attributes<'_>, pod: &Value, namespace: &Value) {
+    if let Some(why) = violations(pod, standard(namespace, "audit")) {
+        attributes.notes.add(format!("{PREFIX}audit-violations"), format!("would {why}"));
     }
 }
 

@@ -24,6 +24,7 @@ use super::{AsyncPlugin, Attributes};
 use crate::api::meta::ObjectExt;
 use crate::api::policy::Policy;
 use crate::api::status::ApiError;
+use crate::controlplane::apiserver::conversion::Converter;
 use crate::controlplane::apiserver::index::Index;
 use crate::controlplane::apiserver::registry::Registry;
 
@@ -78,13 +79,19 @@ struct Kept {
 pub(in crate::controlplane::apiserver) struct Policies {
     index: Arc<Index>,
     registry: Arc<Registry>,
+    converter: Arc<Converter>,
     /// By whether they mutate, and name.
     compiled: Mutex<HashMap<(bool, String), Kept>>,
 }
 
 impl Policies {
-    pub(in crate::controlplane::apiserver) fn new(index: Arc<Index>, registry: Arc<Registry>) -> Self {
-        Self { index, registry, compiled: Mutex::default() }
+    /// `converter`: for parameters of custom kinds.
+    pub(in crate::controlplane::apiserver) fn new(
+        index: Arc<Index>,
+        registry: Arc<Registry>,
+        converter: Arc<Converter>,
+    ) -> Self {
+        Self { index, registry, converter, compiled: Mutex::default() }
     }
 
     fn compiled(&self, policy: &Value, mutating: bool) -> Arc<Policy> {

@@ -64,6 +64,7 @@ impl Policies {
                 found = listing.map_err(|error| error.to_string())?.entries;
             }
         }
+        let found = self.converter.entries(row, found).await.map_err(|error| error.message)?;
         let objects =
             found.iter().map(|entry| convert::read(row, &entry.data).map_err(|error| error.message));
         let mut objects = objects.collect::<Result<Vec<Value>, String>>()?;

@@ -102,7 +102,8 @@ fn act(
                 _ => {
                     let failure = json!([{"message": message, "policy": policy, "binding": binding,
                         "expressionIndex": at, "validationActions": actions}]);
-                    audit("validation.policy.admission.k8s.io/validation_failure", &failure.to_string());
+                    let key = "validation.policy.admission.k8s.io/validation_failure";
+                    attributes.notes.add(key, failure.to_string());
                 }
             }
         }
@@ -113,7 +114,7 @@ fn act(
                 let end =
                     (0..=LONGEST_ANNOTATION.min(value.len())).rev().find(|end| value.is_char_boundary(*end));
                 value.truncate(end.unwrap_or(0));
-                audit(&format!("{policy}/{key}"), &value);
+                attributes.notes.add(format!("{policy}/{key}"), value);
             }
             Err(why) if !hook.ignores_failures() => {
                 denials.push(Denial { message: denied(&why), reason: String::new() });
@@ -121,11 +122,6 @@ fn act(
             Err(_) => {}
         }
     }
-}
-
-/// Tells what the audit log is to keep.
-fn audit(key: &str, value: &str) {
-    tracing::info!(target: "audit", key, value, "annotation");
 }
 
 fn refusal(attributes: &Attributes<'_>, denial: Denial) -> ApiError {

@@ -144,6 +144,9 @@ impl Webhooks {
             Ok(verdict) => {
                 let name = hook.name();
                 attributes.warnings.extend(verdict.warnings.iter().cloned());
+                for (key, value) in &verdict.annotations {
+                    attributes.notes.add(format!("{name}/{key}"), value);
+                }
                 if !verdict.allowed {
                     return Err(verdict.refusal(name));
                 }

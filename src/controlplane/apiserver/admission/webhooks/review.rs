@@ -32,6 +32,8 @@ pub fn question(attributes: &Attributes<'_>, uid: &str, version: &str) -> Value 
 pub struct Verdict {
     pub allowed: bool,
     pub warnings: Vec<String>,
+    /// What the audit log is to be told.
+    pub annotations: Vec<(String, String)>,
     /// A JSON patch.
     pub patch: Option<json_patch::Patch>,
     status: Value,
@@ -59,9 +61,12 @@ pub fn read(answer: &Value, uid: &str, version: &str) -> Result<Verdict, CallErr
         return Err(CallError("webhook returned response.patch but not response.patchType".to_owned()));
     }
     let warnings = response.array_at("/warnings").iter().filter_map(Value::as_str).map(str::to_owned);
+    let annotations = response.get("auditAnnotations").and_then(Value::as_object).into_iter().flatten();
+    let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     Ok(Verdict {
         allowed: response.bool_at("/allowed").unwrap_or(false),
         warnings: warnings.collect(),
+        annotations: annotations.collect(),
         patch,
         status: response.get("status").cloned().unwrap_or_default(),
     })
@@ -108,12 +113,13 @@ mod tests {
     fn answers_are_read() {
         let patch = STANDARD.encode(r#"[{"op": "add", "path": "/data/a", "value": "b"}]"#);
         let verdict = read(
-            &answer(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": ["w"]})),
+            &answer(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": ["w"], "auditAnnotations": {"a": "b"}})),
             "u",
             "v1",
         )
         .unwrap();
         assert_eq!((verdict.allowed, &verdict.warnings[..]), (true, &["w".to_owned()][..]));
+        assert_eq!(verdict.annotations, [("a".to_owned(), "b".to_owned())]);
         let mut object = json!({"data": {}});
         apply(&mut object, &verdict.patch.unwrap()).unwrap();
         assert_eq!(object, json!({"data": {"a": "b"}}));
