@@ -32,6 +32,11 @@ pub(super) enum Command {
 
 pub(super) async fn run(command: &Command) -> anyhow::Result<()> {
     let here = Images::of_this_node();
+    // A node that has just started may still be taking what the store has. The store itself is another matter.
+    let _alone = match command {
+        Command::Ensure { .. } | Command::List | Command::Remove { .. } | Command::Prune => images::lock(),
+        Command::Verify { .. } | Command::Pull { .. } | Command::Compact => None,
+    };
     let store = Path::new(image_store::DIR);
     let answer = match command {
         Command::Ensure { wanted } => {

@@ -14,7 +14,7 @@ use crate::edge::{self, loadbalancer};
 use crate::node::cni;
 use crate::node::cri::Runtime;
 use crate::node::cri::containerd::{self, ContainerdOptions};
-use crate::node::images::Images;
+use crate::node::images::{Arrival, Images};
 use crate::node::kubelet::{self, Kubelet, KubeletOptions, identity};
 use crate::node::network::{Feed, Kind, Port, ServiceKey};
 use crate::rt::Tasks;
@@ -36,12 +36,6 @@ pub fn boot(tasks: &Tasks) -> Booting {
             .await
             .context("starting containerd")?;
         tracing::info!("the runtime answers");
-        // Before the first Pod can ask for one. A store that cannot be read is no reason to be no node.
-        match Images::of_this_node().take_all().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "images taken from the store"),
-            Err(error) => tracing::warn!(%error, "the store of images cannot be used"),
-        }
         Ok(runtime)
     })
 }
@@ -77,8 +71,10 @@ pub async fn run(config: &NodeConfig, booting: Booting, tasks: &Tasks) -> anyhow
         },
         tasks,
     );
+    let images = Arrival::expect(Images::of_this_node(), tasks);
     let options = KubeletOptions {
         config: config.clone(),
+        images: images.clone(),
         identity,
         runtime,
         runtime_up,
@@ -87,7 +83,13 @@ pub async fn run(config: &NodeConfig, booting: Booting, tasks: &Tasks) -> anyhow
         network_proven: network.proven,
         listener,
     };
-    kubelet::run(options, tasks).await.context("starting the kubelet")
+    let kubelet = kubelet::run(options, tasks).await.context("starting the kubelet")?;
+    let ready = kubelet.ready();
+    tasks.spawn_until_stop(async move {
+        ready.await;
+        images.begin();
+    });
+    Ok(kubelet)
 }
 
 /// What routes find behind a Service's port.

@@ -8,6 +8,7 @@
 //!
 //! A layer is unpacked when the first container needs it.
 
+mod arrival;
 mod store;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use super::cri::credentials::node_auths;
 use super::cri::{Containerd, Runtime, RuntimeError, messages};
 use crate::config::image_store::{self, Index, StoredImage, full_name};
 
+pub use arrival::{Arrival, lock};
 pub use store::{StoreError, compact, read_index, verify};
 
 /// How long the CRI plugin may take to hear of an image.

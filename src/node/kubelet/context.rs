@@ -15,6 +15,7 @@ use super::services::Services;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
+use crate::node::images::Arrival;
 use crate::node::policy::Policies;
 use crate::rt::Tasks;
 
@@ -23,6 +24,8 @@ pub struct Context {
     pub config: NodeConfig,
     pub client: Client,
     pub runtime: Runtime,
+    /// Images on their way here, if the node has only just started.
+    pub images: Arrival,
     pub objects: Objects,
     pub services: Services,
     pub policies: Policies,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -23,6 +24,7 @@ use super::stats::Sampler;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
+use crate::node::images::Arrival;
 use crate::node::network::Feed;
 use crate::node::policy::Policies;
 use crate::rt::{SystemClock, Tasks};
@@ -40,6 +42,8 @@ pub struct KubeletOptions {
     /// From [`crate::node::cri::containerd::supervise`]: the runtime, and whether it is up.
     pub runtime: Runtime,
     pub runtime_up: watch::Receiver<bool>,
+    /// Images on their way here, which a Pod that needs one waits for.
+    pub images: Arrival,
     /// The cluster's Services, for Pods' environment variables.
     pub services: Feed,
     /// Must hold for a Pod before its first container starts.
@@ -72,6 +76,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         identity,
         runtime,
         runtime_up,
+        images,
         services,
         policies,
         network_proven,
@@ -92,6 +97,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         tasks: tasks.clone(),
         node: watch::Sender::new(Arc::default()),
         runtime: runtime.clone(),
+        images,
         resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         cpu_milli: capacity.cpu_milli,
         memory: capacity.memory,
@@ -137,17 +143,32 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         // Kept open for the reporter.
         std::future::pending::<()>().await;
     });
-    Ok(Kubelet { manager })
+    Ok(Kubelet { manager, node: context.node.subscribe() })
 }
 
 /// A kubelet that runs.
 pub struct Kubelet {
     manager: Manager,
+    /// This machine's Node as the API server last told it.
+    node: watch::Receiver<Arc<Node>>,
 }
 
 impl Kubelet {
+    /// Resolves when the API server knows the node as Ready, or when the kubelet is gone.
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let mut node = self.node.clone();
+        async move {
+            let _ = node.wait_for(|node| is_ready(node)).await;
+        }
+    }
+
     /// Ends this node's Pods before the node stops, hooks included, and says so in their status. At most `bound`.
     pub async fn shutdown(&self, bound: Duration) {
         self.manager.shutdown(bound).await;
     }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -45,6 +45,7 @@ impl Bench {
             drivers: crate::node::kubelet::plugins::Drivers::new(dir.path()),
             client,
             runtime: runtime.client(),
+            images: crate::node::images::Arrival::none(),
             tasks: tasks.clone(),
             node: tokio::sync::watch::Sender::new(Arc::default()),
             dir: dir.path().to_owned(),

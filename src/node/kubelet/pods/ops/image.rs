@@ -31,7 +31,12 @@ impl Job {
             failure("InvalidImageName", error)
         })?;
         let runtime = &self.context.runtime;
-        let present = runtime.image(&name).await.map_err(|error| failure("ImageInspectError", error))?;
+        let look = async || runtime.image(&name).await.map_err(|error| failure("ImageInspectError", error));
+        let mut present = look().await?;
+        if present.is_none() {
+            self.context.images.over().await;
+            present = look().await?;
+        }
         match (image::policy(spec), present) {
             (Policy::IfNotPresent | Policy::Never, Some(image)) => {
                 let text = format!("Container image \"{short}\" already present on machine");
@@ -52,8 +57,7 @@ impl Job {
             events.warning(about(), "Failed", "Error: ErrImagePull");
             return Err(failure("ErrImagePull", error));
         }
-        let image = runtime.image(&name).await.map_err(|error| failure("ImageInspectError", error))?;
-        let image = image.unwrap_or_default();
+        let image = look().await?.unwrap_or_default();
         let took = format!("{:.3}s", began.elapsed().as_secs_f64());
         let text = format!(
             "Successfully pulled image \"{short}\" in {took} ({took} including waiting). Image size: {} bytes.",
