@@ -16,7 +16,10 @@ use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
 use super::spec::ClusterSpec;
 use super::wait::{self, Waited, in_phase, until};
-use super::{Access, Carried, ClusterError, access_of, identity, labels, manifests, node_image, registries};
+use super::{
+    Access, Carried, ClusterError, RegistryInfo, access_of, identity, labels, manifests, node_image,
+    registries,
+};
 use crate::config::{JoinToken, Role, kubeconfig};
 use crate::pki::AuthorityFiles;
 use crate::rt::{Clock, Stop, SystemClock};
@@ -124,13 +127,15 @@ async fn make(
     stop: &Stop,
 ) -> Result<(Desired, Access, Option<PathBuf>), ClusterError> {
     let started = start_nodes(docker, options, (found, undo), phases, stop);
-    let (plan, access, since) = phases.run("nodes", started).await.map_err(in_phase("nodes"))?;
+    let Started { plan, access, since, registries } =
+        phases.run("nodes", started).await.map_err(in_phase("nodes"))?;
     if options.wait {
         let nodes = plan.nodes().map(|node| node.hostname.clone()).collect();
         let waited =
             Waited { cluster: &options.spec.name, nodes, since, timeout: options.timeout, fresh: false };
         wait::ready(docker, &waited, &access, phases, stop).await?;
-        if let Err(error) = registries::announce_first(docker, options.spec.name.as_str()).await {
+        let cluster = options.spec.name.as_str();
+        if let Err(error) = registries::announce_first(docker, cluster, &registries).await {
             phases.warn(&format!("the cluster does not tell its tools of the registry: {error}"));
         }
     }
@@ -146,6 +151,16 @@ async fn make(
         }
     };
     Ok((plan, access, path))
+}
+
+/// Containers that run, and whatever is known of them by then.
+struct Started {
+    plan: Desired,
+    access: Access,
+    /// From when on a container's death counts.
+    since: Timestamp,
+    /// Those that are in the cluster's network.
+    registries: Vec<RegistryInfo>,
 }
 
 /// What was there before anything was made.
@@ -174,7 +189,7 @@ async fn start_nodes(
     (found, undo): (Found<'_>, &Undo),
     phases: &Phases<'_>,
     stop: &Stop,
-) -> Result<(Desired, Access, Timestamp), ClusterError> {
+) -> Result<Started, ClusterError> {
     let spec = &options.spec;
     let authority = AuthorityFiles::generate(spec.name.as_str())?;
     let ca_hash = authority.authority.spki_hash()?;
@@ -193,11 +208,12 @@ async fn start_nodes(
         let since = SystemClock.now();
         let error = match execute(docker, &diff(&plan, &observed), undo).await {
             Ok(()) => {
-                if let Some(network) = &plan.network {
-                    registries::attach(docker, &network.name).await?;
-                }
+                let registries = match &plan.network {
+                    Some(network) => registries::attach(docker, &network.name).await?,
+                    None => Vec::new(),
+                };
                 let access = Access::new(spec.name.as_str(), &plan.api_url, &authority);
-                return Ok((plan, access, since));
+                return Ok(Started { plan, access, since, registries });
             }
             Err(error) => error,
         };
@@ -279,7 +295,7 @@ pub(super) async fn from_volumes(
         let done = execute(docker, &diff(&plan, &observed), &Undo::default()).await;
         done.map_err(|error| explain(error, &record.spec))?;
         match &plan.network {
-            Some(network) => registries::attach(docker, &network.name).await,
+            Some(network) => registries::attach(docker, &network.name).await.map(drop),
             None => Ok(()),
         }
     };

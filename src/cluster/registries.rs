@@ -255,17 +255,22 @@ pub(super) async fn trusted(docker: &Docker) -> Result<Vec<PutFile>, ClusterErro
     Ok(trust::of_own(&own))
 }
 
-/// Brings all registries into a cluster's network.
-pub(super) async fn attach(docker: &Docker, network: &str) -> Result<(), ClusterError> {
-    for registry in list_registries(docker).await? {
+/// Brings all registries into a cluster's network; answers them.
+pub(super) async fn attach(docker: &Docker, network: &str) -> Result<Vec<RegistryInfo>, ClusterError> {
+    let registries = list_registries(docker).await?;
+    for registry in &registries {
         docker.join_network(network, &registry.container.id).await?;
     }
-    Ok(())
+    Ok(registries)
 }
 
 /// Tells a new cluster's tools of the first registry there is.
-pub(super) async fn announce_first(docker: &Docker, cluster: &str) -> Result<(), ClusterError> {
-    match list_registries(docker).await?.first() {
+pub(super) async fn announce_first(
+    docker: &Docker,
+    cluster: &str,
+    registries: &[RegistryInfo],
+) -> Result<(), ClusterError> {
+    match registries.first() {
         Some(registry) => announce(docker, cluster, Some(&registry.own)).await,
         None => Ok(()),
     }

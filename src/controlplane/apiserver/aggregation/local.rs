@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -84,20 +85,18 @@ impl Aggregator {
                 said(name, send(router, Method::DELETE, &format!("{PATH}/{name}"), &json!({})).await);
             }
         }
-        for (name, object) in &wanted {
-            let known = present.iter().find(|known| known.name() == name);
-            match known {
-                None => {
-                    said(name, send(router, Method::POST, PATH, object).await);
-                    self.index.caught_up().await;
-                }
-                Some(known) if known.pointer("/spec/service").is_some() || condition(known, "Available") => {
-                    continue;
-                }
-                Some(_) => {}
-            }
-            self.write_condition(router, name, &Found::local(), clock).await;
-        }
+        let known = |name: &str| present.iter().find(|known| known.name() == name);
+        // All at once, so that the store makes them durable together.
+        let missing = wanted.iter().filter(|(name, _)| known(name).is_none());
+        let made =
+            missing.map(async |(name, object)| said(name, send(router, Method::POST, PATH, object).await));
+        join_all(made).await;
+        self.index.caught_up().await;
+        let settled =
+            |known: &Value| known.pointer("/spec/service").is_some() || condition(known, "Available");
+        let untold = wanted.keys().filter(|name| !known(name).is_some_and(|known| settled(known)));
+        let local = &Found::local();
+        join_all(untold.map(|name| self.write_condition(router, name, local, clock))).await;
     }
 }
 
