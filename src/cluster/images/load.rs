@@ -176,12 +176,28 @@ pub(super) async fn bring(
     },)?;
     let id = uuid::Uuid::new_v4().to_string();
     let taken = pour(docker, &container, archive, (&id, index), asked).await;
-    docker.remove_container(&container).await?;
-    let load = taken?;
-    ask::<bool>(docker, node, &["verify", &id]).await.map_err(|why| ClusterError::Load {
-        image: load.images.iter().flat_map(|image| &image.names).cloned().collect::<Vec<_>>().join(", "),
-        failures: vec![(node.to_owned(), why)],
-    })?;
+    let verified = async {
+        match taken {
+            Ok(load) => match ask::<bool>(docker, node, &["verify", &id]).await {
+                Ok(_) => Ok(load),
+                Err(why) => Err(ClusterError::Load {
+                    image: load
+                        .images
+                        .iter()
+                        .flat_map(|image| &image.names)
+                        .cloned()
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    failures: vec![(node.to_owned(), why)],
+                }),
+            },
+            Err(error) => Err(error),
+        }
+    };
+    // What it held is on the volume: the container goes meanwhile.
+    let (load, removed) = futures::join!(verified, docker.remove_container(&container));
+    let load = load?;
+    removed?;
     let names = load.images.iter().flat_map(|image| image.names.iter().cloned()).collect();
     Ok(Brought { names, bytes: load.blobs.iter().map(|blob| blob.size).sum() })
 }

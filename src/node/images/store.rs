@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
-use crate::config::image_store::{BLOBS, Index, LOADS, Load};
+use crate::config::image_store::{BLOBS, Index, LOADS, Load, StoredBlob};
 
 /// What went wrong with the store's files.
 #[derive(Debug, thiserror::Error)]
@@ -53,17 +54,28 @@ pub fn verify(store: &Path, id: &str) -> Result<(), StoreError> {
     let path = store.join(LOADS).join(format!("{id}.json"));
     let text = std::fs::read(&path).map_err(|_| StoreError::NoSuchLoad(id.to_owned()))?;
     let load: Load = serde_json::from_slice(&text).map_err(|_| StoreError::NoSuchLoad(id.to_owned()))?;
-    for blob in &load.blobs {
-        let actual = digest_of(&store.join(BLOBS).join(&blob.file))?;
-        if actual != blob.digest {
-            return Err(StoreError::Digest {
-                file: blob.file.clone(),
-                expected: blob.digest.clone(),
-                actual,
-            });
+    // The processor is what this waits for: every one of them takes the next file that is left.
+    let left = Mutex::new(load.blobs.iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).try_for_each(|blob| verify_blob(store, blob));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(load.blobs.len());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+fn verify_blob(store: &Path, blob: &StoredBlob) -> Result<(), StoreError> {
+    let actual = digest_of(&store.join(BLOBS).join(&blob.file))?;
+    match actual == blob.digest {
+        true => Ok(()),
+        false => {
+            let (file, expected) = (blob.file.clone(), blob.digest.clone());
+            Err(StoreError::Digest { file, expected, actual })
         }
     }
-    Ok(())
 }
 
 fn digest_of(path: &Path) -> Result<String, StoreError> {
@@ -122,7 +134,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::image_store::{StoredBlob, StoredImage};
+    use crate::config::image_store::StoredImage;
 
     fn digest(content: &str) -> String {
         let digest = ring::digest::digest(&SHA256, content.as_bytes());
