@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
+use super::options::Form;
 use super::output::{self, Format, Output};
 use crate::cluster::{Docker, DockerError, EngineInfo};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -68,8 +68,8 @@ pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<u8> {
     findings.push(of_disk());
     let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
     // The findings are the result itself: asking for quiet does not take them away.
-    let output = Output { quiet: output.quiet && args.output != Format::Text };
-    output.result(args.output, &findings, || text(&findings))?;
+    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
+    output.result(args.form.output, &findings, || text(&findings))?;
     Ok(u8::from(bad))
 }
 

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::cluster::name;
-use super::completion::{self, clusters};
+use super::completion;
+use super::options::{Form, OfCluster};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use crate::cluster::images::{self, NodeImage};
-use crate::cluster::{ClusterError, ClusterName, Docker, node_image};
+use crate::cluster::{ClusterError, Docker, node_image};
 use crate::rt::Stop;
 
 #[derive(Subcommand)]
@@ -53,35 +53,29 @@ pub(super) struct NamesArgs {
     /// standard input.
     #[arg(required = true, value_name = "IMAGE", add = completion::images())]
     images: Vec<String>,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct PruneArgs {
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
+    #[command(flatten)]
+    of: OfCluster,
     /// When there is no cluster any more: remove the store that all clusters share as well.
     #[arg(short, long)]
     all: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -90,12 +84,12 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Load(args) => load(&docker, &args, output, stop).await,
         Command::List(args) => list(&docker, &args, output).await,
         Command::Pull(args) => {
-            let pulled = images::pull(&docker, &args.cluster, &args.images).await?;
-            output.result(args.output, &pulled, || lines(&pulled, "is on every node"))
+            let pulled = images::pull(&docker, &args.of.cluster, &args.images).await?;
+            output.result(args.form.output, &pulled, || lines(&pulled, "is on every node"))
         }
         Command::Remove(args) => {
-            let removed = images::remove(&docker, &args.cluster, &args.images).await?;
-            output.result(args.output, &removed, || match removed.as_slice() {
+            let removed = images::remove(&docker, &args.of.cluster, &args.images).await?;
+            output.result(args.form.output, &removed, || match removed.as_slice() {
                 [] => "Nothing to remove.\n".to_owned(),
                 removed => lines(removed, "is removed"),
             })
@@ -112,8 +106,8 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
             output.result(Format::Text, &said, || format!("{said}\n"))
         }
         Command::Prune(args) => {
-            let pruned = images::prune(&docker, &args.cluster, args.all).await?;
-            output.result(args.output, &pruned, || {
+            let pruned = images::prune(&docker, &args.of.cluster, args.all).await?;
+            output.result(args.form.output, &pruned, || {
                 let count: usize = pruned.images.values().map(Vec::len).sum();
                 format!(
                     "{count} image(s) are removed from nodes; {} are freed in the store.\n",
@@ -131,18 +125,18 @@ fn lines(names: &[String], what: &str) -> String {
 async fn load(docker: &Docker, args: &NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let sources: Vec<images::ImageSource> = args.images.iter().map(|text| images::source(text)).collect();
     let progress = reporter(output.quiet);
-    let loaded = images::load(docker, args.cluster.as_str(), &sources, progress.as_ref(), stop).await?;
-    output.result(args.output, &loaded, || {
+    let loaded = images::load(docker, args.of.cluster.as_str(), &sources, progress.as_ref(), stop).await?;
+    output.result(args.form.output, &loaded, || {
         let nodes = loaded.nodes.len();
         loaded.images.iter().map(|image| format!("{image} is on {nodes} node(s).\n")).collect()
     })
 }
 
 async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
-    let found = images::list_images(docker, &args.cluster).await?;
+    let found = images::list_images(docker, &args.of.cluster).await?;
     // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.output != Format::Text };
-    output.result(args.output, &found, || {
+    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
+    output.result(args.form.output, &found, || {
         let rows: Vec<Vec<String>> = found.iter().map(row).collect();
         output::table(&["IMAGE", "ID", "SIZE", "NODES"], &rows)
     })

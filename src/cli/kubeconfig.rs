@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::cluster::{env, name};
-use super::completion::clusters;
-use super::output::{Format, Output, print};
-use crate::cluster::{ClusterError, ClusterName, Docker, access_of, labels};
+use super::cluster::env;
+use super::options::{Form, Named};
+use super::output::{Output, print};
+use crate::cluster::{ClusterError, Docker, access_of, labels};
 use crate::config::kubeconfig;
 
 #[derive(Subcommand)]
@@ -26,38 +26,33 @@ pub(super) enum Command {
 
 #[derive(Args)]
 pub(super) struct GetArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
+    #[command(flatten)]
+    of: Named,
 }
 
 #[derive(Args)]
 pub(super) struct NameArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
+    #[command(flatten)]
+    of: Named,
     /// The file to change, instead of those kubectl uses.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct MergeArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
+    #[command(flatten)]
+    of: Named,
     /// The file to change, instead of those kubectl uses.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Do not make it the current context.
     #[arg(long)]
     no_switch: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// The files that are changed. Fails where there is no place for one.
@@ -72,35 +67,41 @@ pub(super) async fn run(command: Command, output: &Output) -> anyhow::Result<()>
     match command {
         Command::Get(args) => {
             let docker = Docker::connect().await.map_err(ClusterError::from)?;
-            let access = access_of(&docker, args.name.as_str()).await?;
+            let access = access_of(&docker, args.of.name.as_str()).await?;
             print(&kubeconfig::standalone(&access.entry()).map_err(ClusterError::from)?)
         }
         Command::Merge(args) => {
             let docker = Docker::connect().await.map_err(ClusterError::from)?;
-            let entry = access_of(&docker, args.name.as_str()).await?.entry();
+            let entry = access_of(&docker, args.of.name.as_str()).await?.entry();
             let path = kubeconfig::merge(&files(args.kubeconfig)?, &entry, !args.no_switch)
                 .map_err(ClusterError::from)?;
-            output.result(args.output, &json!({"kubeconfig": path, "context": entry.name}), || {
+            output.result(args.form.output, &json!({"kubeconfig": path, "context": entry.name}), || {
                 format!("Context {:?} is in {}.\n", entry.name, path.display())
             })
         }
         // Neither needs Docker: the entries are in the file.
         Command::Switch(args) => {
-            let context = labels::context(args.name.as_str());
+            let context = labels::context(args.of.name.as_str());
             let path = kubeconfig::switch(&files(args.kubeconfig)?, &context).map_err(ClusterError::from)?;
-            let Some(path) = path else { return Err(ClusterError::NoContext(args.name.to_string()).into()) };
-            output.result(args.output, &json!({"kubeconfig": path, "context": context}), || {
+            let Some(path) = path else {
+                return Err(ClusterError::NoContext(args.of.name.to_string()).into());
+            };
+            output.result(args.form.output, &json!({"kubeconfig": path, "context": context}), || {
                 format!("Context {context:?} is the current one.\n")
             })
         }
         Command::Remove(args) => {
-            let context = labels::context(args.name.as_str());
+            let context = labels::context(args.of.name.as_str());
             let removed =
                 kubeconfig::remove(&files(args.kubeconfig)?, &context).map_err(ClusterError::from)?;
-            output.result(args.output, &json!({"context": context, "removed": removed}), || match removed {
-                true => format!("Context {context:?} is removed.\n"),
-                false => "Nothing to remove.\n".to_owned(),
-            })
+            output.result(
+                args.form.output,
+                &json!({"context": context, "removed": removed}),
+                || match removed {
+                    true => format!("Context {context:?} is removed.\n"),
+                    false => "Nothing to remove.\n".to_owned(),
+                },
+            )
         }
     }
 }

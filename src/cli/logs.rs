@@ -6,10 +6,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::cluster::name;
-use super::completion::clusters;
-use super::output::{Format, Output};
-use crate::cluster::{ClusterError, ClusterName, Docker, find, inspect};
+use super::options::{Form, OfCluster};
+use super::output::Output;
+use crate::cluster::{ClusterError, Docker, find, inspect};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -21,12 +20,10 @@ pub(super) enum Command {
 pub(super) struct ExportArgs {
     /// The folder; made if it is not there.
     dir: PathBuf,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// Enough for hours of a node's life.
@@ -47,10 +44,10 @@ const QUESTIONS: &[(&str, &str)] = &[
 pub(super) async fn run(command: Command, output: &Output) -> anyhow::Result<()> {
     let Command::Export(args) = command;
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
-    let summary = find(&docker, args.cluster.as_str()).await?;
+    let summary = find(&docker, args.of.cluster.as_str()).await?;
     let mut files = vec![write(&args.dir, "cluster.json", &serde_json::to_string_pretty(&summary)?)?];
     // A cluster that cannot be read whole is the one whose logs are wanted.
-    if let Ok(inspected) = inspect(&docker, &args.cluster).await {
+    if let Ok(inspected) = inspect(&docker, &args.of.cluster).await {
         files.push(write(&args.dir, "inspect.json", &serde_json::to_string_pretty(&inspected)?)?);
     }
     let engine = docker.info().await.map_err(ClusterError::from)?;
@@ -67,7 +64,7 @@ pub(super) async fn run(command: Command, output: &Output) -> anyhow::Result<()>
             files.push(write(&dir, file, &text)?);
         }
     }
-    output.result(args.output, &json!({"dir": args.dir, "files": files}), || {
+    output.result(args.form.output, &json!({"dir": args.dir, "files": files}), || {
         format!("{} files are in {}.\n", files.len(), args.dir.display())
     })
 }

@@ -13,6 +13,7 @@ mod man;
 mod node;
 mod node_faults;
 mod node_images;
+mod options;
 mod output;
 mod progress;
 mod registry;

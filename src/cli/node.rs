@@ -7,14 +7,15 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::cluster::{changed_text, duration, name};
-use super::completion::{clusters, nodes};
+use super::cluster::{changed_text, duration};
+use super::completion::nodes;
+use super::options::{Form, OfCluster};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use super::{Exit, node_faults, node_images};
 use crate::cluster::{
-    ChangeOptions, ClusterError, ClusterName, ClusterRecord, Cpus, Docker, Memory, NodeSpec, change, find,
-    find_node, node_label, node_number, start_node, stop_node, taint,
+    ChangeOptions, ClusterError, ClusterRecord, Cpus, Docker, Memory, NodeSpec, change, find, find_node,
+    node_label, node_number, start_node, stop_node, taint,
 };
 use crate::config::{LbConfig, NodeConfig, RegistryConfig};
 use crate::rt::Stop;
@@ -63,9 +64,8 @@ pub(super) struct AddArgs {
     /// How many.
     #[arg(default_value_t = 1, value_name = "N")]
     count: u32,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
+    #[command(flatten)]
+    of: OfCluster,
     /// Memory of each, for example 2Gi.
     #[arg(long, value_name = "SIZE")]
     memory: Option<Memory>,
@@ -84,9 +84,8 @@ pub(super) struct AddArgs {
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
@@ -94,22 +93,18 @@ pub(super) struct NamesArgs {
     /// The nodes, for example agent-0.
     #[arg(required = true, value_name = "NODE", add = nodes())]
     pub(super) nodes: Vec<String>,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    pub(super) cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(super) output: Format,
+    #[command(flatten)]
+    pub(super) of: OfCluster,
+    #[command(flatten)]
+    pub(super) form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// Runs what belongs inside a container, without a runtime around it: the init may have no threads. `None`: the command
@@ -172,8 +167,8 @@ async fn add(docker: &Docker, args: AddArgs, output: &Output, stop: &Stop) -> an
         spec.nodes.sort_by_key(|node| node.number);
         Ok(())
     };
-    let changed = change(docker, &args.cluster, &options, progress.as_ref(), stop, grow).await?;
-    output.result(args.output, &changed, || changed_text(&changed, args.dry_run))
+    let changed = change(docker, &args.of.cluster, &options, progress.as_ref(), stop, grow).await?;
+    output.result(args.form.output, &changed, || changed_text(&changed, args.dry_run))
 }
 
 async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -182,9 +177,9 @@ async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) 
     let shrink = |record: &mut ClusterRecord| {
         let spec = &mut record.spec;
         for node in &args.nodes {
-            let long = format!("minik-{}-{node}", args.cluster);
-            let number = node_number(&args.cluster, node).or_else(|| node_number(&args.cluster, &long));
-            let cluster = args.cluster.to_string();
+            let long = format!("minik-{}-{node}", args.of.cluster);
+            let number = node_number(&args.of.cluster, node).or_else(|| node_number(&args.of.cluster, &long));
+            let cluster = args.of.cluster.to_string();
             match number {
                 None => return Err(ClusterError::NoSuchNode { cluster, node: node.clone() }),
                 Some(0) => return Err(ClusterError::ServerNode(node.clone())),
@@ -194,8 +189,8 @@ async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) 
         }
         Ok(())
     };
-    let changed = change(docker, &args.cluster, &options, progress.as_ref(), stop, shrink).await?;
-    output.result(args.output, &changed, || match changed.steps.as_slice() {
+    let changed = change(docker, &args.of.cluster, &options, progress.as_ref(), stop, shrink).await?;
+    output.result(args.form.output, &changed, || match changed.steps.as_slice() {
         [] => "Nothing to delete.\n".to_owned(),
         _ => changed_text(&changed, false),
     })
@@ -204,10 +199,10 @@ async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) 
 async fn start(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let mut started = Vec::new();
     for node in &args.nodes {
-        let container = find_node(docker, &args.cluster, node).await?;
+        let container = find_node(docker, &args.of.cluster, node).await?;
         if !container.running {
             let progress = reporter(output.quiet);
-            start_node(docker, &args.cluster, &container, progress.as_ref(), stop).await?;
+            start_node(docker, &args.of.cluster, &container, progress.as_ref(), stop).await?;
             started.push(container.name);
         }
     }
@@ -217,25 +212,29 @@ async fn start(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) -
 async fn halt(docker: &Docker, args: NamesArgs, output: &Output) -> anyhow::Result<()> {
     let mut stopped = Vec::new();
     for node in &args.nodes {
-        if stop_node(docker, &args.cluster, node).await? {
-            stopped.push(find_node(docker, &args.cluster, node).await?.name);
+        if stop_node(docker, &args.of.cluster, node).await? {
+            stopped.push(find_node(docker, &args.of.cluster, node).await?.name);
         }
     }
     say(&args, output, "stopped", &stopped)
 }
 
 fn say(args: &NamesArgs, output: &Output, what: &str, nodes: &[String]) -> anyhow::Result<()> {
-    output.result(args.output, &json!({"cluster": args.cluster.as_str(), what: nodes}), || match nodes {
-        [] => format!("Already {what}.\n"),
-        nodes => nodes.iter().map(|node| format!("{node} is {what}.\n")).collect(),
-    })
+    output.result(
+        args.form.output,
+        &json!({"cluster": args.of.cluster.as_str(), what: nodes}),
+        || match nodes {
+            [] => format!("Already {what}.\n"),
+            nodes => nodes.iter().map(|node| format!("{node} is {what}.\n")).collect(),
+        },
+    )
 }
 
 async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
-    let summary = find(docker, args.cluster.as_str()).await?;
+    let summary = find(docker, args.of.cluster.as_str()).await?;
     // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.output != Format::Text };
-    output.result(args.output, &summary.nodes, || {
+    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
+    output.result(args.form.output, &summary.nodes, || {
         let rows: Vec<Vec<String>> = summary
             .nodes
             .iter()

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::cluster::{duration, name};
-use super::completion::{clusters, nodes};
+use super::cluster::duration;
+use super::completion::nodes;
 use super::node::NamesArgs;
+use super::options::{Form, OfCluster};
 use super::output::{Format, Output, print};
 use super::progress::reporter;
 use crate::cluster::{
@@ -32,12 +33,10 @@ pub(super) struct FaultArgs {
     /// Stay until the nodes are healed and Ready again; Ctrl-C heals them at once.
     #[arg(long)]
     wait: bool,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
@@ -122,7 +121,7 @@ pub(super) async fn partition(
 ) -> anyhow::Result<()> {
     let mut from: Vec<Ipv4Addr> = Vec::new();
     for node in &args.from {
-        from.push(node_ip(docker, &args.fault.cluster, node).await?);
+        from.push(node_ip(docker, &args.fault.of.cluster, node).await?);
     }
     run(docker, args.fault, FaultKind::Partition { from }, to, stop).await
 }
@@ -147,29 +146,29 @@ async fn run(
     let seconds = u32::try_from(args.lasting.as_secs()).unwrap_or(u32::MAX);
     let mut containers = Vec::new();
     for node in &args.nodes {
-        containers.push(find_node(docker, &args.cluster, node).await?);
+        containers.push(find_node(docker, &args.of.cluster, node).await?);
     }
     let mut broken = Vec::new();
     for container in &containers {
         broken.push(begin_fault(docker, container, &kind, seconds).await?);
     }
-    let told = || broken.iter().map(|broken| text(broken, &args.cluster)).collect::<String>();
+    let told = || broken.iter().map(|broken| text(broken, &args.of.cluster)).collect::<String>();
     if !args.wait {
-        return output.result(args.output, &broken, told);
+        return output.result(args.form.output, &broken, told);
     }
-    if args.output == Format::Text && !output.quiet {
+    if args.form.output == Format::Text && !output.quiet {
         print(&told())?;
     }
     let progress = reporter(output.quiet);
     let latest = broken.iter().map(|broken| broken.fault.until).max().unwrap_or_default();
-    let waited = wait_healed(docker, &args.cluster, &containers, latest, progress.as_ref(), stop).await;
+    let waited = wait_healed(docker, &args.of.cluster, &containers, latest, progress.as_ref(), stop).await;
     if let Err(ClusterError::Interrupted) = waited {
         for container in &containers {
             heal(docker, container).await?;
         }
     }
     waited?;
-    output.result(args.output, &broken, || "Healed, and Ready again.\n".to_owned())
+    output.result(args.form.output, &broken, || "Healed, and Ready again.\n".to_owned())
 }
 
 fn text(broken: &Broken, cluster: &ClusterName) -> String {
@@ -182,12 +181,12 @@ fn text(broken: &Broken, cluster: &ClusterName) -> String {
 pub(super) async fn run_heal(docker: &Docker, args: NamesArgs, output: &Output) -> anyhow::Result<()> {
     let mut healed = Vec::new();
     for node in &args.nodes {
-        let container = find_node(docker, &args.cluster, node).await?;
+        let container = find_node(docker, &args.of.cluster, node).await?;
         if container.running {
             healed.extend(heal(docker, &container).await?);
         }
     }
-    output.result(args.output, &healed, || match healed.as_slice() {
+    output.result(args.form.output, &healed, || match healed.as_slice() {
         [] => "Nothing is broken on purpose.\n".to_owned(),
         healed => healed
             .iter()

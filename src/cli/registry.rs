@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::cluster::{api_port, name};
 use super::completion::registries;
+use super::options::Form;
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use crate::cluster::{
@@ -42,9 +43,8 @@ pub(super) struct CreateArgs {
     /// Make it from this image instead of the node image that minik builds.
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
@@ -52,16 +52,14 @@ pub(super) struct NamesArgs {
     /// The registries.
     #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = registries())]
     names: Vec<ClusterName>,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -105,7 +103,7 @@ async fn create(docker: &Docker, args: &CreateArgs, output: &Output, stop: &Stop
     let at = (args.port.0.unwrap_or(Ipv4Addr::LOCALHOST), args.port.1);
     let image = args.image.as_deref();
     let (registry, fresh) = create_registry(docker, &args.name, at, image, progress.as_ref(), stop).await?;
-    output.result(args.output, &registry, || {
+    output.result(args.form.output, &registry, || {
         let is = if fresh { "is there" } else { "was there already" };
         format!(
             "Registry {:?} {is}: docker push {}/IMAGE. In clusters it has the same name, and {}.\n",
@@ -117,8 +115,8 @@ async fn create(docker: &Docker, args: &CreateArgs, output: &Output, stop: &Stop
 async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
     let found = list_registries(docker).await?;
     // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.output != Format::Text };
-    output.result(args.output, &found, || match found.as_slice() {
+    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
+    output.result(args.form.output, &found, || match found.as_slice() {
         [] => "No registries. Make one: minik registry create\n".to_owned(),
         found => {
             let state = |running| if running { "Running" } else { "Stopped" };
@@ -132,7 +130,7 @@ async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Resu
 }
 
 fn say(args: &NamesArgs, output: &Output, what: &str, names: &[String]) -> anyhow::Result<()> {
-    output.result(args.output, &json!({ what: names }), || match names {
+    output.result(args.form.output, &json!({ what: names }), || match names {
         [] => format!("Already {what}.\n"),
         names => names.iter().map(|name| format!("Registry {name:?} is {what}.\n")).collect(),
     })

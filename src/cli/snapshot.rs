@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::cluster::{changed_text, duration, env, name};
 use super::completion::{clusters, snapshots};
+use super::options::{Form, OfCluster};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use crate::cluster::snapshots::{delete_snapshot, fork, list_snapshots, reset, save};
@@ -33,19 +34,16 @@ pub(super) struct SaveArgs {
     /// What to call the snapshot.
     #[arg(value_parser = name)]
     snapshot: ClusterName,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
@@ -53,9 +51,8 @@ pub(super) struct NamesArgs {
     /// The snapshots.
     #[arg(required = true, value_parser = name, value_name = "SNAPSHOT", add = snapshots())]
     names: Vec<ClusterName>,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
@@ -72,9 +69,8 @@ pub(super) struct RestoreArgs {
     /// Leave the kubeconfig alone.
     #[arg(long)]
     no_kubeconfig: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -82,8 +78,8 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
     let progress = reporter(output.quiet);
     match command {
         Command::Save(args) => {
-            let saved = save(&docker, &args.cluster, &args.snapshot, progress.as_ref(), stop).await?;
-            output.result(args.output, &saved, || {
+            let saved = save(&docker, &args.of.cluster, &args.snapshot, progress.as_ref(), stop).await?;
+            output.result(args.form.output, &saved, || {
                 let (name, of) = (&saved.name, &saved.cluster);
                 format!("Snapshot {name:?} is kept. Go back to it: minik cluster reset {of} --to {name}\n")
             })
@@ -96,7 +92,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
                     deleted.push(name.to_string());
                 }
             }
-            output.result(args.output, &json!({"deleted": deleted}), || match deleted.as_slice() {
+            output.result(args.form.output, &json!({"deleted": deleted}), || match deleted.as_slice() {
                 [] => "Nothing to delete.\n".to_owned(),
                 names => names.iter().map(|name| format!("Snapshot {name:?} is deleted.\n")).collect(),
             })
@@ -108,8 +104,8 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
 async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
     let found = list_snapshots(docker).await?;
     // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.output != Format::Text };
-    output.result(args.output, &found, || match found.as_slice() {
+    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
+    output.result(args.form.output, &found, || match found.as_slice() {
         [] => "No snapshots. Keep one: minik snapshot save NAME\n".to_owned(),
         found => {
             let row = |s: &crate::cluster::snapshots::SnapshotInfo| {
@@ -137,7 +133,8 @@ async fn restore(docker: &Docker, args: &RestoreArgs, output: &Output, stop: &St
     if there.is_ok() {
         let options =
             ChangeOptions { timeout: args.timeout, kubeconfig: files, rollback: false, ..Default::default() };
-        return put_back(docker, (&cluster, &args.snapshot), &options, (args.output, output), stop).await;
+        return put_back(docker, (&cluster, &args.snapshot), &options, (args.form.output, output), stop)
+            .await;
     }
     let spec = ClusterSpec::new(cluster, 1).map_err(ClusterError::from)?;
     let options = CreateOptions { timeout: args.timeout, kubeconfig: files, ..CreateOptions::new(spec) };
@@ -145,7 +142,7 @@ async fn restore(docker: &Docker, args: &RestoreArgs, output: &Output, stop: &St
     let made = fork(docker, &args.snapshot, &options, progress.as_ref(), stop).await?;
     let nodes: Vec<&str> = made.plan.nodes().map(|node| node.name.as_str()).collect();
     let data = json!({"cluster": options.spec.name.as_str(), "server": made.plan.api_url, "nodes": nodes});
-    output.result(args.output, &data, || {
+    output.result(args.form.output, &data, || {
         format!(
             "Cluster {:?} is what {:?} was: {} node(s) Ready.\n",
             options.spec.name.as_str(),

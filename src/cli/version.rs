@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
+use super::options::Form;
 use super::output::{Format, Output};
 use crate::cluster::{Docker, labels};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// The level of the Kubernetes API.
@@ -37,11 +37,15 @@ pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         docker,
     };
     // Versions are the result itself: asking for quiet does not take them away.
-    Output { quiet: output.quiet && args.output != Format::Text }.result(args.output, &versions, || {
-        let docker = versions.docker.as_deref().unwrap_or("not reachable");
-        format!(
-            "minik       {}\ncommit      {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n",
-            versions.minik, versions.commit
-        )
-    })
+    Output { quiet: output.quiet && args.form.output != Format::Text }.result(
+        args.form.output,
+        &versions,
+        || {
+            let docker = versions.docker.as_deref().unwrap_or("not reachable");
+            format!(
+                "minik       {}\ncommit      {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n",
+                versions.minik, versions.commit
+            )
+        },
+    )
 }

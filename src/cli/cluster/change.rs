@@ -7,8 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{duration, env, name};
-use crate::cli::completion::{clusters, snapshots};
+use crate::cli::completion::snapshots;
 use crate::cli::config::read;
+use crate::cli::options::{Form, Named};
 use crate::cli::output::{Format, Output, print};
 use crate::cli::progress::reporter;
 use crate::cli::snapshot::put_back;
@@ -22,45 +23,38 @@ use crate::rt::Stop;
 
 #[derive(Args)]
 pub(in crate::cli) struct StartArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
+    #[command(flatten)]
+    of: Named,
     /// How long the nodes may take to become Ready, for example 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
     /// Return when the containers run, without waiting until the nodes are Ready.
     #[arg(long)]
     no_wait: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(in crate::cli) struct StopArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: Named,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(in crate::cli) struct InspectArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: Named,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(in crate::cli) struct EditArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
+    #[command(flatten)]
+    of: Named,
     /// A host port to add: [IP:]HOST:PORT[/udp][@loadbalancer|server:0|agent:0,1|agent:*].
     #[arg(long, value_name = "MAPPING")]
     port_add: Vec<PortMapping>,
@@ -79,9 +73,8 @@ pub(in crate::cli) struct EditArgs {
     /// How long replaced nodes may take to become Ready, for example 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
@@ -95,25 +88,22 @@ pub(in crate::cli) struct ApplyArgs {
     /// How long nodes may take to become Ready, for example 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(in crate::cli) struct ResetArgs {
-    /// The cluster's name.
-    #[arg(default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    name: ClusterName,
+    #[command(flatten)]
+    of: Named,
     /// The snapshot.
     #[arg(long, value_name = "SNAPSHOT", value_parser = name, add = snapshots())]
     to: ClusterName,
     /// How long the nodes may take to become Ready, for example 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(in crate::cli) async fn run_reset(args: &ResetArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -124,7 +114,7 @@ pub(in crate::cli) async fn run_reset(args: &ResetArgs, output: &Output, stop: &
         rollback: false,
         ..ChangeOptions::default()
     };
-    put_back(&docker, (&args.name, &args.to), &options, (args.output, output), stop).await
+    put_back(&docker, (&args.of.name, &args.to), &options, (args.form.output, output), stop).await
 }
 
 /// Makes the cluster if it is not there, else changes it.
@@ -178,7 +168,7 @@ pub(in crate::cli) async fn run_apply(args: ApplyArgs, output: &Output, stop: &S
         let sources: Vec<_> = wanted.images.iter().map(|text| images::source(text)).collect();
         images::load(&docker, name.as_str(), &sources, progress.as_ref(), stop).await?;
     }
-    output.result(args.output, &changed, || changed_text(&changed, args.dry_run))
+    output.result(args.form.output, &changed, || changed_text(&changed, args.dry_run))
 }
 
 /// `PORT[/PROTOCOL]`.
@@ -201,7 +191,7 @@ async fn docker() -> Result<Docker, ClusterError> {
 pub(in crate::cli) async fn run_start(args: StartArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = docker().await?;
     let changed = start_cluster(&docker, &args, output, stop).await?;
-    output.result(args.output, &changed, || match changed.steps.as_slice() {
+    output.result(args.form.output, &changed, || match changed.steps.as_slice() {
         [] => format!("Cluster {:?} runs already.\n", changed.cluster),
         _ => format!("Cluster {:?} is started.\n", changed.cluster),
     })
@@ -223,20 +213,20 @@ async fn start_cluster(
         kubeconfig: kubeconfig::files(env).ok(),
         ..ChangeOptions::default()
     };
-    start(docker, &args.name, &options, progress.as_ref(), stop).await
+    start(docker, &args.of.name, &options, progress.as_ref(), stop).await
 }
 
 pub(in crate::cli) async fn run_stop(args: StopArgs, output: &Output) -> anyhow::Result<()> {
     let docker = docker().await?;
     let progress = reporter(output.quiet);
-    let stopped = stop(&docker, &args.name, progress.as_ref()).await?;
-    let result = json!({"cluster": args.name.as_str(), "stopped": stopped});
-    output.result(args.output, &result, || match stopped.as_slice() {
-        [] => format!("Cluster {:?} is stopped already.\n", args.name.as_str()),
+    let stopped = stop(&docker, &args.of.name, progress.as_ref()).await?;
+    let result = json!({"cluster": args.of.name.as_str(), "stopped": stopped});
+    output.result(args.form.output, &result, || match stopped.as_slice() {
+        [] => format!("Cluster {:?} is stopped already.\n", args.of.name.as_str()),
         _ => format!(
             "Cluster {:?} is stopped. Start it again: minik cluster start {}\n",
-            args.name.as_str(),
-            args.name
+            args.of.name.as_str(),
+            args.of.name
         ),
     })
 }
@@ -248,15 +238,15 @@ pub(in crate::cli) async fn run_restart(
 ) -> anyhow::Result<()> {
     let docker = docker().await?;
     let progress = reporter(output.quiet);
-    stop(&docker, &args.name, progress.as_ref()).await?;
+    stop(&docker, &args.of.name, progress.as_ref()).await?;
     let changed = start_cluster(&docker, &args, output, cancel).await?;
-    output.result(args.output, &changed, || format!("Cluster {:?} is started again.\n", changed.cluster))
+    output.result(args.form.output, &changed, || format!("Cluster {:?} is started again.\n", changed.cluster))
 }
 
 pub(in crate::cli) async fn run_inspect(args: &InspectArgs, output: &Output) -> anyhow::Result<()> {
     let docker = docker().await?;
-    let found = inspect(&docker, &args.name).await?;
-    match args.output {
+    let found = inspect(&docker, &args.of.name).await?;
+    match args.form.output {
         // People read the same data, as YAML.
         Format::Text => print(&serde_yaml::to_string(&found)?),
         format => output.result(format, &found, String::new),
@@ -273,8 +263,8 @@ pub(in crate::cli) async fn run_edit(args: EditArgs, output: &Output, stop: &Sto
         ..ChangeOptions::default()
     };
     let edit = |record: &mut ClusterRecord| Ok(edit(&mut record.spec, &args)?);
-    let changed = change(&docker, &args.name, &options, progress.as_ref(), stop, edit).await?;
-    output.result(args.output, &changed, || changed_text(&changed, args.dry_run))
+    let changed = change(&docker, &args.of.name, &options, progress.as_ref(), stop, edit).await?;
+    output.result(args.form.output, &changed, || changed_text(&changed, args.dry_run))
 }
 
 /// The steps, as people read them.

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::{duration, env, name};
 use crate::cli::config::read;
-use crate::cli::output::{Format, Output};
+use crate::cli::options::Form;
+use crate::cli::output::Output;
 use crate::cli::progress::{human, reporter};
 use crate::cluster::file::{ClusterFile, certificates};
 use crate::cluster::{
@@ -110,9 +111,8 @@ pub(in crate::cli) struct CreateArgs {
     /// Add the context to the kubeconfig, but do not make it the current one.
     #[arg(long)]
     no_switch: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -150,7 +150,7 @@ pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) 
         let sources: Vec<_> = to_load.iter().map(|text| images::source(text)).collect();
         images::load(&docker, options.spec.name.as_str(), &sources, progress.as_ref(), stop).await?;
     }
-    output.result(args.output, &created_data(&options.spec, &created, start.elapsed()), || {
+    output.result(args.form.output, &created_data(&options.spec, &created, start.elapsed()), || {
         created_text(&options, &created, start.elapsed())
     })
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use crate::cli::completion::clusters;
+use crate::cli::options::Form;
 use crate::cluster::{ClusterError, ClusterName, ClusterSummary, Docker, Phases, SpecError, delete, list};
 use crate::config::kubeconfig;
 use crate::rt::{Clock, Stop, SystemClock};
@@ -54,16 +55,14 @@ pub(super) struct DeleteArgs {
     /// Wait until standard input ends: for who may not live to do it.
     #[arg(long, hide = true)]
     after_input_ends: bool,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// How long the engine may be at work for a command that was killed.
@@ -147,7 +146,7 @@ async fn run_delete(args: DeleteArgs, output: &Output) -> anyhow::Result<()> {
             Err(why) => error = Some(why),
         }
     }
-    output.result(args.output, &Deleted { deleted: deleted.clone() }, || match deleted.as_slice() {
+    output.result(args.form.output, &Deleted { deleted: deleted.clone() }, || match deleted.as_slice() {
         [] => "Nothing to delete.\n".to_owned(),
         names => names.iter().map(|name| format!("Cluster {name:?} is deleted.\n")).collect(),
     })?;
@@ -159,8 +158,8 @@ async fn run_list(args: &ListArgs, output: &Output) -> anyhow::Result<()> {
     let clusters = list(&docker).await?;
     let now = SystemClock.now();
     // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.output != Format::Text };
-    output.result(args.output, &clusters, || match clusters.as_slice() {
+    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
+    output.result(args.form.output, &clusters, || match clusters.as_slice() {
         [] => "No clusters. Make one: minik cluster create\n".to_owned(),
         clusters => {
             let rows: Vec<Vec<String>> = clusters.iter().map(|cluster| row(cluster, now)).collect();

@@ -12,9 +12,9 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
-use crate::cli::cluster::name;
+use crate::cli::options::OfCluster;
 use crate::cli::output::{Format, Output};
-use crate::cluster::{ClusterError, ClusterName, Docker, access_of, client};
+use crate::cluster::{ClusterError, Docker, access_of, client};
 use crate::rt::Stop;
 
 /// Tells of tracked connections until its standard input ends.
@@ -28,9 +28,8 @@ pub(in crate::cli) struct FlowsArgs {
     /// The Pod's namespace.
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name)]
-    cluster: ClusterName,
+    #[command(flatten)]
+    of: OfCluster,
     /// Form of each line.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -143,7 +142,7 @@ async fn names(client: &Client) -> anyhow::Result<BTreeMap<String, String>> {
 /// Tells until it is interrupted.
 pub(super) async fn run(args: FlowsArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
-    let access = access_of(&docker, args.cluster.as_str()).await?;
+    let access = access_of(&docker, args.of.cluster.as_str()).await?;
     let client = client(&access)?;
     let FlowsArgs { pod, namespace, .. } = &args;
     let found =

@@ -15,11 +15,10 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::Serialize;
 
-use super::cluster::name;
-use super::completion::clusters;
-use super::output::{Format, Output, table};
+use super::output::{Output, table};
+use crate::cli::options::{Form, OfCluster};
 use crate::client::typed::SERVICE_NAME;
-use crate::cluster::{ClusterError, ClusterName, Docker, access_of, client};
+use crate::cluster::{ClusterError, Docker, access_of, client};
 use crate::node::network::{Kind, Node, Service, ServiceKey, Slice, View};
 use crate::node::policy::{self, Member, Observed};
 use crate::node::proxy::{Finding, inspect};
@@ -40,12 +39,10 @@ pub(super) struct ServiceArgs {
     /// The Service's namespace.
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// The cluster's name.
-    #[arg(short, long, default_value = ClusterName::DEFAULT, value_parser = name, add = clusters())]
-    cluster: ClusterName,
-    /// Form of the result.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    of: OfCluster,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// What is known of an endpoint.
@@ -77,9 +74,9 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
 
 async fn service(args: ServiceArgs, output: &Output) -> anyhow::Result<()> {
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
-    let access = access_of(&docker, args.cluster.as_str()).await?;
+    let access = access_of(&docker, args.of.cluster.as_str()).await?;
     let report = of_service(&client(&access)?, &args.namespace, &args.service).await?;
-    output.result(args.output, &report, || text(&report))
+    output.result(args.form.output, &report, || text(&report))
 }
 
 async fn of_service(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Report> {
