@@ -50,6 +50,7 @@ fn follow_spec(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), Cluster
     spec.host_aliases = wanted.host_aliases.clone();
     spec.registries = wanted.registries.clone();
     spec.disabled = wanted.disabled.clone();
+    spec.arguments = wanted.arguments.clone();
     spec.tls_sans = wanted.tls_sans.clone();
     Ok(())
 }

@@ -270,6 +270,7 @@ fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
             host_aliases: spec.host_aliases.clone(),
             disabled: spec.disabled.iter().copied().collect(),
             brought: spec.brought,
+            arguments: spec.arguments.clone(),
         },
     }
 }

@@ -11,7 +11,7 @@ use super::ports::PortMapping;
 use super::settings::{Addresses, Registries};
 use super::size::{Cpus, Memory};
 use crate::api::validate::{label_value, qualified_name};
-use crate::config::{Brought, Feature, Role};
+use crate::config::{Arguments, Brought, Feature, Role};
 
 /// Why a specification was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -119,6 +119,9 @@ pub struct ClusterSpec {
     pub host_aliases: BTreeMap<String, Ipv4Addr>,
     #[serde(default, skip_serializing_if = "Registries::is_empty")]
     pub registries: Registries,
+    /// What was asked of the cluster's components.
+    #[serde(default, skip_serializing_if = "Arguments::is_default")]
+    pub arguments: Arguments,
     /// What is left out of the cluster.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub disabled: BTreeSet<Feature>,
@@ -244,6 +247,7 @@ impl ClusterSpec {
             addresses: Addresses::default(),
             host_aliases: BTreeMap::new(),
             registries: Registries::default(),
+            arguments: Arguments::default(),
             disabled: BTreeSet::new(),
             tls_sans: Vec::new(),
         })

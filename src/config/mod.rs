@@ -1,5 +1,6 @@
 //! Configuration that travels: what a node is told when its container is made.
 
+mod arguments;
 mod fault;
 pub mod image_store;
 mod join_token;
@@ -8,6 +9,7 @@ mod lb;
 mod node;
 mod registry;
 
+pub use arguments::Arguments;
 pub use fault::{Fault, FaultKind};
 pub use join_token::JoinToken;
 pub use lb::LbConfig;

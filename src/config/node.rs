@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::Arguments;
+
 /// What a node container runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -116,6 +118,8 @@ pub struct NodeSettings {
     /// What the cluster is without.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disabled: Vec<Feature>,
+    #[serde(skip_serializing_if = "Arguments::is_default")]
+    pub arguments: Arguments,
 }
 
 /// Parts of the network that somebody else brings: the node leaves them alone.

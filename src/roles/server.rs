@@ -45,13 +45,19 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
     let user = |name: &str| server.client(UserInfo::new(name, &["system:authenticated"]));
     let client = user("system:kube-controller-manager");
     let informers = Informers::new(client.clone(), tasks);
+    let arguments = &config.settings.arguments;
     let settings = controllers::Settings {
         pod_cidr: config.pod_cidr,
         lb_first: config.lb_first,
         lb_last: config.lb_last,
         authority: Arc::new(pki.authority),
-        node_monitor_grace: controllers::Settings::NODE_MONITOR_GRACE,
-        terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
+        node_monitor_grace: arguments
+            .node_monitor_grace()
+            .unwrap_or(controllers::Settings::NODE_MONITOR_GRACE),
+        terminated_pod_threshold: arguments
+            .terminated_pods
+            .and_then(|pods| usize::try_from(pods).ok())
+            .unwrap_or(controllers::Settings::TERMINATED_POD_THRESHOLD),
         without: without(config),
         clock: clock.clone(),
     };

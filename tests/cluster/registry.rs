@@ -67,7 +67,9 @@ fn a_file_for_kind(env: &Env) {
     std::fs::write(dir.path().join("src/hello"), "from the host").unwrap();
     let theirs = format!(
         "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nname: {name}\n\
-         networking: {{podSubnet: 10.98.0.0/16, serviceSubnet: 10.99.0.0/20}}\nnodes:\n- role: control-plane\n  \
+         networking: {{podSubnet: 10.98.0.0/16, serviceSubnet: 10.99.0.0/20}}\n\
+         kubeadmConfigPatches:\n- |\n  kind: ClusterConfiguration\n  apiServer: {{extraArgs: {{service-node-port-range: 30000-30100}}}}\n\
+         - |\n  kind: KubeletConfiguration\n  maxPods: 20\nnodes:\n- role: control-plane\n  \
          extraPortMappings: [{{containerPort: 30080, hostPort: {port}, listenAddress: 127.0.0.1}}]\n  \
          extraMounts: [{{hostPath: {}, containerPath: /src}}]\n- {{role: worker, labels: {{tier: work}}}}\n",
         dir.path().join("src").display()
@@ -90,6 +92,10 @@ fn a_file_for_kind(env: &Env) {
     let addresses = nodes["items"][0]["status"]["addresses"].to_string();
     assert!(addresses.contains("172.27.254."), "{addresses}");
     assert_eq!(cluster.get(&["nodes", "-l", "tier=work"])["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(nodes["items"][0]["status"]["allocatable"]["pods"], "20", "{nodes}");
+    let outside = ["create", "service", "nodeport", "far", "--tcp=80", "--node-port=30101"];
+    let said = cluster.kubectl(&outside).fails_with(1);
+    assert!(said.contains("The range of valid ports is 30000-30100"), "{said}");
     let kubernetes = cluster.get(&["service", "kubernetes"]);
     assert_eq!(kubernetes["spec"]["clusterIP"], "10.99.0.1");
     cluster.kubectl(&["get", "configmap", "first", "-n", "made"]).ok();

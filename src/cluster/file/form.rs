@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{API_VERSION, FileError};
 use crate::cluster::spec::ClusterSpec;
-use crate::config::Feature;
+use crate::config::{Arguments, Feature};
 
 const NODE: &[&str] = &["memory", "cpus", "labels", "taints", "env", "volumes"];
 const AGENTS: &[&str] = &["count", "memory", "cpus", "labels", "taints", "env", "volumes"];
@@ -31,6 +31,7 @@ const TOP: &[&str] = &[
     "registries",
     "certificates",
     "disable",
+    "arguments",
     "files",
     "manifests",
     "images",
@@ -58,6 +59,8 @@ pub(super) struct Form {
     pub(super) registries: RegistriesForm,
     pub(super) certificates: Vec<String>,
     pub(super) disable: Vec<String>,
+    /// By component and name.
+    pub(super) arguments: BTreeMap<String, BTreeMap<String, Value>>,
     pub(super) files: Vec<FileForm>,
     pub(super) manifests: Vec<String>,
     pub(super) images: Vec<String>,
@@ -205,6 +208,14 @@ pub fn schema() -> Value {
     }));
     let file =
         object(json!({"source": text, "content": text, "target": text, "mode": scalar, "nodes": text}));
+    let mut arguments = object(json!({}));
+    for (component, name) in Arguments::ALL {
+        let of_component = &mut arguments["properties"][component];
+        if of_component.is_null() {
+            *of_component = object(json!({}));
+        }
+        of_component["properties"][name] = scalar.clone();
+    }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "minik cluster",
@@ -228,6 +239,7 @@ pub fn schema() -> Value {
             "hostAliases": {"type": "object", "additionalProperties": {"type": "string", "format": "ipv4"}},
             "registries": registries,
             "certificates": texts,
+            "arguments": arguments,
             "disable": {"type": "array", "items": {"enum": Feature::ALL.map(Feature::name)}},
             "files": {"type": "array", "items": file},
             "manifests": texts,

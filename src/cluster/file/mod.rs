@@ -183,6 +183,12 @@ fn read(form: Form, around: &Surroundings<'_>) -> Result<ClusterFile, FileError>
         let feature = word.parse().map_err(|why| FileError::Value { at: "disable".to_owned(), why })?;
         spec.disabled.insert(feature);
     }
+    for (component, arguments) in &form.arguments {
+        for (name, value) in arguments {
+            let set = spec.arguments.set(component, name.trim_start_matches('-'), &text_of(value));
+            set.map_err(|why| FileError::Value { at: "arguments".to_owned(), why })?;
+        }
+    }
     let mut carried = Carried::default();
     for path in &form.certificates {
         carried.authorities.extend(certificates(path, around.dir)?);
@@ -340,6 +346,7 @@ mod tests {
     fn what_a_cluster_has_beside_nodes() {
         let file = read(
             "network: {pods: 10.8.0.0/16, services: 10.9.0.0/24}\nhostAliases: {db.corp: 10.1.1.1}\ndisable: [ingress]\n\
+             arguments: {kubelet: {max-pods: 20}, controllerManager: {node-monitor-grace-period: 20s}}\n\
              tlsSans: [api.corp]\nregistries:\n  create: [{name: dev, port: 5001}]\n  mirrors: {docker.io: ['https://m.corp']}\n  \
              credentials: {r.corp: {username: u, password: p}}\n  dockerLogin: true\n\
              files: [{content: hello, target: /etc/hello, mode: '0600', nodes: 'server:0'}]\n",
@@ -348,6 +355,10 @@ mod tests {
         assert_eq!(file.spec.addresses.dns().to_string(), "10.9.0.10");
         assert_eq!(file.spec.host_aliases["db.corp"].to_string(), "10.1.1.1");
         assert!(file.spec.disabled.contains(&crate::config::Feature::Ingress) && file.docker_login);
+        assert_eq!(
+            (file.spec.arguments.max_pods, file.spec.arguments.node_monitor_grace),
+            (Some(20), Some(20))
+        );
         assert_eq!(file.registries, [("dev".parse().expect("good"), Ipv4Addr::LOCALHOST, 5001)]);
         assert_eq!(file.carried.credentials["r.corp"], "dTpw");
         let hello = &file.carried.files[0];
@@ -390,6 +401,8 @@ mod tests {
         check("files: [{target: /a}]", "either source or content");
         check("files: [{content: a, target: /a, mode: 9}]", "is no mode");
         check("manifests: [m.yaml]", "cannot read /nowhere/m.yaml");
+        check("arguments: {kubelet: {maxpods: 20}}", "there are apiServer.service-node-port-range");
+        check("arguments: {kubelet: {max-pods: 999}}", "max-pods is \"999\"");
         check("disable: [metrics]", "nothing is measured until somebody asks");
         check("disable: [dns]", "cannot be left out");
         check("hostAliases: {a: b}", "must be an IPv4 address");

@@ -1,6 +1,7 @@
 //! The server: built from its parts once, then every request goes through [`ApiServer::router`].
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::rt::{Clock, Stop, SystemClock, Tasks};
 
 use super::admission::{Admission, AsyncPlugin, Policies, Webhooks};
 use super::aggregation::Aggregator;
-use super::allocate::Allocator;
+use super::allocate::{Allocator, NODE_PORTS};
 use super::audit::{self, Audit, Audited};
 use super::auth::{Authenticator, Requester, Tokens};
 use super::authz::Authorizer;
@@ -59,6 +60,8 @@ pub struct Options {
     pub service_cidr: Ipv4Net,
     /// Service addresses that are given only to who asks for them: the first one (`kubernetes`) and the DNS service's.
     pub reserved: Vec<Ipv4Addr>,
+    /// Ports that Services may have on every node.
+    pub node_ports: RangeInclusive<u16>,
     /// The way to the nodes; without it logs and the like answer 503.
     pub streams: Option<Streams>,
     /// The rows that are served from the beginning: [`crate::api::resources::builtin`].
@@ -80,6 +83,7 @@ impl Options {
             token_key,
             service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             reserved: Vec::new(),
+            node_ports: NODE_PORTS,
             streams: None,
             resources: builtin(),
             front_proxy: None,
@@ -120,12 +124,13 @@ impl ApiServer {
             token_key,
             service_cidr,
             reserved,
+            node_ports,
             streams,
             resources,
             front_proxy,
             audit,
         } = options;
-        let allocator = Allocator::new(service_cidr, &reserved);
+        let allocator = Allocator::new(service_cidr, &reserved, node_ports);
         let registry = Registry::new(resources, tasks.stop());
         let fairness = Fairness::new();
         let followers: Vec<Arc<dyn Follower>> = vec![allocator.clone(), registry.clone(), fairness.clone()];

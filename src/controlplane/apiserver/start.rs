@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::allocate::NODE_PORTS;
 use super::audit::{Audit, PolicyError};
 use super::bootstrap::{self, BootstrapError};
 use super::proxy::Streams;
@@ -39,6 +40,7 @@ pub async fn start(
         clock: clock.clone(),
         service_cidr: config.service_cidr,
         reserved: vec![bootstrap::api_cluster_ip(config), config.dns_ip],
+        node_ports: config.settings.arguments.node_ports().unwrap_or(NODE_PORTS),
         audit: Audit::open(
             Path::new(NodeConfig::AUDIT_POLICY),
             Path::new(NodeConfig::AUDIT_LOG),

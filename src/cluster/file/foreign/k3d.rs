@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Ours, check, list, refuse, text};
 use crate::cluster::file::FileError;
+use crate::config::Arguments;
 
 const TOP: &[&str] = &[
     "apiVersion",
@@ -461,8 +462,28 @@ fn k3s_argument(argument: &str, filters: &Value, nodes: Nodes, ours: &mut Ours) 
                 ours.push(&path, json!(value));
             }
         }
+        ("service-node-port-range", value) => {
+            ours.set(&["arguments", "apiServer", name], json!(value));
+        }
+        ("kube-apiserver-arg", given) => component_argument("apiServer", given, argument, ours),
+        ("kube-controller-manager-arg", given) => {
+            component_argument("controllerManager", given, argument, ours);
+        }
+        ("kubelet-arg", given) if list(filters).all(|filter| filter == "all") => {
+            component_argument("kubelet", given, argument, ours);
+        }
+        ("kubelet-arg", _) => ours.note(argument, "arguments are for all nodes, not for some"),
         ("flannel-backend", "none") => ours.set(&["network", "cni"], json!(false)),
         _ => ours.note(argument, "there is no k3s in minik to give this to"),
     }
     Ok(())
+}
+
+/// An argument that is passed on to one of upstream's components.
+fn component_argument(component: &str, given: &str, argument: &str, ours: &mut Ours) {
+    let (name, value) = given.trim_start_matches('-').split_once('=').unwrap_or((given, ""));
+    match Arguments::ALL.contains(&(component, name)) {
+        true => ours.set(&["arguments", component, name], json!(value)),
+        false => ours.note(argument, "minik has nothing that this sets"),
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Ours, check, list, node_name, refuse, text};
 use crate::cluster::file::FileError;
+use crate::config::Arguments;
 
 const TOP: &[&str] = &[
     "kind",
@@ -227,9 +228,21 @@ fn kubeadm(patch: &Value, node: Option<&str>, ours: &mut Ours) {
                 for (key, value) in value.as_object().into_iter().flatten() {
                     match key.as_str() {
                         "certSANs" => list(value).for_each(|name| ours.push(&["tlsSans"], name.clone())),
+                        "extraArgs" => left.extend(extra("apiServer", value, ours)),
                         key => left.push(format!("apiServer.{key}")),
                     }
                 }
+            }
+            ("controllerManager", _) => {
+                for (key, value) in value.as_object().into_iter().flatten() {
+                    match key.as_str() {
+                        "extraArgs" => left.extend(extra("controllerManager", value, ours)),
+                        key => left.push(format!("controllerManager.{key}")),
+                    }
+                }
+            }
+            ("maxPods", _) if parsed["kind"] == "KubeletConfiguration" => {
+                ours.set(&["arguments", "kubelet", "max-pods"], value.clone());
             }
             (key, _) => left.push(key.to_owned()),
         }
@@ -243,13 +256,29 @@ fn kubeadm(patch: &Value, node: Option<&str>, ours: &mut Ours) {
     }
 }
 
-/// Arguments of a kubelet, as a map or as a list of names and values; returns those that mean nothing.
-fn kubelet(arguments: &Value, node: &str, ours: &mut Ours) -> Vec<String> {
-    let named = list(arguments).filter_map(|entry| Some((text(&entry["name"])?, text(&entry["value"])?)));
-    let mapped = arguments.as_object().into_iter().flatten();
-    let mapped = mapped.filter_map(|(name, value)| Some((name.clone(), text(value)?)));
+/// Arguments of a component, as a map or as a list of names and values.
+fn arguments(value: &Value) -> impl Iterator<Item = (String, String)> {
+    let named = list(value).filter_map(|entry| Some((text(&entry["name"])?, text(&entry["value"])?)));
+    let mapped = value.as_object().into_iter().flatten();
+    named.chain(mapped.filter_map(|(name, value)| Some((name.clone(), text(value)?))))
+}
+
+/// Arguments of a part of the control plane; returns those that mean nothing.
+fn extra(component: &str, value: &Value, ours: &mut Ours) -> Vec<String> {
     let mut left = Vec::new();
-    for (name, value) in named.chain(mapped) {
+    for (name, value) in arguments(value) {
+        match Arguments::ALL.contains(&(component, name.as_str())) {
+            true => ours.set(&["arguments", component, &name], json!(value)),
+            false => left.push(format!("{component}.extraArgs.{name}")),
+        }
+    }
+    left
+}
+
+/// Arguments of a kubelet; returns those that mean nothing.
+fn kubelet(value: &Value, node: &str, ours: &mut Ours) -> Vec<String> {
+    let mut left = Vec::new();
+    for (name, value) in arguments(value) {
         if name == "node-labels" {
             for label in value.split(',') {
                 let (key, value) = label.split_once('=').unwrap_or((label, ""));

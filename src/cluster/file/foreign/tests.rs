@@ -71,6 +71,14 @@ fn what_kind_has_and_minik_has_not_is_named() {
         assert!(said.contains(part), "{body}: {said}");
     };
     check("networking: {ipFamily: dual}", "networking.ipFamily");
+    let patches = "kubeadmConfigPatches:\n- |\n  kind: ClusterConfiguration\n  controllerManager:\n    extraArgs: [{name: node-monitor-grace-period, value: 20s}]\n\
+         - |\n  kind: KubeletConfiguration\n  maxPods: 20\n";
+    let asked = read(&format!("{head}{patches}")).expect("good");
+    let arguments = &asked.spec.arguments;
+    assert_eq!(
+        (arguments.node_monitor_grace, arguments.max_pods, asked.notes.len()),
+        (Some(20), Some(20), 0)
+    );
     let own =
         read(&format!("{head}networking: {{disableDefaultCNI: true, kubeProxyMode: none}}")).expect("good");
     assert!(own.spec.brought.cni && own.spec.brought.proxy);
@@ -124,6 +132,7 @@ options:
     - {arg: --disable=traefik, nodeFilters: [\"server:*\"]}
     - {arg: --tls-san=api.corp, nodeFilters: [\"server:*\"]}
     - {arg: --kubelet-arg=max-pods=10, nodeFilters: [\"agent:*\"]}
+    - {arg: --kube-apiserver-arg=service-node-port-range=30000-30100, nodeFilters: [\"server:*\"]}
     nodeLabels:
     - {label: tier=web, nodeFilters: [\"agent:1\"]}
   kubeconfig: {updateDefaultKubeconfig: true, switchCurrentContext: true}
@@ -145,6 +154,10 @@ fn a_file_for_k3d_is_read_as_it_is() {
     assert_eq!(file.spec.host_aliases["cache.corp"].to_string(), "10.1.2.3");
     assert!(file.spec.disabled.contains(&Feature::Ingress));
     assert_eq!(file.spec.tls_sans, ["api.corp"]);
+    assert_eq!(
+        (file.spec.arguments.node_ports, file.spec.arguments.max_pods),
+        (Some((30_000, 30_100)), None)
+    );
     assert_eq!(file.spec.registries.mirrors["docker.io"], ["https://mirror.corp"]);
     assert!(file.spec.registries.insecure.contains("mirror.corp"));
     assert_eq!((file.registries[0].0.as_str(), file.registries[0].2), ("registry", 5000));

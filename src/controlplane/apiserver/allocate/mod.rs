@@ -13,6 +13,7 @@ mod service;
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -26,8 +27,8 @@ use crate::api::meta::ObjectExt;
 use crate::api::status::ApiError;
 use service::Demand;
 
-/// Ports that Services of type NodePort and LoadBalancer may have on every node.
-pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+/// Ports that Services of type NodePort and LoadBalancer may have on every node, where nobody asks for others.
+pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 
 /// What a Service has, or asks for by value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,7 @@ struct Pools {
 /// Gives out cluster IPs and node ports.
 pub struct Allocator {
     network: Ipv4Net,
+    node_ports: RangeInclusive<u16>,
     pools: Mutex<Pools>,
 }
 
@@ -74,10 +76,10 @@ impl Drop for Hold {
 
 impl Allocator {
     /// An allocator over the service network. Addresses in `reserved` are given only to who asks for them by value.
-    pub fn new(network: Ipv4Net, reserved: &[Ipv4Addr]) -> Arc<Self> {
+    pub fn new(network: Ipv4Net, reserved: &[Ipv4Addr], node_ports: RangeInclusive<u16>) -> Arc<Self> {
         let addresses = Pool::new(pool::address_candidates(network), reserved.to_vec());
-        let ports = Pool::new(pool::banded(NODE_PORTS.collect(), 16, 128, 32), Vec::new());
-        Arc::new(Self { network, pools: Mutex::new(Pools { addresses, ports, next_ticket: 1 }) })
+        let ports = Pool::new(pool::banded(node_ports.clone().collect(), 16, 128, 32), Vec::new());
+        Arc::new(Self { network, node_ports, pools: Mutex::new(Pools { addresses, ports, next_ticket: 1 }) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Pools> {
@@ -118,13 +120,13 @@ impl Allocator {
             })?;
         }
         if demand.node_ports {
-            service::assign_node_ports(service, |wanted| match wanted {
+            service::assign_node_ports(service, &self.node_ports, |wanted| match wanted {
                 Some(port) => pools.ports.claim(port, &owner, uid).then_some(port),
                 None => pools.ports.any(&owner),
             })?;
         }
         if demand.health_check_port {
-            service::assign_health_check_port(service, |wanted| match wanted {
+            service::assign_health_check_port(service, &self.node_ports, |wanted| match wanted {
                 Some(port) => pools.ports.claim(port, &owner, uid).then_some(port),
                 None => pools.ports.any(&owner),
             })?;

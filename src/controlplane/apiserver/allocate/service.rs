@@ -1,11 +1,12 @@
 //! Which addresses and ports a Service needs.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
-use super::{Holdings, NODE_PORTS};
+use super::Holdings;
 use crate::api::meta::ObjectExt;
 use crate::api::validate::FieldError;
 
@@ -276,6 +277,7 @@ pub(super) fn assign_cluster_ip(
 /// Gives every port of the Service the node port it asks for, or (where the type has them) any.
 pub(super) fn assign_node_ports(
     service: &mut Value,
+    range: &RangeInclusive<u16>,
     mut take: impl FnMut(Option<u16>) -> Option<u16>,
 ) -> Result<(), FieldError> {
     let fill = has_node_ports(service);
@@ -284,7 +286,7 @@ pub(super) fn assign_node_ports(
     for (at, port) in ports_mut(service).enumerate() {
         let wanted = port_identity(port).2;
         if wanted > 0 {
-            claim_port(&format!("spec.ports[{at}].nodePort"), wanted, &mut take)?;
+            claim_port(&format!("spec.ports[{at}].nodePort"), wanted, range, &mut take)?;
             let (protocol, number, _) = port_identity(port);
             given.push((number, wanted, protocol));
         }
@@ -312,10 +314,11 @@ pub(super) fn assign_node_ports(
 fn claim_port(
     field: &str,
     wanted: i64,
+    range: &RangeInclusive<u16>,
     take: &mut impl FnMut(Option<u16>) -> Option<u16>,
 ) -> Result<u16, FieldError> {
-    let port = u16::try_from(wanted).ok().filter(|port| NODE_PORTS.contains(port)).ok_or_else(|| {
-        let range = format!("{}-{}", NODE_PORTS.start(), NODE_PORTS.end());
+    let port = u16::try_from(wanted).ok().filter(|port| range.contains(port)).ok_or_else(|| {
+        let range = format!("{}-{}", range.start(), range.end());
         let why = format!("provided port is not in the valid range. The range of valid ports is {range}");
         FieldError::invalid(field, wanted, why)
     })?;
@@ -325,6 +328,7 @@ fn claim_port(
 /// Gives the Service the health check port it asks for, or any.
 pub(super) fn assign_health_check_port(
     service: &mut Value,
+    range: &RangeInclusive<u16>,
     mut take: impl FnMut(Option<u16>) -> Option<u16>,
 ) -> Result<(), FieldError> {
     let field = "spec.healthCheckNodePort";
@@ -332,7 +336,7 @@ pub(super) fn assign_health_check_port(
     let port = match wanted {
         0 => take(None)
             .ok_or_else(|| FieldError::internal(field, "failed to allocate a nodePort: range is full"))?,
-        wanted => claim_port(field, wanted, &mut take)?,
+        wanted => claim_port(field, wanted, range, &mut take)?,
     };
     if let Some(spec) = spec_mut(service) {
         spec.insert("healthCheckNodePort".to_owned(), port.into());

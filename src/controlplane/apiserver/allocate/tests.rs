@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn allocator() -> Arc<Allocator> {
-    Allocator::new("10.43.0.0/24".parse().unwrap(), &["10.43.0.10".parse().unwrap()])
+    Allocator::new("10.43.0.0/24".parse().unwrap(), &["10.43.0.10".parse().unwrap()], super::NODE_PORTS)
 }
 
 fn service(uid: &str, spec: Value) -> Value {

@@ -20,7 +20,7 @@ pub const VERSION: &str = "v1.36.0+minik";
 /// Where the kubelet's server listens.
 pub const PORT: u16 = 10250;
 /// Upstream's default.
-const PODS: u64 = 110;
+const PODS: u32 = 110;
 /// Upstream's default hard limit: below this much free memory there is pressure, and so much is not given to Pods.
 const MEMORY_RESERVE: u64 = 100 << 20;
 /// The node's disk is the host's: only when next to nothing is left can containers not run.
@@ -98,8 +98,8 @@ pub fn status(config: &NodeConfig, facts: &Facts, before: Option<&NodeStatus>, n
         own
     };
     NodeStatus {
-        capacity: Some(with(resources(facts, 0))),
-        allocatable: Some(with(resources(facts, MEMORY_RESERVE))),
+        capacity: Some(with(resources(config, facts, 0))),
+        allocatable: Some(with(resources(config, facts, MEMORY_RESERVE))),
         conditions: Some(conditions(facts, before, now)),
         addresses: Some(vec![
             address("InternalIP", &config.node_ip.to_string()),
@@ -134,15 +134,16 @@ fn address(kind: &str, address: &str) -> NodeAddress {
     NodeAddress { type_: kind.to_owned(), address: address.to_owned() }
 }
 
-fn resources(facts: &Facts, reserve: u64) -> BTreeMap<String, Quantity> {
+fn resources(config: &NodeConfig, facts: &Facts, reserve: u64) -> BTreeMap<String, Quantity> {
     let cpu = facts.capacity.cpu_milli;
     let cpu = if cpu.is_multiple_of(1000) { (cpu / 1000).to_string() } else { format!("{cpu}m") };
     let kib = |bytes: u64| format!("{}Ki", bytes / 1024);
+    let pods = config.settings.arguments.max_pods.unwrap_or(PODS);
     BTreeMap::from([
         ("cpu".to_owned(), Quantity(cpu)),
         ("memory".to_owned(), Quantity(kib(facts.capacity.memory.saturating_sub(reserve)))),
         ("ephemeral-storage".to_owned(), Quantity(kib(facts.disk.0))),
-        ("pods".to_owned(), Quantity(PODS.to_string())),
+        ("pods".to_owned(), Quantity(pods.to_string())),
     ])
 }
 
