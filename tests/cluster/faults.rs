@@ -36,7 +36,7 @@ fn agents(cluster: &Cluster) -> Vec<String> {
 }
 
 /// A Pod on each node, behind a Service.
-fn serve(cluster: &Cluster, namespace: &str) {
+pub fn serve(cluster: &Cluster, namespace: &str) {
     let manifest = r#"
 apiVersion: apps/v1
 kind: DaemonSet
@@ -86,7 +86,7 @@ fn endpoints_of(cluster: &Cluster, namespace: &str) -> Result<usize, String> {
 }
 
 /// Somebody inside a Pod can still be asked, and reaches the Service.
-fn works(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+pub fn works(cluster: &Cluster, namespace: &str) -> Result<(), String> {
     serving(cluster, namespace, 3)?;
     for pod in pods(cluster, namespace)? {
         let exec =
