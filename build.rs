@@ -1,4 +1,5 @@
-//! Compiles the trimmed definitions of the CRI, of containerd's own API and of the CSI without `protoc`: protox parses it, tonic generates the clients.
+//! Compiles the trimmed definitions of the CRI, of containerd's own API, of the CSI and of etcd without `protoc`: protox parses
+//! them, tonic generates the clients.
 //! Tells the program which commit it is made of, and what is to be said of Kubernetes' types.
 
 #![allow(clippy::disallowed_types)] // git is asked while building, not by the program
@@ -30,14 +31,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         "src/node/cri/content.proto",
         "src/node/csi/csi.proto",
         "src/node/csi/registration.proto",
+        "src/controlplane/storage/log/etcd/rpc.proto",
     ]
     .map(Path::new);
     for proto in protos {
         println!("cargo:rerun-if-changed={}", proto.display());
     }
     println!("cargo:rerun-if-changed=build.rs");
-    let files = protox::compile(protos, ["src/node/cri", "src/node/csi"])?;
-    tonic_prost_build::configure().build_server(false).compile_fds(files)?;
+    let files =
+        protox::compile(protos, ["src/node/cri", "src/node/csi", "src/controlplane/storage/log/etcd"])?;
+    tonic_prost_build::configure().build_server(false).bytes(".etcdserverpb").compile_fds(files)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     write_descriptions(&out.join("descriptions.json.gz"))?;
     tell_commit();

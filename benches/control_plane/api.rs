@@ -44,7 +44,7 @@ impl Server {
         let tasks = Tasks::new();
         let (client, serving) =
             (client_tls(&pki)?, serve::tls(&pki.serving, pki.authority.certificate_pem())?);
-        let store = storage::open(storage::Config::embedded(folder.join("api.redb")))?;
+        let store = storage::open(storage::Config::embedded(folder.join("api.redb"))).await?;
         let options = Options::new(store, pki.service_account_key, tasks.clone());
         let api = ApiServer::build(options).await?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;

@@ -42,7 +42,7 @@ impl AsyncOperation<Client> for Create {
 
 pub async fn all(folder: &Path, etcd: Option<&Etcd>, creates: usize, rounds: usize) -> Result<()> {
     let path = folder.join("store.redb");
-    let store = storage::open(Config::embedded(&path))?;
+    let store = storage::open(Config::embedded(&path)).await?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         ours.push(measure(vec![store.clone(); WORKERS], creates, Create(round)).await?);
@@ -61,7 +61,7 @@ pub async fn all(folder: &Path, etcd: Option<&Etcd>, creates: usize, rounds: usi
     watchers(store.clone(), creates).await?;
     drop(store);
     let begun = Instant::now();
-    let store = storage::open(Config::embedded(&path))?;
+    let store = storage::open(Config::embedded(&path)).await?;
     let listing = store.list(ListQuery::default()).await?;
     println!("{:<44} {:>9.1} ms", format!("store: open, {} entries", listing.entries.len()), ms(begun));
     Ok(())

@@ -36,6 +36,7 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
     let pki = ServerPki::prepare(Path::new(NodeConfig::PKI_DIR), &config.cluster, &sans)?;
     let path = Path::new(NodeConfig::STATE_DIR).join("store.redb");
     let store = storage::open(storage::Config { clock: clock.clone(), ..storage::Config::embedded(&path) })
+        .await
         .with_context(|| format!("opening {}", path.display()))?;
     let tls = serve::tls(&pki.serving, pki.authority.certificate_pem())?;
     let server = apiserver::start(store.clone(), clock.clone(), &pki, config, tasks).await?;

@@ -11,7 +11,7 @@
 //! propose --log: batched by one writer--> durable (one transaction, one fsync) --cache--> visible to get and list --> watchers
 //! ```
 //!
-//! Another log is one file beside `log/embedded.rs` and one arm in [`open`].
+//! Another log is one file or folder beside `log/embedded.rs` and one arm in [`open`].
 
 mod cache;
 mod log;
@@ -19,7 +19,7 @@ mod record;
 mod store;
 
 pub use cache::Limits;
-pub use log::QueueLimits;
+pub use log::{Etcd, QueueLimits};
 pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload};
 pub use store::{Config, Engine, memory, open};
 

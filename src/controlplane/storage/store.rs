@@ -7,18 +7,20 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::cache::{Cursor, Limits, Snapshot, WatchCache};
-use super::log::{Embedded, LocalLog, Log, Nowhere, QueueLimits, Write};
+use super::log::{Embedded, Etcd, EtcdLog, Journal, LocalLog, Log, Nowhere, QueueLimits, Write};
 use super::{Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
 use crate::rt::{Clock, SystemClock};
 
 /// Where a store keeps what is written to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub enum Engine {
     /// In memory: gone with the process; for tests.
     #[default]
     Memory,
     /// In the redb file at this path, which is made if it is not there.
     Embedded(PathBuf),
+    /// In an etcd, which other servers may write to as well.
+    Etcd(Etcd),
 }
 
 /// What a store is opened with.
@@ -52,26 +54,29 @@ impl Config {
 }
 
 /// Opens the store that `config` describes. `Unavailable` if it cannot be used.
-pub fn open(config: Config) -> Result<Arc<dyn Store>, StorageError> {
-    let local = |cache, journal: LocalLog| -> Arc<dyn Store> { Arc::new(CachedStore::new(cache, journal)) };
+pub async fn open(config: Config) -> Result<Arc<dyn Store>, StorageError> {
     match &config.engine {
-        Engine::Memory => {
-            let cache = Arc::new(WatchCache::new(Snapshot::default(), config.history));
-            let log = LocalLog::start(Nowhere, cache.clone(), config.clock, config.queue)?;
-            Ok(local(cache, log))
-        }
+        Engine::Memory => local(Nowhere, Snapshot::default(), config),
         Engine::Embedded(path) => {
             let (journal, snapshot) = Embedded::open(path)?;
-            let cache = Arc::new(WatchCache::new(snapshot, config.history));
-            let log = LocalLog::start(journal, cache.clone(), config.clock, config.queue)?;
-            Ok(local(cache, log))
+            local(journal, snapshot, config)
+        }
+        Engine::Etcd(etcd) => {
+            let (cache, log) = EtcdLog::open(etcd, &config).await?;
+            Ok(Arc::new(CachedStore::new(cache, log)))
         }
     }
 }
 
+fn local(journal: impl Journal, snapshot: Snapshot, config: Config) -> Result<Arc<dyn Store>, StorageError> {
+    let cache = Arc::new(WatchCache::new(snapshot, config.history));
+    let log = LocalLog::start(journal, cache.clone(), config.clock, config.queue)?;
+    Ok(Arc::new(CachedStore::new(cache, log)))
+}
+
 /// A store that is gone with the process; for tests.
 pub fn memory() -> Arc<dyn Store> {
-    open(Config::default()).expect("the system can start a thread")
+    local(Nowhere, Snapshot::default(), Config::default()).expect("the system can start a thread")
 }
 
 /// A watch cache and the log that feeds it: reads and watches are the cache's, writes the log's.

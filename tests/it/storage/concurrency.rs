@@ -40,7 +40,7 @@ async fn increment(store: &dyn Store, key: &str) {
 }
 
 pub async fn no_update_is_lost(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     writers(&store, |_, store| async move {
         for _ in 0..25 {
             increment(&*store, "/core/pods/default/a").await;
@@ -53,7 +53,7 @@ pub async fn no_update_is_lost(bench: &dyn Bench) {
 }
 
 pub async fn one_creator_wins(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let won = writers(&store, |n, store| async move {
         let mut won = 0;
         for key in 0..30 {
@@ -71,7 +71,7 @@ pub async fn one_creator_wins(bench: &dyn Bench) {
 }
 
 pub async fn revisions_are_unique_and_rise(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mine = writers(&store, |n, store| async move {
         let mut revisions = Vec::new();
         for key in 0..50 {
@@ -91,7 +91,7 @@ pub async fn revisions_are_unique_and_rise(bench: &dyn Bench) {
 /// told exactly the history, and replaying it must give the final state.
 pub async fn every_watcher_sees_every_event_once_and_in_order(bench: &dyn Bench) {
     const ROUNDS: usize = 60;
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let tasks = Tasks::new();
     let mut watchers = Vec::new();
     for n in 0..24 {
@@ -153,7 +153,7 @@ pub async fn every_watcher_sees_every_event_once_and_in_order(bench: &dyn Bench)
 
 /// A list's revision says exactly what is in it: a watch from there continues without gap or overlap.
 pub async fn snapshots_agree_with_their_revision(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     writers(&store, |n, store| async move {
         for key in 0..40 {
             create(&*store, &format!("/core/pods/{n}/{key}"), "x").await;

@@ -17,7 +17,7 @@ pub async fn a_clean_close_keeps_everything(bench: &dyn Bench) {
         return;
     }
     let dump = |listing: &storage::Listing| format!("{:?}", listing.entries);
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let a = create(&*store, "/core/pods/default/a", "1").await;
     let b = create(&*store, "/core/pods/default/b", "1").await;
     let a = update(&*store, &a, &"2".repeat(200_000)).await;
@@ -26,13 +26,13 @@ pub async fn a_clean_close_keeps_everything(bench: &dyn Bench) {
     let before = list(&*store, under("")).await;
     drop(store);
 
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     assert_eq!(store.revision(), 5, "a delete at the end counts");
     assert_eq!(dump(&list(&*store, under("")).await), dump(&before));
     delete(&*store, &a).await;
     drop(store);
 
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     assert_eq!(keys(&list(&*store, under("")).await), ["/core/pods/default/c"]);
     assert_eq!(create(&*store, "/core/pods/default/a", "3").await.revision, 7);
 }
@@ -43,14 +43,14 @@ pub async fn expiry_is_kept(bench: &dyn Bench) {
     }
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
     let config = || Config { clock: Arc::new(clock.clone()), ..Default::default() };
-    let store = bench.open(config());
+    let store = bench.open(config()).await;
     for (key, seconds) in [("a", 60), ("b", 600)] {
         let payload = lasting(key, Duration::from_secs(seconds));
         store.create(format!("/core/events/default/{key}"), payload).await.expect("a create");
     }
     drop(store);
     clock.advance(SignedDuration::from_secs(100));
-    let store = bench.open(config());
+    let store = bench.open(config()).await;
     let mut watch = store.watch("/core/events/".to_owned(), 2).expect("a watch");
     let seen = events(&mut *watch, 1).await;
     assert_eq!(seen, [(EventKind::Delete, 3, "/core/events/default/a".to_owned(), "a".to_owned())]);
@@ -61,12 +61,12 @@ pub async fn history_begins_anew(bench: &dyn Bench) {
     if !bench.keeps() {
         return;
     }
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     for n in 0..3 {
         create(&*store, &format!("/core/pods/default/{n}"), "x").await;
     }
     drop(store);
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let before = store.watch("/core/pods/".to_owned(), 2).err();
     assert!(matches!(before, Some(StorageError::Compacted { asked: 2, oldest: 3 })), "{before:?}");
     let older = ListQuery { at: Some(2), ..under("/core/pods/") };
@@ -84,7 +84,7 @@ const CHILD_STORE: &str = "MINIK_TEST_KILLED_STORE";
 #[ignore = "the child process of another test"]
 async fn killed_child() {
     let Some(path) = std::env::var_os(CHILD_STORE) else { return };
-    let store = storage::open(Config::embedded(path)).expect("an openable store");
+    let store = storage::open(Config::embedded(path)).await.expect("an openable store");
     let round = store.revision();
     let tasks = Tasks::new();
     for writer in 0..8u64 {
@@ -136,7 +136,7 @@ async fn survive(rounds: usize, enough: impl Fn(usize) -> usize) {
     for round in 0..rounds {
         let acknowledged = run_and_kill(&path, enough(round));
         expected.extend(acknowledged);
-        let store = storage::open(Config::embedded(&path)).expect("a store that opens again");
+        let store = storage::open(Config::embedded(&path)).await.expect("a store that opens again");
         let newest = expected.values().map(|(revision, _)| *revision).max().expect("acknowledged writes");
         assert!(store.revision() >= newest, "round {round}");
         let standing = list(&*store, under("/core/pods/")).await.entries;

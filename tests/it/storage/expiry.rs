@@ -12,7 +12,7 @@ pub fn lasting(data: &str, ttl: Duration) -> Payload {
 }
 
 pub async fn an_entry_expires_by_itself(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut watch = store.watch("/core/events/".to_owned(), 0).expect("a watch");
     for (key, ms) in [("late", 1_500), ("soon", 500), ("never", 3_600_000)] {
         let payload = lasting(key, Duration::from_millis(ms));
@@ -28,7 +28,7 @@ pub async fn an_entry_expires_by_itself(bench: &dyn Bench) {
 
 pub async fn a_write_renews_or_ends_the_time_to_live(bench: &dyn Bench) {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let store = bench.open(Config { clock: Arc::new(clock.clone()), ..Default::default() });
+    let store = bench.open(Config { clock: Arc::new(clock.clone()), ..Default::default() }).await;
     let minute = Duration::from_secs(60);
     let mut made = Vec::new();
     for key in ["renewed", "ended", "replaced", "left"] {
@@ -52,7 +52,7 @@ pub async fn a_write_renews_or_ends_the_time_to_live(bench: &dyn Bench) {
 
 pub async fn an_expired_entry_goes_before_the_next_write(bench: &dyn Bench) {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let store = bench.open(Config { clock: Arc::new(clock.clone()), ..Default::default() });
+    let store = bench.open(Config { clock: Arc::new(clock.clone()), ..Default::default() }).await;
     let key = "/core/events/default/e";
     store.create(key.to_owned(), lasting("one", Duration::from_secs(1))).await.expect("a create");
     clock.advance(SignedDuration::from_secs(1));

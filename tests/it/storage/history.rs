@@ -9,7 +9,7 @@ fn short(count: usize) -> Config {
 }
 
 pub async fn a_watch_tells_every_change_with_the_state_before(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut watch = store.watch("/core/pods/".to_owned(), 0).expect("a watch");
     let made = create(&*store, "/core/pods/default/a", "one").await;
     let changed = update(&*store, &made, "two").await;
@@ -31,7 +31,7 @@ pub async fn a_watch_tells_every_change_with_the_state_before(bench: &dyn Bench)
 }
 
 pub async fn a_watch_starts_where_it_is_told(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     for n in 1..=5 {
         create(&*store, &format!("/core/pods/default/{n}"), "x").await;
     }
@@ -44,7 +44,7 @@ pub async fn a_watch_starts_where_it_is_told(bench: &dyn Bench) {
 }
 
 pub async fn watches_end_at_their_prefix(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut watches = Vec::new();
     for (prefix, expect) in [
         ("/core/pods/", vec![1, 2]),
@@ -69,7 +69,7 @@ pub async fn watches_end_at_their_prefix(bench: &dyn Bench) {
 }
 
 pub async fn the_future_is_refused(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     create(&*store, "/core/pods/default/a", "x").await;
     let is_future = |error| matches!(error, StorageError::Future { asked: 2, current: 1 });
     let at = ListQuery { at: Some(2), ..under("/core/pods/") };
@@ -79,7 +79,7 @@ pub async fn the_future_is_refused(bench: &dyn Bench) {
 }
 
 pub async fn progress_does_not_wait(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut watch = store.watch("/core/pods/".to_owned(), 0).expect("a watch");
     assert_eq!(watch.progress().expect("progress").revision, 0);
     create(&*store, "/core/secrets/default/a", "x").await;
@@ -91,7 +91,7 @@ pub async fn progress_does_not_wait(bench: &dyn Bench) {
 }
 
 pub async fn lists_at_an_older_revision(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let a = create(&*store, "/core/pods/default/a", "a1").await;
     let b = create(&*store, "/core/pods/default/b", "b1").await;
     let a = update(&*store, &a, "a2").await;
@@ -121,7 +121,7 @@ pub async fn lists_at_an_older_revision(bench: &dyn Bench) {
 }
 
 pub async fn pages_of_one_revision_stay_consistent(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut first = Vec::new();
     for n in 0..30 {
         first.push(create(&*store, &format!("/core/pods/default/{n:02}"), "old").await);
@@ -150,7 +150,7 @@ pub async fn pages_of_one_revision_stay_consistent(bench: &dyn Bench) {
 }
 
 pub async fn compaction_is_told_to_those_behind_it(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut reader = store.watch("/core/pods/".to_owned(), 0).expect("a watch");
     let mut slow = store.watch("/core/pods/".to_owned(), 0).expect("a watch");
     for n in 1..=6 {
@@ -173,7 +173,7 @@ pub async fn compaction_is_told_to_those_behind_it(bench: &dyn Bench) {
 }
 
 pub async fn a_bounded_history_cuts_slow_watchers_off(bench: &dyn Bench) {
-    let store = bench.open(short(10));
+    let store = bench.open(short(10)).await;
     let mut slow = store.watch("/core/pods/".to_owned(), 0).expect("a watch");
     let mut wide = store.watch("/".to_owned(), 0).expect("a watch");
     for n in 1..=30 {
@@ -188,7 +188,7 @@ pub async fn a_bounded_history_cuts_slow_watchers_off(bench: &dyn Bench) {
 }
 
 pub async fn a_quiet_watch_outlives_the_noise_of_others(bench: &dyn Bench) {
-    let store = bench.open(short(10));
+    let store = bench.open(short(10)).await;
     create(&*store, "/core/nodes/a", "x").await;
     let listed = list(&*store, under("/core/nodes/")).await.revision;
     let mut quiet = store.watch("/core/nodes/".to_owned(), listed).expect("a watch");
@@ -204,7 +204,7 @@ pub async fn a_quiet_watch_outlives_the_noise_of_others(bench: &dyn Bench) {
 }
 
 pub async fn a_cancelled_wait_loses_nothing(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let mut watch = store.watch("/core/pods/".to_owned(), 0).expect("a watch");
     for n in 1..=20 {
         let wait = tokio::time::timeout(Duration::from_micros(50), watch.next()).await;

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod durability;
+mod etcd;
 mod expiry;
 mod history;
 mod semantics;
@@ -9,6 +10,8 @@ mod semantics;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use minik::controlplane::storage::{
     self, Config, Engine, Entry, EventKind, ListQuery, Listing, Payload, Store, Watch,
 };
@@ -19,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An engine under test: what the suite may ask of its surroundings.
 trait Bench: Send + Sync {
-    fn open(&self, config: Config) -> Arc<dyn Store>;
+    fn open(&self, config: Config) -> BoxFuture<'_, Arc<dyn Store>>;
     /// Whether opening again finds what was written before.
     fn keeps(&self) -> bool;
 }
@@ -27,8 +30,8 @@ trait Bench: Send + Sync {
 struct Memory;
 
 impl Bench for Memory {
-    fn open(&self, config: Config) -> Arc<dyn Store> {
-        storage::open(config).expect("a thread")
+    fn open(&self, config: Config) -> BoxFuture<'_, Arc<dyn Store>> {
+        async { storage::open(config).await.expect("a thread") }.boxed()
     }
 
     fn keeps(&self) -> bool {
@@ -45,9 +48,9 @@ impl Redb {
 }
 
 impl Bench for Redb {
-    fn open(&self, config: Config) -> Arc<dyn Store> {
-        storage::open(Config { engine: Engine::Embedded(self.0.path().join("state.redb")), ..config })
-            .expect("an openable store")
+    fn open(&self, config: Config) -> BoxFuture<'_, Arc<dyn Store>> {
+        let config = Config { engine: Engine::Embedded(self.0.path().join("state.redb")), ..config };
+        async { storage::open(config).await.expect("an openable store") }.boxed()
     }
 
     fn keeps(&self) -> bool {
@@ -62,6 +65,15 @@ macro_rules! engines {
             $(mod $area { $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $case() { super::super::$area::$case(&super::super::Memory).await }
+            )* })*
+        }
+        mod real_etcd {
+            $(mod $area { $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $case() {
+                    let Some(member) = super::super::etcd::Member::start() else { return };
+                    super::super::$area::$case(&member).await
+                }
             )* })*
         }
         mod redb {

@@ -5,7 +5,7 @@ use minik::controlplane::storage::{Attrs, ListQuery, Payload, StorageError};
 use super::{Bench, create, data, delete, keys, list, text, under, update};
 
 pub async fn create_get_update_delete(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     assert_eq!(store.revision(), 0);
     assert!(store.get("/core/pods/default/a").await.expect("a read").is_none());
 
@@ -27,7 +27,7 @@ pub async fn create_get_update_delete(bench: &dyn Bench) {
 }
 
 pub async fn preconditions_answer_what_stands(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let key = "/core/pods/default/a";
     let made = create(&*store, key, "one").await;
     let changed = update(&*store, &made, "two").await;
@@ -51,7 +51,7 @@ pub async fn preconditions_answer_what_stands(bench: &dyn Bench) {
 }
 
 pub async fn the_revision_is_written_into_the_data(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     let object = || Payload {
         data: r#"{"resourceVersion":"","x":1}"#.into(),
         revision_at: Some(20),
@@ -72,7 +72,7 @@ pub async fn the_revision_is_written_into_the_data(bench: &dyn Bench) {
 }
 
 pub async fn attributes_filter_lists(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     for n in 0..10 {
         let attrs: Attrs = Arc::from([("l:parity".into(), ["even", "odd"][n % 2].into())]);
         let payload = Payload { attrs, ..text("x") };
@@ -93,7 +93,7 @@ pub async fn attributes_filter_lists(bench: &dyn Bench) {
 }
 
 pub async fn lists_page_in_key_order(bench: &dyn Bench) {
-    let store = bench.open(Default::default());
+    let store = bench.open(Default::default()).await;
     for n in (0..25).rev() {
         create(&*store, &format!("/core/pods/default/{n:02}"), "x").await;
     }

@@ -116,7 +116,8 @@ impl TestServer {
         let dir = tempfile::tempdir().expect("a folder");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let store = storage::open(storage::Config::embedded(dir.path().join("store"))).expect("a store");
+        let store =
+            storage::open(storage::Config::embedded(dir.path().join("store"))).await.expect("a store");
         let server = TestApi::start_on(store, &dir.path().join("pki"), port).await;
         let tls = serve::tls(&server.pki.serving, server.pki.authority.certificate_pem()).expect("TLS");
         serve::serve(listener, server.api.router(), tls, &server.tasks);

@@ -4,19 +4,23 @@
 //! |---|---|---|
 //! | embedded | one writer thread over a redb file | from that writer, as it commits |
 //! | memory | the same writer over nothing | the same |
+//! | etcd | one transaction of etcd per write | from etcd's own watch |
 //!
-//! A log over a shared server (etcd) decides there, and feeds the cache from the server's own watch; then another
-//! process may have written, and a read must first let the cache catch up: that is what [`Log::catch_up`] is for.
+//! Behind etcd another process may have written, and a read must first let the cache catch up: that is what
+//! [`Log::catch_up`] is for.
 
 mod codec;
 mod embedded;
+mod etcd;
 mod local;
 mod plan;
 mod queue;
 mod writer;
 
 pub(super) use embedded::Embedded;
-pub(super) use local::{LocalLog, Nowhere};
+pub use etcd::Etcd;
+pub(super) use etcd::EtcdLog;
+pub(super) use local::{Journal, LocalLog, Nowhere};
 pub(super) use plan::Write;
 pub use queue::QueueLimits;
 
