@@ -33,6 +33,9 @@ fn follow_spec(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), Cluster
     if wanted.brought != spec.brought {
         return Err(fixed("who brings the network"));
     }
+    if wanted.datastore != spec.datastore {
+        return Err(fixed("the datastore"));
+    }
     // Agents that were deleted left gaps: what the file says of the n-th agent is for the n-th there is.
     let mut numbers: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();
     numbers.truncate(wanted.nodes.len());

@@ -271,6 +271,7 @@ fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
             disabled: spec.disabled.iter().copied().collect(),
             brought: spec.brought,
             arguments: spec.arguments.clone(),
+            datastore: spec.datastore.clone().filter(|_| of.number == 0),
         },
     }
 }

@@ -11,7 +11,7 @@ use super::ports::PortMapping;
 use super::settings::{Addresses, Registries};
 use super::size::{Cpus, Memory};
 use crate::api::validate::{label_value, qualified_name};
-use crate::config::{Arguments, Brought, Feature, Role};
+use crate::config::{Arguments, Brought, Datastore, Feature, Role};
 
 /// Why a specification was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -128,6 +128,9 @@ pub struct ClusterSpec {
     /// Further names and addresses that the API server's certificate vouches for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls_sans: Vec<String>,
+    /// The etcd of somebody else's that keeps the cluster's state, instead of the server's own store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Datastore>,
 }
 
 /// One node.
@@ -250,6 +253,7 @@ impl ClusterSpec {
             arguments: Arguments::default(),
             disabled: BTreeSet::new(),
             tls_sans: Vec::new(),
+            datastore: None,
         })
     }
 
@@ -265,6 +269,9 @@ impl ClusterSpec {
         }
         self.addresses.validate(self.nodes.len())?;
         self.registries.validate()?;
+        if let Some(datastore) = &self.datastore {
+            datastore.validate().map_err(SpecError::Address)?;
+        }
         if let Some(name) = self.tls_sans.iter().find(|name| !is_host(name)) {
             return Err(SpecError::Address(format!("{name:?} is no name or address of a host")));
         }

@@ -1,6 +1,7 @@
 //! Configuration that travels: what a node is told when its container is made.
 
 mod arguments;
+mod datastore;
 mod fault;
 pub mod image_store;
 mod join_token;
@@ -10,6 +11,7 @@ mod node;
 mod registry;
 
 pub use arguments::Arguments;
+pub use datastore::Datastore;
 pub use fault::{Fault, FaultKind};
 pub use join_token::JoinToken;
 pub use lb::LbConfig;

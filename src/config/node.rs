@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::Arguments;
+use super::{Arguments, Datastore};
 
 /// What a node container runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +120,9 @@ pub struct NodeSettings {
     pub disabled: Vec<Feature>,
     #[serde(skip_serializing_if = "Arguments::is_default")]
     pub arguments: Arguments,
+    /// For a server: where somebody else keeps the cluster's state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Datastore>,
 }
 
 /// Parts of the network that somebody else brings: the node leaves them alone.

@@ -14,10 +14,13 @@ use crate::client::informer::Informers;
 use crate::config::{Feature, NodeConfig};
 use crate::controlplane::apiserver::{self, bootstrap, serve};
 use crate::controlplane::apiserver::{ApiServer, UserInfo};
-use crate::controlplane::storage::Store;
+use crate::controlplane::storage::{Engine, Etcd, Store};
 use crate::controlplane::{controllers, scheduler, storage};
-use crate::pki::ServerPki;
+use crate::pki::{Identity, ServerPki};
 use crate::rt::{Clock, SystemClock, Tasks};
+
+/// Upstream's.
+const ETCD_PREFIX: &str = "/registry";
 
 /// Starts the control plane; returns when the API is served and the first objects are stored.
 pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
@@ -34,10 +37,10 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
     );
     sans.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
     let pki = ServerPki::prepare(Path::new(NodeConfig::PKI_DIR), &config.cluster, &sans)?;
-    let path = Path::new(NodeConfig::STATE_DIR).join("store.redb");
-    let store = storage::open(storage::Config { clock: clock.clone(), ..storage::Config::embedded(&path) })
+    let engine = engine(config);
+    let store = storage::open(storage::Config { engine, clock: clock.clone(), ..storage::Config::default() })
         .await
-        .with_context(|| format!("opening {}", path.display()))?;
+        .context("opening the store")?;
     let tls = serve::tls(&pki.serving, pki.authority.certificate_pem())?;
     let server = apiserver::start(store.clone(), clock.clone(), &pki, config, tasks).await?;
     serve::serve(listener, server.router(), tls, tasks);
@@ -103,4 +106,19 @@ impl ControlPlane {
         nodes.patch_metadata(node, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
+}
+
+/// Where the state is kept: in the server's own file, or in the etcd that somebody named.
+fn engine(config: &NodeConfig) -> Engine {
+    let Some(datastore) = config.settings.datastore.clone() else {
+        return Engine::Embedded(Path::new(NodeConfig::STATE_DIR).join("store.redb"));
+    };
+    let pair = datastore.certificate_pem.zip(datastore.key_pem);
+    Engine::Etcd(Etcd {
+        endpoints: datastore.endpoints,
+        authority_pem: datastore.authority_pem,
+        identity: pair.map(|(certificate_pem, key_pem)| Identity { certificate_pem, key_pem }),
+        prefix: ETCD_PREFIX.to_owned(),
+        spelling: apiserver::upstream_path,
+    })
 }

@@ -19,7 +19,7 @@ use crate::cluster::{
     NodeSpec, PortMapping, SpecError, create, create_registry, host_credentials, images, labels, node_label,
     node_numbers, taint,
 };
-use crate::config::{Feature, kubeconfig};
+use crate::config::{Datastore, Feature, kubeconfig};
 use crate::rt::Stop;
 
 #[derive(Args)]
@@ -87,6 +87,19 @@ pub(in crate::cli) struct CreateArgs {
     /// Leave something out of the cluster: ingress, load-balancer or network-policy.
     #[arg(long, value_name = "FEATURE")]
     disable: Vec<Feature>,
+    /// Keep the cluster's state in this etcd, which must be its alone: http://HOST:PORT or https://HOST:PORT, once for each
+    /// member. What is in it is taken over, and stays when the cluster is deleted.
+    #[arg(long = "datastore-endpoint", value_name = "URL")]
+    datastore_endpoints: Vec<String>,
+    /// The certificate of the authority that signed the etcd's.
+    #[arg(long, value_name = "FILE", requires = "datastore_endpoints")]
+    datastore_authority: Option<PathBuf>,
+    /// The certificate that the server shows to the etcd.
+    #[arg(long, value_name = "FILE", requires = "datastore_key")]
+    datastore_certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "datastore_certificate")]
+    datastore_key: Option<PathBuf>,
     /// Objects to apply when the cluster is ready, as YAML.
     #[arg(long = "manifest", value_name = "FILE")]
     manifests: Vec<PathBuf>,
@@ -263,6 +276,9 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
         (spec.api_address, spec.api_port) = (address, Some(port));
     }
     surroundings(args, &mut spec);
+    if !args.datastore_endpoints.is_empty() {
+        spec.datastore = Some(datastore(args)?);
+    }
     for node in &mut spec.nodes {
         node.memory = args.node_memory.or(node.memory);
         node.cpus = args.node_cpus.or(node.cpus);
@@ -301,6 +317,23 @@ fn surroundings(args: &CreateArgs, spec: &mut ClusterSpec) {
     spec.host_aliases.extend(args.host_aliases.iter().map(|alias| (alias.name.clone(), alias.address)));
     spec.disabled.extend(args.disable.iter().copied());
     spec.tls_sans.extend(args.tls_sans.iter().cloned());
+}
+
+/// The etcd that the arguments name.
+fn datastore(args: &CreateArgs) -> Result<Datastore, SpecError> {
+    let text = |path: &Option<PathBuf>| {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| SpecError::Address(format!("cannot read {}: {error}", path.display())))
+        };
+        path.as_ref().map(read).transpose()
+    };
+    Ok(Datastore {
+        endpoints: args.datastore_endpoints.clone(),
+        authority_pem: text(&args.datastore_authority)?,
+        certificate_pem: text(&args.datastore_certificate)?,
+        key_pem: text(&args.datastore_key)?,
+    })
 }
 
 /// Applies each `VALUE[@NODES]` to the nodes its filter names, or to all.

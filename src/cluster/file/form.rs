@@ -30,6 +30,7 @@ const TOP: &[&str] = &[
     "hostAliases",
     "registries",
     "certificates",
+    "datastore",
     "disable",
     "arguments",
     "files",
@@ -38,6 +39,7 @@ const TOP: &[&str] = &[
 ];
 const NETWORK: &[&str] = &["docker", "subnet", "pods", "services", "cni", "proxy"];
 const REGISTRIES: &[&str] = &["create", "mirrors", "credentials", "dockerLogin", "authorities", "insecure"];
+const DATASTORE: &[&str] = &["endpoints", "authority", "certificate", "key"];
 const CREATE: &[&str] = &["name", "port"];
 const CREDENTIALS: &[&str] = &["username", "password"];
 const FILE: &[&str] = &["source", "content", "target", "mode", "nodes"];
@@ -58,6 +60,7 @@ pub(super) struct Form {
     pub(super) host_aliases: BTreeMap<String, String>,
     pub(super) registries: RegistriesForm,
     pub(super) certificates: Vec<String>,
+    pub(super) datastore: Option<DatastoreForm>,
     pub(super) disable: Vec<String>,
     /// By component and name.
     pub(super) arguments: BTreeMap<String, BTreeMap<String, Value>>,
@@ -100,6 +103,16 @@ pub(super) struct RegistriesForm {
     pub(super) insecure: Vec<String>,
 }
 
+/// An etcd: its URLs, and files with certificates.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct DatastoreForm {
+    pub(super) endpoints: Vec<String>,
+    pub(super) authority: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+}
+
 #[derive(Deserialize)]
 pub(super) struct CreateForm {
     pub(super) name: String,
@@ -133,7 +146,13 @@ pub(super) fn check_keys(value: &Value) -> Result<(), FileError> {
         Some(kind) if kind == "Cluster" => {}
         other => return Err(FileError::Kind(other.unwrap_or_else(|| "missing".to_owned()))),
     }
-    let objects = [("server", NODE), ("agents", AGENTS), ("network", NETWORK), ("registries", REGISTRIES)];
+    let objects = [
+        ("server", NODE),
+        ("agents", AGENTS),
+        ("network", NETWORK),
+        ("registries", REGISTRIES),
+        ("datastore", DATASTORE),
+    ];
     for (key, list) in objects {
         known(&value[key], list, key)?;
     }
@@ -240,6 +259,7 @@ pub fn schema() -> Value {
             "registries": registries,
             "certificates": texts,
             "arguments": arguments,
+            "datastore": object(json!({"endpoints": texts, "authority": text, "certificate": text, "key": text})),
             "disable": {"type": "array", "items": {"enum": Feature::ALL.map(Feature::name)}},
             "files": {"type": "array", "items": file},
             "manifests": texts,
@@ -271,6 +291,7 @@ mod tests {
         check("/properties/server/properties", NODE);
         check("/properties/network/properties", NETWORK);
         check("/properties/registries/properties", REGISTRIES);
+        check("/properties/datastore/properties", DATASTORE);
         check("/properties/registries/properties/create/items/properties", CREATE);
         check("/properties/files/items/properties", FILE);
     }

@@ -16,10 +16,10 @@ use super::ports::{PortMapping, node_numbers};
 use super::settings::{Addresses, HostAlias, Registries, is_pem};
 use super::size::{Cpus, Memory};
 use super::spec::{ClusterName, ClusterSpec, NodeSpec, SpecError, node_label, taint};
-use crate::config::Brought;
+use crate::config::{Brought, Datastore};
 use expand::expand;
 pub use form::schema;
-use form::{FileForm, Form, RegistriesForm, Settings, check_keys};
+use form::{DatastoreForm, FileForm, Form, RegistriesForm, Settings, check_keys};
 
 /// The version of the form.
 pub const API_VERSION: &str = "minik.dev/v1alpha1";
@@ -189,6 +189,7 @@ fn read(form: Form, around: &Surroundings<'_>) -> Result<ClusterFile, FileError>
             set.map_err(|why| FileError::Value { at: "arguments".to_owned(), why })?;
         }
     }
+    spec.datastore = form.datastore.as_ref().map(|form| datastore(form, around.dir)).transpose()?;
     let mut carried = Carried::default();
     for path in &form.certificates {
         carried.authorities.extend(certificates(path, around.dir)?);
@@ -209,6 +210,17 @@ fn read(form: Form, around: &Surroundings<'_>) -> Result<ClusterFile, FileError>
         registries: own,
         docker_login: form.registries.docker_login,
         notes: Vec::new(),
+    })
+}
+
+fn datastore(form: &DatastoreForm, dir: &Path) -> Result<Datastore, FileError> {
+    let text =
+        |path: &Option<String>| path.as_ref().map(|path| text_in(&dir.join(path), "datastore")).transpose();
+    Ok(Datastore {
+        endpoints: form.endpoints.clone(),
+        authority_pem: text(&form.authority)?,
+        certificate_pem: text(&form.certificate)?,
+        key_pem: text(&form.key)?,
     })
 }
 

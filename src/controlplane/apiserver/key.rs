@@ -91,6 +91,44 @@ pub fn namespace_of(key: &str) -> &str {
     key.rsplit('/').nth(1).unwrap_or_default()
 }
 
+/// Groups whose objects upstream keeps under their plural alone, beside those whose names have no dot.
+const BARE: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
+];
+
+/// Returns a key as upstream spells it behind its prefix, for an etcd that people look into: `/pods/default/web` of
+/// `/core/pods/default/web`. Custom resources, and the two groups that upstream added as such, keep their group.
+pub fn upstream_path(key: &str) -> String {
+    let mut parts = key.trim_start_matches('/').splitn(3, '/');
+    let (Some(group), Some(plural), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return key.to_owned();
+    };
+    if group.contains('.') && !BARE.contains(&group) {
+        return key.to_owned();
+    }
+    let folder = match (group, plural) {
+        ("core", "nodes") => "minions",
+        ("core", "services") => "services/specs",
+        ("core", "endpoints") => "services/endpoints",
+        ("core", "replicationcontrollers") => "controllers",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        _ => plural,
+    };
+    format!("/{folder}/{rest}")
+}
+
 /// Collections that the server itself reads.
 pub mod collections {
     use super::CollectionKey;
@@ -138,6 +176,22 @@ pub mod collections {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_can_be_spelled_as_upstream_does() {
+        let check = |key: &str, expect: &str| assert_eq!(upstream_path(key), expect);
+        check("/core/pods/default/web", "/pods/default/web");
+        check("/core/nodes/a", "/minions/a");
+        check("/core/services/default/web", "/services/specs/default/web");
+        check("/core/endpoints/default/web", "/services/endpoints/default/web");
+        check("/core/replicationcontrollers/default/web", "/controllers/default/web");
+        check("/apps/deployments/default/web", "/deployments/default/web");
+        check("/rbac.authorization.k8s.io/clusterroles/admin", "/clusterroles/admin");
+        check("/networking.k8s.io/ingresses/default/web", "/ingress/default/web");
+        check("/apiregistration.k8s.io/apiservices/v1.apps", "/apiregistration.k8s.io/apiservices/v1.apps");
+        check("/gateway.networking.k8s.io/gateways/a/b", "/gateway.networking.k8s.io/gateways/a/b");
+        check("/example.com/things/a/b", "/example.com/things/a/b");
+    }
 
     #[test]
     fn keys_are_paths() {

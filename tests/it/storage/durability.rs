@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
@@ -6,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik::controlplane::storage::{self, Config, EventKind, ListQuery, StorageError};
+use minik::controlplane::storage::{self, Config, Engine, EventKind, ListQuery, StorageError};
 use minik::rt::{ManualClock, Tasks};
 
+use super::etcd::Member;
 use super::expiry::lasting;
 use super::{Bench, create, data, delete, events, keys, list, text, under, update};
 
@@ -76,15 +78,51 @@ pub async fn history_begins_anew(bench: &dyn Bench) {
     assert_eq!(events(&mut *watch, 1).await[0].1, 4);
 }
 
-/// Where the child of `acknowledged_writes_survive_a_kill` keeps its store.
+/// Where the child of the tests below keeps its store: in a file, or in the etcd at an address.
 const CHILD_STORE: &str = "MINIK_TEST_KILLED_STORE";
+const CHILD_ETCD: &str = "MINIK_TEST_KILLED_ETCD";
+
+/// What is killed, and where the writes are.
+enum Place<'a> {
+    /// The process that writes to this file.
+    File(&'a Path),
+    /// The process that writes to this etcd.
+    Client(&'a Member),
+    /// The etcd itself, under the process that writes to it.
+    Etcd(&'a Member),
+}
+
+impl Place<'_> {
+    fn config(&self) -> Config {
+        match self {
+            Self::File(path) => Config::embedded(*path),
+            Self::Client(member) | Self::Etcd(member) => {
+                Config { engine: Engine::Etcd(member.config()), ..Config::default() }
+            }
+        }
+    }
+
+    /// How the child is told.
+    fn told(&self) -> (&'static str, OsString) {
+        match self {
+            Self::File(path) => (CHILD_STORE, path.into()),
+            Self::Client(member) | Self::Etcd(member) => {
+                (CHILD_ETCD, member.config().endpoints.concat().into())
+            }
+        }
+    }
+}
 
 /// Not a test by itself: the process that is killed. It says each write on standard output once it is acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "the child process of another test"]
 async fn killed_child() {
-    let Some(path) = std::env::var_os(CHILD_STORE) else { return };
-    let store = storage::open(Config::embedded(path)).await.expect("an openable store");
+    let config = match (std::env::var_os(CHILD_STORE), std::env::var(CHILD_ETCD)) {
+        (Some(path), _) => Config::embedded(path),
+        (None, Ok(endpoint)) => Config { engine: Engine::Etcd(Member::at(&endpoint)), ..Config::default() },
+        (None, Err(_)) => return,
+    };
+    let store = storage::open(config).await.expect("an openable store");
     let round = store.revision();
     let tasks = Tasks::new();
     for writer in 0..8u64 {
@@ -117,26 +155,39 @@ fn say(line: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_a_kill() {
-    survive(3, |_| 1_500).await;
-    survive(8, |round| 1 + 37 * round).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    survive(&Place::File(&folder.path().join("many.redb")), 3, |_| 1_500).await;
+    survive(&Place::File(&folder.path().join("few.redb")), 8, |round| 1 + 37 * round).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_a_kill_of_etcd_or_its_client() {
+    let Some(member) = Member::start() else { return };
+    survive(&Place::Client(&member), 3, |round| 1 + 150 * round).await;
+    let Some(member) = Member::start() else { return };
+    survive(&Place::Etcd(&member), 3, |round| 1 + 150 * round).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; the short one stands above"]
 async fn three_hundred_kills_lose_and_invent_nothing() {
-    survive(300, |round| 1 + (round * 7919) % 400).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let enough = |round: usize| 1 + (round * 7919) % 400;
+    survive(&Place::File(&folder.path().join("state.redb")), 300, enough).await;
+    let Some(member) = Member::start() else { return };
+    survive(&Place::Client(&member), 100, enough).await;
+    let Some(member) = Member::start() else { return };
+    survive(&Place::Etcd(&member), 100, enough).await;
 }
 
-/// Kills a process of eight concurrent writers again and again, each time after so many acknowledgements, and looks at what
+/// Kills eight concurrent writers again and again, each time after so many acknowledgements, and looks at what
 /// stands: every acknowledged write, and beside it at most the one write that each writer was waiting for.
-async fn survive(rounds: usize, enough: impl Fn(usize) -> usize) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("state.redb");
+async fn survive(place: &Place<'_>, rounds: usize, enough: impl Fn(usize) -> usize) {
     let mut expected = Acknowledged::new();
     for round in 0..rounds {
-        let acknowledged = run_and_kill(&path, enough(round));
+        let acknowledged = run_and_kill(place, enough(round));
         expected.extend(acknowledged);
-        let store = storage::open(Config::embedded(&path)).await.expect("a store that opens again");
+        let store = storage::open(place.config()).await.expect("a store that opens again");
         let newest = expected.values().map(|(revision, _)| *revision).max().expect("acknowledged writes");
         assert!(store.revision() >= newest, "round {round}");
         let standing = list(&*store, under("/core/pods/")).await.entries;
@@ -178,12 +229,13 @@ async fn survive(rounds: usize, enough: impl Fn(usize) -> usize) {
 /// The last acknowledged write of each key: revision and value, `None` for a delete.
 type Acknowledged = BTreeMap<String, (u64, Option<String>)>;
 
-/// Starts the child, kills it after `enough` acknowledgements, and answers all that came out of it.
+/// Starts the child, kills after `enough` acknowledgements, and returns all that came out of it.
 #[allow(clippy::disallowed_types)] // a test may start itself
-fn run_and_kill(path: &Path, enough: usize) -> Acknowledged {
+fn run_and_kill(place: &Place<'_>, enough: usize) -> Acknowledged {
+    let (variable, value) = place.told();
     let mut child = std::process::Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "storage::durability::killed_child", "--ignored", "--nocapture"])
-        .env(CHILD_STORE, path)
+        .env(variable, value)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -203,12 +255,18 @@ fn run_and_kill(path: &Path, enough: usize) -> Acknowledged {
             }
             count += 1;
             if count == enough {
+                if let Place::Etcd(member) = place {
+                    member.kill();
+                }
                 child.kill().expect("a killed child");
             }
         }
         line.clear();
     }
     child.wait().expect("an ended child");
+    if let Place::Etcd(member) = place {
+        assert!(member.run(), "etcd starts again: {}", member.log());
+    }
     assert!(count >= enough, "the child ended by itself after {count} writes");
     acknowledged
 }
