@@ -87,10 +87,8 @@ impl Client {
         if config.endpoints.is_empty() {
             return Err(StorageError::unavailable("no endpoint of etcd is given"));
         }
-        let security = match &config.authority_pem {
-            Some(authority) => Some(tls::config(authority, config.identity.as_ref())),
-            None => None,
-        };
+        let security =
+            config.authority_pem.as_ref().map(|authority| tls::config(authority, config.identity.as_ref()));
         let security = security.transpose().map_err(StorageError::unavailable)?.map(Arc::new);
         let member = |endpoint: &String| member(endpoint, security.clone());
         let members = config.endpoints.iter().map(member).collect::<Result<_, _>>()?;
