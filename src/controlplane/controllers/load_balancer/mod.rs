@@ -1,16 +1,19 @@
 //! Services of type LoadBalancer: gives each an address of the cluster's own pool and a Ready node that
 //! announces it. The agent on that node answers for the address; the service proxy does the rest.
 
+mod pools;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
+use self::pools::{CONFIG_MAP, POOL, Pool, Pools};
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::heartbeat::Heartbeats;
@@ -21,23 +24,6 @@ use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
 const CLASS: &str = "minik.dev/loadbalancer";
 /// Nodes with this label are left out, as upstream defines.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-
-/// The addresses to give, first and last.
-#[derive(Clone, Copy, Debug)]
-struct Pool {
-    first: Ipv4Addr,
-    last: Ipv4Addr,
-}
-
-impl Pool {
-    fn contains(self, ip: Ipv4Addr) -> bool {
-        (self.first..=self.last).contains(&ip)
-    }
-
-    fn free(self, used: &Used) -> Option<Ipv4Addr> {
-        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from).find(|ip| !used.contains_key(ip))
-    }
-}
 
 fn is_ours(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| {
@@ -104,21 +90,25 @@ enum Plan {
 
 /// Decides for one Service. `used` are the addresses of all others; `nodes` those that may announce, by
 /// how many they announce already.
-fn plan(service: &Service, pool: Pool, used: &Used, nodes: &BTreeMap<String, usize>) -> Plan {
+fn plan(service: &Service, pools: &Pools, used: &Used, nodes: &BTreeMap<String, usize>) -> Plan {
     let (has, by) = (address(service), announcer(service));
     if !is_ours(service) {
-        let given = has.is_some_and(|ip| pool.contains(ip));
+        let given = has.is_some_and(|ip| pools.contains(ip));
         return if by.is_some() || given && service.metadata.deletion_timestamp.is_none() {
             Plan::Release
         } else {
             Plan::Nothing
         };
     }
+    let pool = match pools.of(service.annotations().get(POOL).map(String::as_str)) {
+        Ok(pool) => pool,
+        Err(why) => return Plan::Refuse(why),
+    };
     let asked = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
     let ip = match asked.filter(|ip| !ip.is_empty()) {
         Some(asked) => match asked.parse::<Ipv4Addr>() {
             Ok(ip) if !pool.contains(ip) => {
-                return Plan::Refuse(format!("{ip} is not in the pool {}-{}", pool.first, pool.last));
+                return Plan::Refuse(format!("{ip} is not in the pool {pool}"));
             }
             Ok(ip) => match conflict(service, ip, used) {
                 Some(why) => return Plan::Refuse(why),
@@ -128,12 +118,10 @@ fn plan(service: &Service, pool: Pool, used: &Used, nodes: &BTreeMap<String, usi
         },
         None => match has
             .filter(|ip| pool.contains(*ip) && conflict(service, *ip, used).is_none())
-            .or_else(|| pool.free(used))
+            .or_else(|| pool.addresses().find(|ip| !used.contains_key(ip)))
         {
             Some(ip) => ip,
-            None => {
-                return Plan::Refuse(format!("no free address in the pool {}-{}", pool.first, pool.last));
-            }
+            None => return Plan::Refuse(format!("no free address in the pool {pool}")),
         },
     };
     // One node answers for an address, however many Services share it.
@@ -148,7 +136,9 @@ struct Reconciler {
     services: Cache<Service>,
     nodes: Cache<Node>,
     slices: Cache<EndpointSlice>,
-    pool: Pool,
+    /// All that the cluster has.
+    whole: Pool,
+    pools: Cache<ConfigMap>,
     heartbeats: Arc<Heartbeats>,
     /// What was given and may not be seen in the cache yet.
     given: Arc<Mutex<BTreeMap<Key, Ipv4Addr>>>,
@@ -161,11 +151,13 @@ pub(super) fn start(context: &Context) {
     let mut harness = Harness::new(context);
     watch(&mut harness, &services, &nodes, &given);
     watch_local(&mut harness, &services, &slices);
-    let pool = Pool { first: context.settings.lb_first, last: context.settings.lb_last };
+    let whole = Pool::range(context.settings.lb_first, context.settings.lb_last);
+    let pools = watch_pools(&mut harness, context, &services, &whole);
     let heartbeats = Heartbeats::start(context, &services, &nodes, harness.queue());
     let context = context.clone();
     // One worker: addresses are given one after the other.
-    harness.run(1, Arc::new(Reconciler { context, services, nodes, slices, pool, heartbeats, given }));
+    harness
+        .run(1, Arc::new(Reconciler { context, services, nodes, slices, whole, pools, heartbeats, given }));
 }
 
 fn watch(
@@ -195,6 +187,32 @@ fn watch(
             all.list().into_iter().filter(|s| is_ours(s)).for_each(|s| moved.add(Key::of(&s.metadata)));
         }
     });
+}
+
+/// Other pools may be other addresses; what is wrong with them is said where they are.
+fn watch_pools(
+    harness: &mut Harness<Key>,
+    context: &Context,
+    services: &Cache<Service>,
+    whole: &Pool,
+) -> Cache<ConfigMap> {
+    let (namespace, name) = CONFIG_MAP;
+    let maps = context
+        .informers
+        .selected::<ConfigMap>(&format!("metadata.namespace={namespace},metadata.name={name}"));
+    let (all, recorder, whole) = (services.clone(), context.recorder.clone(), whole.clone());
+    harness.watches(&maps, move |change, queue| {
+        let data = |map: Option<&Arc<ConfigMap>>| map.and_then(|map| map.data.clone());
+        if data(change.old) == data(change.new) {
+            return;
+        }
+        if let Some(map) = change.new {
+            let (_, problems) = Pools::parse(whole.clone(), &map.data.clone().unwrap_or_default());
+            problems.into_iter().for_each(|why| recorder.warning(map.object_ref(&()), "InvalidPool", why));
+        }
+        all.list().iter().filter(|service| is_ours(service)).for_each(|s| queue.add(Key::of(&s.metadata)));
+    });
+    maps
 }
 
 /// A Service that keeps traffic local follows its endpoints from node to node.
@@ -228,7 +246,7 @@ impl Reconcile for Reconciler {
         let (used, nodes) = self.others(key, &service);
         let about = || service.object_ref(&());
         let recorder = &self.context.recorder;
-        match plan(&service, self.pool, &used, &nodes) {
+        match plan(&service, &self.pools(), &used, &nodes) {
             Plan::Nothing => {}
             Plan::Serve { ip, node } => {
                 self.given.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), ip);
@@ -258,6 +276,13 @@ impl Reconcile for Reconciler {
 }
 
 impl Reconciler {
+    /// The pools as they are now.
+    fn pools(&self) -> Pools {
+        let (namespace, name) = CONFIG_MAP;
+        let data = self.pools.named(namespace, name).and_then(|map| map.data.clone()).unwrap_or_default();
+        Pools::parse(self.whole.clone(), &data).0
+    }
+
     fn can_announce(&self, node: &Node) -> bool {
         can_announce(node) && !self.heartbeats.is_silent(&node.name_any())
     }
@@ -307,7 +332,8 @@ impl Reconciler {
         names
     }
 
-    /// The announcing node first: whoever sees the address finds a node that answers for it.
+    /// Address and announcing node in one write: whoever sees the address finds a node that answers for it, and nodes
+    /// change their rules once.
     async fn write(
         &self,
         key: &Key,
@@ -315,17 +341,16 @@ impl Reconciler {
         ip: Option<Ipv4Addr>,
         node: Option<String>,
     ) -> Result<(), Error> {
-        let api = self.context.api::<Service>(&key.namespace);
-        let params = PatchParams::default();
+        let mut patch = json!({});
         if announcer(service) != node.as_ref() {
-            let patch = json!({"metadata": {"annotations": {ANNOUNCED_BY: node}}});
-            ignore_not_found(api.patch(&key.name, &params, &Patch::Merge(patch)).await)?;
+            patch["metadata"] = json!({"annotations": {ANNOUNCED_BY: node}});
         }
         if address(service) != ip {
             let ingress = ip.map(|ip| json!([{"ip": ip, "ipMode": "VIP"}]));
-            let patch = json!({"status": {"loadBalancer": {"ingress": ingress}}});
-            ignore_not_found(api.patch_status(&key.name, &params, &Patch::Merge(patch)).await)?;
+            patch["status"] = json!({"loadBalancer": {"ingress": ingress}});
         }
+        let api = self.context.api::<Service>(&key.namespace);
+        ignore_not_found(api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
         Ok(())
     }
 }
@@ -336,14 +361,20 @@ mod tests {
 
     use super::*;
 
+    fn pools(named: &[(&str, &str)]) -> Pools {
+        let data = named.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let whole = Pool::range("10.0.0.10".parse().unwrap(), "10.0.0.11".parse().unwrap());
+        Pools::parse(whole, &data).0
+    }
+
     #[test]
     fn addresses_and_announcers() {
-        let pool = Pool { first: "10.0.0.10".parse().unwrap(), last: "10.0.0.11".parse().unwrap() };
+        let pools = pools(&[("small", "10.0.0.11")]);
         let check = |service: Value, used: &[&str], nodes: &[(&str, usize)], expect: Plan| {
             let parsed: Service = from_value(service.clone()).unwrap();
             let used = used.iter().map(|ip| (ip.parse().unwrap(), Use::default())).collect();
             let nodes = nodes.iter().map(|(name, load)| ((*name).to_owned(), *load)).collect();
-            assert_eq!(plan(&parsed, pool, &used, &nodes), expect, "{service}");
+            assert_eq!(plan(&parsed, &pools, &used, &nodes), expect, "{service}");
         };
         let serve = |ip: &str, node: Option<&str>| Plan::Serve {
             ip: ip.parse().unwrap(),
@@ -376,6 +407,13 @@ mod tests {
         );
         let foreign = "10.9.9.9 is not in the pool 10.0.0.10-10.0.0.11".to_owned();
         check(with("LoadBalancer", "10.9.9.9", "10.0.0.11", "n1"), &[], &two, Plan::Refuse(foreign));
+        let of =
+            |pool: &str| json!({"metadata": {"annotations": {POOL: pool}}, "spec": {"type": "LoadBalancer"}});
+        check(of("small"), &[], &two, serve("10.0.0.11", Some("n2")));
+        let full = "no free address in the pool 10.0.0.11-10.0.0.11".to_owned();
+        check(of("small"), &["10.0.0.11"], &two, Plan::Refuse(full));
+        let missing = "there is no pool \"x\": pools are keys of ConfigMap kube-system/minik-loadbalancer";
+        check(of("x"), &[], &two, Plan::Refuse(missing.to_owned()));
         check(with("ClusterIP", "", "10.0.0.11", "n1"), &[], &two, Plan::Release);
         check(json!({"spec": {"type": "ClusterIP"}}), &[], &two, Plan::Nothing);
         check(
@@ -388,7 +426,7 @@ mod tests {
 
     #[test]
     fn an_address_is_shared_by_port() {
-        let pool = Pool { first: "10.0.0.10".parse().unwrap(), last: "10.0.0.11".parse().unwrap() };
+        let pools = pools(&[]);
         let ip: Ipv4Addr = "10.0.0.10".parse().unwrap();
         let nodes = BTreeMap::from([("n1".to_owned(), 0), ("n2".to_owned(), 1)]);
         let other =
@@ -398,7 +436,7 @@ mod tests {
                 "externalTrafficPolicy": policy, "ports": [{"port": port, "protocol": protocol}]}});
             let service: Service = from_value(service).unwrap();
             let used = Used::from([(ip, other(local))]);
-            assert_eq!(plan(&service, pool, &used, &nodes), expect, "{port}/{protocol} {policy}");
+            assert_eq!(plan(&service, &pools, &used, &nodes), expect, "{port}/{protocol} {policy}");
         };
         let serve = || Plan::Serve { ip, node: Some("n2".to_owned()) };
         check(443, "TCP", "Cluster", false, serve());
