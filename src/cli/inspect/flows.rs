@@ -7,18 +7,33 @@ use std::pin::pin;
 use anyhow::{Context, bail};
 use clap::Args;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
+use super::drops::Drops;
 use crate::cli::options::OfCluster;
 use crate::cli::output::{Format, Output};
 use crate::cluster::{ClusterError, Docker, access_of, client};
 use crate::rt::Stop;
 
-/// Tells of tracked connections until its standard input ends.
-const FOLLOW: &str = "conntrack -E -o timestamp 2>/dev/null & tracker=$!; cat >/dev/null; kill $tracker";
+/// Tells of tracked connections, and of what becomes of first packets from and to the address `$0`, until its standard
+/// input ends. Where the kernel has no nftables, nothing is told of packets that are dropped.
+const FOLLOW: &str = r#"table=minik-flows-$$
+mark="ct state new meta nftrace set 1"
+nft -f - 2>/dev/null <<END
+table ip $table {
+ chain prerouting { type filter hook prerouting priority -150; ip saddr $0 $mark; ip daddr $0 $mark; }
+ chain output { type filter hook output priority -150; ip daddr $0 $mark; }
+}
+END
+conntrack -E -o timestamp 2>/dev/null & tracker=$!
+stdbuf -oL nft monitor trace 2>/dev/null & tracer=$!
+cat >/dev/null
+kill $tracker $tracer
+nft delete table ip $table 2>/dev/null"#;
 
 #[derive(Args)]
 pub(in crate::cli) struct FlowsArgs {
@@ -38,32 +53,35 @@ pub(in crate::cli) struct FlowsArgs {
 /// One event of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Flow {
+pub(super) struct Flow {
     /// Seconds since 1970.
-    time: String,
-    /// `NEW`, `UPDATE` or `DESTROY`.
-    event: String,
-    protocol: String,
+    pub time: String,
+    /// `NEW`, `UPDATE` or `DESTROY` of a connection; `DROP` of what will be none.
+    pub event: String,
+    pub protocol: String,
     /// The state that TCP and SCTP have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<String>,
-    from: End,
-    to: End,
+    pub state: Option<String>,
+    pub from: End,
+    pub to: End,
     /// Who answers, where that is somebody else: an endpoint of a Service.
     #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<End>,
+    pub by: Option<End>,
+    /// Why nobody gets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// One end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct End {
-    address: String,
+pub(super) struct End {
+    pub address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<String>,
+    pub port: Option<String>,
     /// The Pod or Service that has the address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    pub name: Option<String>,
 }
 
 impl fmt::Display for End {
@@ -79,6 +97,9 @@ impl fmt::Display for Flow {
         write!(f, "{time} {event:<7} {protocol:<4} {from} -> {to}")?;
         if let Some(by) = &self.by {
             write!(f, " => {by}")?;
+        }
+        if let Some(why) = &self.why {
+            write!(f, " ({why})")?;
         }
         self.state.as_ref().map_or(Ok(()), |state| write!(f, " {state}"))
     }
@@ -113,6 +134,7 @@ fn parse(line: &str, names: &BTreeMap<String, String>) -> Option<Flow> {
         from: end(sources.first()?, source_ports.first()),
         by: by.filter(|by| (&by.address, &by.port) != (&to.address, &to.port)),
         to,
+        why: None,
     })
 }
 
@@ -139,6 +161,12 @@ async fn names(client: &Client) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(names)
 }
 
+/// The time as the tracker tells it.
+fn now() -> String {
+    let now = Timestamp::now();
+    format!("{}.{:06}", now.as_second(), now.subsec_microsecond())
+}
+
 /// Tells until it is interrupted.
 pub(super) async fn run(args: FlowsArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
@@ -154,11 +182,14 @@ pub(super) async fn run(args: FlowsArgs, output: &Output, stop: &Stop) -> anyhow
     let node = found.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let (Some(ip), Some(node)) = (ip, node) else { bail!("Pod {namespace}/{pod} has no address yet") };
     let names = names(&client).await?;
-    let lines = docker.exec_lines(&node, &["sh", "-c", FOLLOW]).await.map_err(ClusterError::from)?;
+    let lines = docker.exec_lines(&node, &["sh", "-c", FOLLOW, &ip]).await.map_err(ClusterError::from)?;
     let mut lines = pin!(lines);
+    let mut drops = Drops::default();
     while let Some(Some(line)) = stop.run_until_cancelled(lines.next()).await {
         let line = line.map_err(ClusterError::from)?;
-        if let Some(flow) = parse(&line, &names).filter(|flow| concerns(flow, &ip)) {
+        let now = now();
+        let told = drops.read(&line, &names, &now).or_else(|| parse(&line, &names));
+        if let Some(flow) = told.filter(|flow| concerns(flow, &ip)) {
             output.result(args.output, &flow, || format!("{flow}\n"))?;
         }
     }

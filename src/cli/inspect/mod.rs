@@ -1,5 +1,6 @@
 //! `minik inspect`: what would happen in a cluster, and why.
 
+mod drops;
 mod flows;
 
 use std::collections::BTreeSet;
