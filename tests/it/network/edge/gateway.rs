@@ -36,7 +36,7 @@ fn secrets(names: &[&str]) -> BTreeMap<SecretKey, Arc<Known>> {
 }
 
 /// The ports of one Gateway with these listeners and routes, each a kind and a spec.
-fn served(listeners: Value, routes: &[(&str, Value)]) -> BTreeMap<u16, Arc<Port>> {
+pub(super) fn served(listeners: Value, routes: &[(&str, Value)]) -> BTreeMap<u16, Arc<Port>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut objects = Objects {
         classes: vec![read(

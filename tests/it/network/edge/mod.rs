@@ -2,4 +2,5 @@
 
 mod gateway;
 mod ingress;
+mod routing;
 mod stage;
