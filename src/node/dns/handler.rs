@@ -10,6 +10,7 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponseBuilder;
 use rand::seq::SliceRandom;
 
+use super::metrics::Metrics;
 use super::outside::Outside;
 use super::records::{a, cname};
 use super::upstream::Reply;
@@ -26,6 +27,7 @@ pub(super) struct Handler {
     zone: Zone,
     feed: Feed,
     outside: Outside,
+    metrics: Metrics,
 }
 
 /// A response before it is written.
@@ -60,8 +62,8 @@ impl Response {
 }
 
 impl Handler {
-    pub(super) fn new(zone: Zone, feed: Feed, outside: Outside) -> Self {
-        Self { zone, feed, outside }
+    pub(super) fn new(zone: Zone, feed: Feed, outside: Outside, metrics: Metrics) -> Self {
+        Self { zone, feed, outside, metrics }
     }
 
     async fn respond(&self, request: &Request) -> Response {
@@ -124,12 +126,18 @@ impl Handler {
                     return response;
                 }
                 Answer::Elsewhere => {
-                    response.take(self.outside.ask(&name, kind).await);
+                    response.take(self.ask(&name, kind).await);
                     return response;
                 }
             }
         }
         Response::code(ResponseCode::ServFail)
+    }
+
+    /// Passes a question on.
+    async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
+        self.metrics.forwarded();
+        self.outside.ask(name, kind).await
     }
 
     /// The records of a name that somebody has added; None where nobody has.
@@ -157,7 +165,7 @@ impl Handler {
             match answer {
                 Answer::Records { answers, .. } => found.answers.extend(answers),
                 Answer::NoData => found.authorities.push(self.zone.authority(&candidate)),
-                Answer::Elsewhere => found.take(self.outside.ask(&candidate, kind).await),
+                Answer::Elsewhere => found.take(self.ask(&candidate, kind).await),
                 Answer::Alias { .. } | Answer::NoSuchName => continue,
             }
             if found.code == ResponseCode::NoError {
@@ -168,7 +176,10 @@ impl Handler {
     }
 
     async fn handle<R: ResponseHandler>(&self, request: &Request, mut out: R) -> ResponseInfo {
+        let begun = std::time::Instant::now();
         let response = self.respond(request).await;
+        let kind = request.request_info().ok().map(|info| info.query.query_type());
+        self.metrics.answered(request.protocol(), kind, response.code, begun.elapsed());
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.authoritative = response.authoritative;
         metadata.recursion_available = true;

@@ -5,6 +5,7 @@
 
 mod custom;
 mod handler;
+mod metrics;
 mod outside;
 mod records;
 mod upstream;
@@ -20,6 +21,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 
 pub use custom::{Custom, follow};
+pub use metrics::Metrics;
 pub use upstream::{Upstream, UpstreamError};
 pub use zone::{Answer, Zone};
 
@@ -75,7 +77,7 @@ impl Listeners {
 }
 
 /// Serves until `tasks` stops. `upstream` is asked for names outside the cluster where `custom` says nothing else. Fails
-/// when the cluster's domain is no domain name.
+/// when the cluster's domain is no domain name. Answers the numbers that it counts.
 pub fn run(
     listeners: Listeners,
     options: &Options,
@@ -83,10 +85,10 @@ pub fn run(
     upstream: Upstream,
     custom: watch::Receiver<Custom>,
     tasks: &Tasks,
-) -> Result<(), Error> {
+) -> Result<Metrics, Error> {
     let zone = Zone::new(options)?;
-    let outside = Outside::follow(upstream, custom, tasks);
-    let mut server = Server::new(handler::Handler::new(zone, feed, outside));
+    let (outside, metrics) = (Outside::follow(upstream, custom, tasks), Metrics::default());
+    let mut server = Server::new(handler::Handler::new(zone, feed, outside, metrics.clone()));
     server.register_socket(listeners.udp);
     server.register_listener(listeners.tcp, TCP_IDLE, TCP_BUFFER);
     let stop = tasks.stop();
@@ -96,5 +98,5 @@ pub fn run(
             tracing::warn!(%error, "DNS server ended");
         }
     });
-    Ok(())
+    Ok(metrics)
 }

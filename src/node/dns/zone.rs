@@ -237,7 +237,7 @@ impl Zone {
         if let Some(service) = view.service_at(ip) {
             targets.insert(self.name_of(&service.key));
         }
-        for service in view.services().filter(|service| service.headless) {
+        for service in view.headless() {
             for host in hosts(view, service).iter().filter(|host| host.ip == ip) {
                 targets.extend(self.name_of(&service.key).prepend_label(host.label.as_str()));
             }

@@ -14,8 +14,8 @@ use super::observed::{Member, Observed};
 use super::plan::plan;
 use super::text::{TABLE, table};
 use crate::client::informer::{Cache, Informers, Object};
-use crate::client::typed::Labels;
-use crate::node::network::Protocol;
+use crate::client::typed::{INGRESS_SERVICE, Labels};
+use crate::node::network::{Feed, Protocol};
 use crate::rt::{Backoff, Tasks};
 use crate::sys::exec::{Exec, ExecError};
 use crate::sys::nftables::{Guard, Known, Nftables, TOOL, Transaction};
@@ -27,6 +27,8 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duratio
 pub struct Options {
     /// Speaks to the API as this node.
     pub client: Client,
+    /// Whose nodes the proxy of Ingresses and Gateways runs on.
+    pub feed: Feed,
     pub node: String,
     /// Where names are asked for: to policies, a Pod of kube-system labelled `k8s-app: kube-dns`, since every node answers
     /// here itself.
@@ -63,6 +65,7 @@ pub fn run(options: Options, tasks: &Tasks) -> Policies {
         options,
     });
     shared.wake_on_change(&shared.policies);
+    tasks.spawn_until_stop(follow_nodes(shared.clone()));
     tasks.spawn_until_stop(follow(shared.clone(), informers));
     Policies(Some(shared))
 }
@@ -166,6 +169,9 @@ impl Shared {
         observed.pods.extend(self.admitted().values().cloned());
         observed.pods.extend(pods.list().iter().filter_map(|pod| Member::of(pod, node, None)));
         observed.pods.push(name_server(self.options.dns_ip));
+        let nodes = self.options.feed.read();
+        observed.pods.extend(nodes.nodes().filter_map(|node| node.internal_ip).map(ingress_proxy));
+        drop(nodes);
         namespaces.list().iter().for_each(|namespace| observed.put_namespace(namespace));
         observed
     }
@@ -180,6 +186,30 @@ fn name_server(ip: Ipv4Addr) -> Member {
         ip,
         ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
         local: false,
+    }
+}
+
+/// The proxy of Ingresses and Gateways, which asks endpoints from the address of the node that it runs on: to policies, a
+/// Pod of its Service's namespace with a label that says so. (A Pod's own node is never kept from it, whatever policies say.)
+fn ingress_proxy(ip: Ipv4Addr) -> Member {
+    let (namespace, name) = INGRESS_SERVICE;
+    Member {
+        uid: format!("{name}/{ip}"),
+        namespace: namespace.into(),
+        labels: Labels::from([("app.kubernetes.io/name".into(), name.into())]),
+        ip,
+        ports: Vec::new(),
+        local: false,
+    }
+}
+
+/// The proxy has the addresses that nodes have.
+async fn follow_nodes(shared: Arc<Shared>) {
+    let mut nodes = shared.options.feed.nodes();
+    while nodes.changed().await.is_ok() {
+        if !shared.policies.is_empty() {
+            shared.wake();
+        }
     }
 }
 
