@@ -1,5 +1,5 @@
-//! One kernel route per peer: its Pods, by way of its address; and the kernel settings that forwarding Pods' traffic
-//! needs.
+//! One kernel route per peer: its Pods, by way of its address; none for Pods that are nowhere; and the kernel settings that
+//! forwarding Pods' traffic needs.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -34,18 +34,20 @@ pub fn apply_settings() {
     }
 }
 
-/// The routes that `node` needs: every other node that has both an address and a Pod network.
-fn plan(view: &View, node: &str) -> BTreeMap<Ipv4Net, Ipv4Addr> {
+/// The routes that `node` needs: every other node that has both an address and a Pod network. All other addresses of Pods
+/// lead nowhere: who asks a Pod that is gone is told so, instead of waiting for what was sent out by the default route.
+fn plan(view: &View, node: &str, pods: Ipv4Net) -> BTreeMap<Ipv4Net, Option<Ipv4Addr>> {
     let peers = view.nodes().filter(|peer| peer.name != node);
-    peers.filter_map(|peer| Some((peer.pod_cidr?, peer.internal_ip?))).collect()
+    let to_peers = peers.filter_map(|peer| Some((peer.pod_cidr?, Some(peer.internal_ip?))));
+    std::iter::once((pods, None)).chain(to_peers).collect()
 }
 
-/// Keeps this node's routes as the nodes are, until `tasks` stops.
-pub fn run(feed: Feed, node: String, netlink: Netlink, tasks: &Tasks) {
-    tasks.spawn_until_stop(follow(feed, node, netlink));
+/// Keeps this node's routes as the nodes are, until `tasks` stops. `pods` are the addresses of all Pods there may be.
+pub fn run(feed: Feed, node: String, pods: Ipv4Net, netlink: Netlink, tasks: &Tasks) {
+    tasks.spawn_until_stop(follow(feed, node, pods, netlink));
 }
 
-async fn follow(feed: Feed, node: String, netlink: Netlink) {
+async fn follow(feed: Feed, node: String, pods: Ipv4Net, netlink: Netlink) {
     let mut changes = feed.nodes();
     if changes.wait_for(|generation| *generation > 0).await.is_err() {
         return;
@@ -53,7 +55,7 @@ async fn follow(feed: Feed, node: String, netlink: Netlink) {
     let mut failures = 0;
     loop {
         changes.borrow_and_update();
-        let wanted = plan(&feed.read(), &node);
+        let wanted = plan(&feed.read(), &node, pods);
         match apply(&netlink, &wanted).await {
             Ok(()) => failures = 0,
             Err(error) => {
@@ -69,17 +71,17 @@ async fn follow(feed: Feed, node: String, netlink: Netlink) {
 }
 
 /// The kernel's list is the memory: what an earlier process left is seen, and so is a route that went with its link.
-async fn apply(netlink: &Netlink, wanted: &BTreeMap<Ipv4Net, Ipv4Addr>) -> Result<(), Error> {
+async fn apply(netlink: &Netlink, wanted: &BTreeMap<Ipv4Net, Option<Ipv4Addr>>) -> Result<(), Error> {
     let present = netlink.our_routes().await?;
     for route in present.iter().filter(|route| !wanted.contains_key(&route.to)) {
         netlink.remove_route(*route).await?;
-        tracing::info!(to = %route.to, via = %route.via, "route removed");
+        tracing::info!(to = %route.to, via = ?route.via, "route removed");
     }
     for (to, via) in wanted {
         let route = Route { to: *to, via: *via };
         if !present.contains(&route) {
             netlink.add_route(route).await?;
-            tracing::info!(%to, %via, "route added");
+            tracing::info!(%to, ?via, "route added");
         }
     }
     Ok(())
@@ -105,7 +107,8 @@ mod tests {
         node("peer", Some("172.18.0.3"), Some("10.42.1.0/24"));
         node("joining", Some("172.18.0.4"), None);
         node("silent", None, Some("10.42.3.0/24"));
-        let routes: Vec<_> = plan(&view, "me").into_iter().map(|(to, via)| format!("{to} {via}")).collect();
-        assert_eq!(routes, ["10.42.1.0/24 172.18.0.3"]);
+        let net = |text: &str| -> Ipv4Net { text.parse().expect("network") };
+        let expect = [(net("10.42.0.0/16"), None), (net("10.42.1.0/24"), Some([172, 18, 0, 3].into()))];
+        assert_eq!(plan(&view, "me", net("10.42.0.0/16")), expect.into());
     }
 }

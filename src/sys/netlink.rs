@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::rt::Tasks;
@@ -39,11 +39,12 @@ pub struct Link {
     pub mac: [u8; 6],
 }
 
-/// A route to a network by way of a gateway.
+/// A route to a network: by way of a gateway, or to nowhere, so that whoever asks for what is not there is told so at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     pub to: Ipv4Net,
-    pub via: Ipv4Addr,
+    /// None for what cannot be reached.
+    pub via: Option<Ipv4Addr>,
 }
 
 /// A connection to the kernel's routing tables, in the network namespace in which it was opened.
@@ -120,7 +121,7 @@ impl Netlink {
         request
             .execute()
             .await
-            .map_err(failed(&format!("adding the route to {} via {}", route.to, route.via)))
+            .map_err(failed(&format!("adding the route to {} via {:?}", route.to, route.via)))
     }
 
     /// Removes a route; its absence is no error.
@@ -137,11 +138,13 @@ fn our_protocol() -> RouteProtocol {
 }
 
 fn message(route: Route) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
+    let to = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(route.to.network(), route.to.prefix_len())
-        .gateway(route.via)
-        .protocol(our_protocol())
-        .build()
+        .protocol(our_protocol());
+    match route.via {
+        Some(gateway) => to.gateway(gateway).build(),
+        None => to.kind(RouteType::Unreachable).build(),
+    }
 }
 
 fn route_of(message: &RouteMessage) -> Option<Route> {
@@ -151,8 +154,10 @@ fn route_of(message: &RouteMessage) -> Option<Route> {
     };
     let find = |pick: &dyn Fn(&RouteAttribute) -> Option<Ipv4Addr>| message.attributes.iter().find_map(pick);
     let to = find(&|a| if let RouteAttribute::Destination(to) = a { ipv4(to) } else { None })?;
-    let via = find(&|a| if let RouteAttribute::Gateway(via) = a { ipv4(via) } else { None })?;
-    Some(Route { to: Ipv4Net::new(to, message.header.destination_prefix_length).ok()?, via })
+    let via = find(&|a| if let RouteAttribute::Gateway(via) = a { ipv4(via) } else { None });
+    let nowhere = message.header.kind == RouteType::Unreachable;
+    let to = Ipv4Net::new(to, message.header.destination_prefix_length).ok()?;
+    (via.is_some() || nowhere).then_some(Route { to, via })
 }
 
 pub(super) fn is(error: &ErrorMessage, errno: i32) -> bool {

@@ -23,11 +23,11 @@ use super::rules::{Action, Asked, Backend, Port, Protocol, Rule};
 use super::upstream::{SendError, Upstream, Via};
 use crate::rt::Tasks;
 
-/// So many endpoints are tried before a request fails.
-const TRIES: usize = 4;
+/// So many endpoints are tried before a request fails: in a roll, many of those that are known may have gone at once.
+const TRIES: usize = 8;
 /// So long a request waits for another endpoint when all that are known have failed: those of a roll are known here a
-/// moment after the old ones have gone.
-const ROLL: Duration = Duration::from_secs(1);
+/// moment after the old ones have gone, and on a busy machine a few moments.
+const ROLL: Duration = Duration::from_secs(5);
 /// A name's endpoint must answer its connection within this when no rule says so.
 const MIRROR_CONNECT: Duration = Duration::from_secs(5);
 

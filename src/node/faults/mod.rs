@@ -243,7 +243,11 @@ impl Faults {
 async fn pods_behind(nodes: &[std::net::Ipv4Addr]) -> Result<Vec<ipnet::Ipv4Net>, FaultError> {
     let tasks = Tasks::new();
     let routes = Netlink::open(&tasks)?.our_routes().await?;
-    Ok(routes.into_iter().filter(|route| nodes.contains(&route.via)).map(|route| route.to).collect())
+    Ok(routes
+        .into_iter()
+        .filter(|route| route.via.is_some_and(|via| nodes.contains(&via)))
+        .map(|route| route.to)
+        .collect())
 }
 
 async fn sleep_until(then: Timestamp) {
