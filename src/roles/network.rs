@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use kube::Client;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::client::typed::Front;
@@ -26,6 +27,8 @@ use crate::sys::netlink::{self, Link, Netlink};
 /// kernels, and every node has this one.
 const DNS_INTERFACE: &str = "lo";
 const DNS_PORT: u16 = 53;
+/// Where CoreDNS tells its metrics.
+const DNS_METRICS_PORT: u16 = 9153;
 /// The name of the machine that the cluster runs on.
 const HOST_NAME: &str = "host.minik.internal";
 
@@ -63,6 +66,8 @@ pub struct Local {
     config: NodeConfig,
     netlink: Netlink,
     listeners: dns::Listeners,
+    /// For the numbers that DNS counts.
+    metrics: TcpListener,
     /// None where somebody else brings the rules.
     backend: Option<proxy::BackendKind>,
 }
@@ -77,7 +82,10 @@ impl Local {
             let lo: Link = netlink.link(DNS_INTERFACE).await?;
             netlink.add_address(&lo, config.dns_ip).await?;
             let address = SocketAddr::new(IpAddr::V4(config.dns_ip), DNS_PORT);
-            Ok::<_, Error>(dns::Listeners::bind(address).await?)
+            let metrics = SocketAddr::new(address.ip(), DNS_METRICS_PORT);
+            let listen = |source| dns::Error::Listen { address: metrics, source };
+            let metrics = TcpListener::bind(metrics).await.map_err(listen)?;
+            Ok::<_, Error>((dns::Listeners::bind(address).await?, metrics))
         };
         let brought = config.settings.brought;
         let backend = async {
@@ -86,18 +94,18 @@ impl Local {
                 false => Some(proxy::BackendKind::detect(Arc::new(System)).await?),
             })
         };
-        let (listeners, backend) = tokio::try_join!(address, backend)?;
+        let ((listeners, metrics), backend) = tokio::try_join!(address, backend)?;
         if brought.cni {
             cni::unpack_plugins(&System).await?;
         }
         tracing::info!(?backend, "service rules");
-        Ok(Self { config: config.clone(), netlink, listeners, backend })
+        Ok(Self { config: config.clone(), netlink, listeners, metrics, backend })
     }
 
     /// Starts what keeps the network so: DNS, Service rules, routes to peers. `client` speaks to the API as this node: it
     /// lists and watches Services, EndpointSlices and Nodes. DNS' answers, and the rules, follow the first lists.
     pub fn run(self, client: Client, tasks: &Tasks) -> Result<Handles, Error> {
-        let Local { config, netlink, listeners, backend } = self;
+        let Local { config, netlink, listeners, metrics, backend } = self;
         let feed = feed(&client, tasks);
         let upstream = dns::Upstream::of_node(IpAddr::V4(config.dns_ip)).unwrap_or_else(|error| {
             tracing::warn!(%error, "names outside the cluster will not resolve");
@@ -109,10 +117,11 @@ impl Local {
             networks: vec![config.service_cidr, config.pod_cidr],
         };
         let custom = dns::follow(client.clone(), names_outside(&config), tasks);
-        dns::run(listeners, &dns_options, feed.clone(), upstream, custom, tasks)?;
+        let counted = dns::run(listeners, &dns_options, feed.clone(), upstream, custom, tasks)?;
+        counted.serve(metrics, tasks);
         let brought = config.settings.brought;
         if !brought.cni {
-            routes::run(feed.clone(), config.node.clone(), netlink.clone(), tasks);
+            routes::run(feed.clone(), config.node.clone(), config.pod_cidr, netlink.clone(), tasks);
         }
         let applied = match backend {
             None => fixed(1, tasks),
@@ -125,6 +134,7 @@ impl Local {
         let announced = announced(feed.clone(), config.node.clone(), tasks);
         let enforcing = policy::Options {
             client,
+            feed: feed.clone(),
             node: config.node.clone(),
             dns_ip: config.dns_ip,
             exec: Arc::new(System),

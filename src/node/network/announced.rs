@@ -14,7 +14,7 @@ use crate::rt::Tasks;
 /// The LoadBalancer Services that the view says `node` answers for.
 fn announced_services<'a>(view: &'a View, node: &'a str) -> impl Iterator<Item = &'a Service> {
     let of_node = move |service: &&Service| service.announced_by.as_deref() == Some(node);
-    view.services().filter(|service| service.kind == Kind::LoadBalancer).filter(of_node)
+    view.announced().filter(|service| service.kind == Kind::LoadBalancer).filter(of_node)
 }
 
 /// The LoadBalancer addresses that `node` answers for, as the view says; None until Services have been listed.

@@ -70,8 +70,11 @@ impl Source {
     }
 
     /// Replaces everything, as if all three lists had just come.
-    pub fn replace(&self, view: View) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    pub fn replace(&self, mut view: View) {
+        let mut known = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.succeed(&known);
+        *known = view;
+        drop(known);
         let all = Listed { services: true, slices: true, nodes: true };
         self.listed(Change::Services, |listed| *listed = all);
         self.tell(Change::Nodes);

@@ -1,9 +1,10 @@
 //! The observed Services, endpoints and nodes, in memory, shared by everything on the node that reads them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::journal::{Changed, Journal};
 use super::model::{Endpoint, Node, Port, Service, ServiceKey, Slice};
 
 /// What an observation changed.
@@ -23,9 +24,31 @@ pub struct View {
     /// The Service of each slice, by the slice's namespace and name.
     owners: HashMap<(String, String), ServiceKey>,
     nodes: BTreeMap<String, Arc<Node>>,
+    /// Services by their ClusterIP.
+    addresses: HashMap<Ipv4Addr, ServiceKey>,
+    /// Services without one, whose names lead to their endpoints.
+    headless: BTreeSet<ServiceKey>,
+    /// Services for whose address some node answers.
+    announced: BTreeSet<ServiceKey>,
+    journal: Journal,
 }
 
 impl View {
+    /// The number of the latest change of Services, of their endpoints or of what chooses among them.
+    pub fn revision(&self) -> u64 {
+        self.journal.now()
+    }
+
+    /// What changed after the revision `seen`; everything, to those who have seen nothing.
+    pub fn changed_since(&self, seen: Option<u64>) -> Changed {
+        seen.map_or(Changed::Everything, |seen| self.journal.since(seen))
+    }
+
+    /// Stands for another view from now on, of which readers have seen some.
+    pub(super) fn succeed(&mut self, other: &Self) {
+        self.journal.everything_changed(other.revision());
+    }
+
     /// All Services, by key.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values().map(Arc::as_ref)
@@ -72,7 +95,12 @@ impl View {
 
     /// The Service that owns a ClusterIP.
     pub fn service_at(&self, ip: Ipv4Addr) -> Option<&Service> {
-        self.services().find(|service| service.cluster_ip == Some(ip))
+        self.service(self.addresses.get(&ip)?)
+    }
+
+    /// The Services without a ClusterIP, by key.
+    pub fn headless(&self) -> impl Iterator<Item = &Service> {
+        self.headless.iter().filter_map(|key| self.service(key))
     }
 
     /// Whether any Service lives in a namespace: then its name exists in DNS.
@@ -81,25 +109,68 @@ impl View {
         self.services.range(from..).next().is_some_and(|(key, _)| key.namespace == namespace)
     }
 
+    /// The Services for whose address some node answers, by key.
+    pub fn announced(&self) -> impl Iterator<Item = &Service> {
+        self.announced.iter().filter_map(|key| self.service(key))
+    }
+
     /// Takes in a Service as it is now.
     pub fn put_service(&mut self, service: Service) -> Change {
-        put(&mut self.services, service.key.clone(), service, Change::Services)
+        let key = service.key.clone();
+        if self.services.get(&key).is_some_and(|old| **old == service) {
+            return Change::Nothing;
+        }
+        self.take_service(&key);
+        self.add_service(service);
+        self.note(&key)
     }
 
     /// Forgets a Service.
     pub fn remove_service(&mut self, key: &ServiceKey) -> Change {
-        self.services.remove(key).map_or(Change::Nothing, |_| Change::Services)
+        if self.take_service(key) { self.note(key) } else { Change::Nothing }
+    }
+
+    fn add_service(&mut self, service: Service) {
+        let key = service.key.clone();
+        if let Some(ip) = service.cluster_ip {
+            self.addresses.insert(ip, key.clone());
+        }
+        if service.headless {
+            self.headless.insert(key.clone());
+        }
+        if service.announced_by.is_some() {
+            self.announced.insert(key.clone());
+        }
+        self.services.insert(key, Arc::new(service));
+    }
+
+    fn take_service(&mut self, key: &ServiceKey) -> bool {
+        let Some(old) = self.services.remove(key) else { return false };
+        self.headless.remove(key);
+        self.announced.remove(key);
+        if let Some(ip) = old.cluster_ip
+            && self.addresses.get(&ip) == Some(key)
+        {
+            self.addresses.remove(&ip);
+        }
+        true
+    }
+
+    fn note(&mut self, key: &ServiceKey) -> Change {
+        self.journal.changed(key);
+        Change::Services
     }
 
     /// Takes in a slice as it is now. It may have moved from another Service: labels can be edited.
     pub fn put_slice(&mut self, slice: Slice) -> Change {
-        let moved = self.take_slice(&slice.service.namespace, &slice.name, Some(&slice.service));
-        let owned = (slice.service.namespace.clone(), slice.name.clone());
-        self.owners.insert(owned, slice.service.clone());
-        let slices = self.slices.entry(slice.service.clone()).or_default();
+        let key = slice.service.clone();
+        let moved = self.take_slice(&key.namespace, &slice.name, Some(&key));
+        self.owners.insert((key.namespace.clone(), slice.name.clone()), key.clone());
+        let slices = self.slices.entry(key.clone()).or_default();
         match put(slices, slice.name.clone(), slice, Change::Services) {
             Change::Nothing if moved => Change::Services,
-            change => change,
+            Change::Nothing => Change::Nothing,
+            _ => self.note(&key),
         }
     }
 
@@ -120,22 +191,35 @@ impl View {
                 self.slices.remove(&owner);
             }
         }
+        self.note(&owner);
         true
     }
 
     /// Takes in a node as it is now.
     pub fn put_node(&mut self, node: Node) -> Change {
+        // Endpoints are chosen by zones: of every Service.
+        if self.zone(&node.name) != node.zone.as_deref() {
+            self.journal.everything_changed(0);
+        }
         put(&mut self.nodes, node.name.clone(), node, Change::Nodes)
     }
 
     /// Forgets a node.
     pub fn remove_node(&mut self, name: &str) -> Change {
+        if self.zone(name).is_some() {
+            self.journal.everything_changed(0);
+        }
         self.nodes.remove(name).map_or(Change::Nothing, |_| Change::Nodes)
     }
 
     /// Replaces all Services: what a new list says.
     pub fn replace_services(&mut self, services: Vec<Service>) {
-        self.services = services.into_iter().map(|s| (s.key.clone(), Arc::new(s))).collect();
+        self.services.clear();
+        self.addresses.clear();
+        self.headless.clear();
+        self.announced.clear();
+        services.into_iter().for_each(|service| self.add_service(service));
+        self.journal.everything_changed(0);
     }
 
     /// Replaces all slices: what a new list says.
@@ -145,11 +229,13 @@ impl View {
         for slice in slices {
             self.put_slice(slice);
         }
+        self.journal.everything_changed(0);
     }
 
     /// Replaces all nodes: what a new list says.
     pub fn replace_nodes(&mut self, nodes: Vec<Node>) {
         self.nodes = nodes.into_iter().map(|n| (n.name.clone(), Arc::new(n))).collect();
+        self.journal.everything_changed(0);
     }
 }
 
@@ -178,6 +264,31 @@ mod tests {
         assert_eq!(view.remove_slice("shop", "b"), Change::Nothing);
         assert_eq!(view.remove_slice("shop", "a"), Change::Services);
         assert_eq!(view.remove_node("n"), Change::Nothing);
+    }
+
+    #[test]
+    fn addresses_lead_to_the_service_that_has_them_now() {
+        let service = |name: &str, ip: &str| {
+            let object = serde_json::json!({ "metadata": { "namespace": "shop", "name": name }, "spec": { "clusterIP": ip } });
+            Service::from_api(&serde_json::from_value(object).expect("a Service"))
+        };
+        let mut view = View::default();
+        let at = |view: &View, ip: &str| {
+            view.service_at(ip.parse().expect("an address")).map(|service| service.key.name.clone())
+        };
+        view.put_service(service("web", "10.43.0.9"));
+        assert_eq!(at(&view, "10.43.0.9").as_deref(), Some("web"));
+        view.put_service(service("web", "None"));
+        assert_eq!((at(&view, "10.43.0.9"), view.headless().count()), (None, 1));
+        view.put_service(service("api", "10.43.0.9"));
+        let seen = view.revision();
+        view.remove_service(&ServiceKey::new("shop", "web"));
+        assert_eq!((at(&view, "10.43.0.9").as_deref(), view.headless().count()), (Some("api"), 0));
+        assert_eq!(view.changed_since(Some(seen)), Changed::Of([ServiceKey::new("shop", "web")].into()));
+        assert_eq!(view.changed_since(None), Changed::Everything);
+        view.replace_services(vec![service("web", "10.43.0.7")]);
+        assert_eq!((at(&view, "10.43.0.9"), at(&view, "10.43.0.7").as_deref()), (None, Some("web")));
+        assert_eq!(view.changed_since(Some(seen)), Changed::Everything);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use super::iptables::Iptables;
 use super::nftables::Nftables;
 use super::plan::Plan;
+use crate::node::network::Changed;
 use crate::sys::exec::{Exec, ExecError};
 use crate::sys::iptables::PacketFilter;
 use crate::sys::nftables::{self, Transaction};
@@ -21,9 +22,13 @@ pub struct Applied {
 
 /// Makes a plan true in the kernel. The shared test-suite runs over every backend.
 pub trait Backend: Send + Sync {
-    /// Applies all of `plan`, in as little work as the difference from the last success allows. After an error the
-    /// next call starts from what the kernel has.
-    fn apply<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<Applied, ExecError>>;
+    /// Makes `plan` true, of which no more than `changed` differs from what the last success was given. After an error,
+    /// and after [`Backend::forget`], the next call starts from what the kernel has and makes all of it true.
+    fn apply<'a>(
+        &'a mut self,
+        plan: &'a Plan,
+        changed: &'a Changed,
+    ) -> BoxFuture<'a, Result<Applied, ExecError>>;
 
     /// Forgets what the kernel was last seen to have: somebody else has changed it.
     fn forget(&mut self);

@@ -4,11 +4,62 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::plan::At;
+use super::plan::{At, ServicePort};
+use crate::node::network::{Protocol, ServiceKey};
 use crate::sys::conntrack::Tracked;
 
 /// Entries of UDP Services and the endpoints behind them.
 pub(super) type Flows = BTreeMap<At, BTreeSet<Ipv4Addr>>;
+
+/// The entries of all UDP Services, with whose endpoints they lead to: two Services may claim one.
+#[derive(Debug, Default)]
+pub(super) struct Entries(BTreeMap<At, BTreeMap<ServiceKey, BTreeSet<Ipv4Addr>>>);
+
+impl Entries {
+    /// Takes in what a Service is to be instead of what it was. `before` and `after` are told of every entry that this
+    /// may change; what `before` knows already was so earlier.
+    pub(super) fn change(
+        &mut self,
+        key: &ServiceKey,
+        old: &[ServicePort],
+        new: &[ServicePort],
+        (before, after): (&mut Flows, &mut Flows),
+    ) {
+        let entries = |ports: &[ServicePort]| -> Flows {
+            let mut flows = Flows::new();
+            for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+                for frontend in &port.frontends {
+                    flows
+                        .entry(frontend.at)
+                        .or_default()
+                        .extend(port.all_targets().map(|target| target.address));
+                }
+            }
+            flows
+        };
+        let (old, mut new) = (entries(old), entries(new));
+        let touched: BTreeSet<At> = old.keys().chain(new.keys()).copied().collect();
+        for at in touched {
+            if let Some(was) = self.endpoints(at) {
+                before.entry(at).or_insert(was);
+            }
+            let claims = self.0.entry(at).or_default();
+            claims.remove(key);
+            claims.extend(new.remove(&at).map(|endpoints| (key.clone(), endpoints)));
+            if claims.is_empty() {
+                self.0.remove(&at);
+            }
+            match self.endpoints(at) {
+                Some(is) => after.insert(at, is),
+                None => after.remove(&at),
+            };
+        }
+    }
+
+    fn endpoints(&self, at: At) -> Option<BTreeSet<Ipv4Addr>> {
+        self.0.get(&at).map(|claims| claims.values().flatten().copied().collect())
+    }
+}
 
 /// Whether `flow` must be forgotten now that `new` holds instead of `old`: it goes to an endpoint that is no longer one,
 /// or it began while there was none and was never translated.

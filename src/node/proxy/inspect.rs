@@ -45,7 +45,7 @@ fn on_node(
     // The last address of a node's range is never a Pod's.
     let clients = [("Pod", cidr.broadcast()), ("node", node_ip), ("outside", OUTSIDE)];
     let mut found = Vec::new();
-    for port in plan.services.iter().filter(|port| port.service == *key) {
+    for port in plan.services.get(key).into_iter().flat_map(|ports| ports.iter()) {
         for frontend in &port.frontends {
             let (to, number) = match frontend.at {
                 At::Address(ip, number) => (ip, number),

@@ -1,7 +1,7 @@
 //! Service semantics on this node: a pure plan, and backends that apply it.
 //!
 //! ```text
-//! View --plan()--> Plan --Backend::apply()--> kernel
+//! View --what changed--> Planner --Plan--> Backend::apply() --> kernel
 //!   ^ informers               | health checks, stale UDP flows
 //! ```
 //!
@@ -17,6 +17,7 @@ mod iptables;
 mod names;
 mod nftables;
 mod plan;
+mod planner;
 mod sync;
 mod trace;
 

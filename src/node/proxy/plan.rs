@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use super::endpoints::{Target, choose, external};
-use crate::node::network::{Kind, Port, Protocol, Service, ServiceKey, View};
+use crate::node::network::{Changed, Kind, Port, Protocol, Service, ServiceKey, View};
 
 /// What the plan must know of the node and the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +27,10 @@ pub struct Settings {
 pub struct Plan {
     /// All Pod addresses. Pods' own addresses are kept inside of it and become the node's beyond it.
     pub pods: Ipv4Net,
-    /// In the order in which they win an address that two of them claim.
-    pub services: Vec<ServicePort>,
-    /// By healthCheckNodePort.
-    pub health: BTreeMap<u16, HealthCheck>,
-    /// UDP entries and their endpoints: the kernel goes on sending known flows to endpoints that are gone, so their
-    /// connection tracking entries are deleted when they go.
-    pub udp: BTreeMap<At, BTreeSet<Ipv4Addr>>,
+    /// The ports of each Service, in the order in which Services win an address that two of them claim.
+    pub services: BTreeMap<ServiceKey, Arc<[ServicePort]>>,
+    /// Services whose health load balancers ask for.
+    checked: BTreeSet<ServiceKey>,
 }
 
 /// Which endpoints a side of a Service uses.
@@ -70,6 +68,8 @@ pub struct ServicePort {
     pub local: Vec<Target>,
     /// The port on which load balancers ask for the health of this node's endpoints.
     pub health_check: Option<u16>,
+    /// Ready endpoints on this node.
+    pub local_ready: usize,
 }
 
 impl ServicePort {
@@ -88,7 +88,7 @@ impl ServicePort {
 }
 
 /// Where packets of a Service arrive: an address with a port, or a port on every address of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum At {
     Address(Ipv4Addr, u16),
     NodePort(u16),
@@ -132,41 +132,74 @@ pub struct HealthCheck {
 
 /// The plan for everything in `view` on the node that `settings` describes.
 pub fn plan(view: &View, settings: &Settings) -> Plan {
-    let mut plan =
-        Plan { pods: settings.pod_cidr, services: Vec::new(), health: BTreeMap::new(), udp: BTreeMap::new() };
-    for service in view.services().filter(|service| !service.other_proxy) {
-        let Some(cluster_ip) = service.cluster_ip else { continue };
-        if settings.answered_here.contains(&cluster_ip) || matches!(service.kind, Kind::ExternalName(_)) {
-            continue;
-        }
-        for port in &service.ports {
-            let usable = choose(view, &settings.node, service, port);
-            plan.check_health(service, usable.local_ready);
-            let port = service_port(settings, service, port, cluster_ip, usable);
-            plan.note_udp(&port);
-            plan.services.push(port);
-        }
-    }
+    let mut plan = Plan::new(settings);
+    plan.update(view, settings, &Changed::Everything);
     plan
 }
 
 impl Plan {
-    fn check_health(&mut self, service: &Service, local_ready: usize) {
-        let Some(port) = service.health_check_node_port.filter(|_| service.external_local) else { return };
-        let fresh = || HealthCheck { service: service.key.clone(), local_endpoints: 0 };
-        let check = self.health.entry(port).or_insert_with(fresh);
-        check.local_endpoints = check.local_endpoints.max(local_ready);
+    /// The plan of a node that knows of no Service.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { pods: settings.pod_cidr, services: BTreeMap::new(), checked: BTreeSet::new() }
     }
 
-    fn note_udp(&mut self, port: &ServicePort) {
-        if port.protocol != Protocol::Udp {
-            return;
-        }
-        for frontend in &port.frontends {
-            let endpoints = port.all_targets().map(|target| target.address);
-            self.udp.entry(frontend.at).or_default().extend(endpoints);
+    /// Plans what has changed again: what that costs does not grow with what has not.
+    pub(super) fn update(&mut self, view: &View, settings: &Settings, changed: &Changed) {
+        match changed {
+            Changed::Everything => {
+                self.services.clear();
+                self.checked.clear();
+                view.services()
+                    .for_each(|service| self.put(&service.key, service_ports(view, settings, service)));
+            }
+            Changed::Of(keys) => {
+                for key in keys {
+                    let ports = view.service(key).map(|service| service_ports(view, settings, service));
+                    self.put(key, ports.unwrap_or_default());
+                }
+            }
         }
     }
+
+    fn put(&mut self, key: &ServiceKey, ports: Vec<ServicePort>) {
+        self.checked.remove(key);
+        if ports.iter().any(|port| port.health_check.is_some()) {
+            self.checked.insert(key.clone());
+        }
+        if ports.is_empty() {
+            self.services.remove(key);
+        } else {
+            self.services.insert(key.clone(), ports.into());
+        }
+    }
+
+    /// All ports of all Services.
+    pub fn ports(&self) -> impl Iterator<Item = &ServicePort> + Clone {
+        self.services.values().flat_map(|ports| ports.iter())
+    }
+
+    /// What answers on healthCheckNodePorts, by port.
+    pub(super) fn health(&self) -> BTreeMap<u16, HealthCheck> {
+        let mut all = BTreeMap::<u16, HealthCheck>::new();
+        let ports =
+            self.checked.iter().filter_map(|key| self.services.get(key)).flat_map(|ports| ports.iter());
+        for (number, port) in ports.filter_map(|port| Some((port.health_check?, port))) {
+            let fresh = || HealthCheck { service: port.service.clone(), local_endpoints: 0 };
+            let check = all.entry(number).or_insert_with(fresh);
+            check.local_endpoints = check.local_endpoints.max(port.local_ready);
+        }
+        all
+    }
+}
+
+/// The ports of one Service; none where other rules than ours, or none at all, hold for it.
+fn service_ports(view: &View, settings: &Settings, service: &Service) -> Vec<ServicePort> {
+    let ours = !service.other_proxy && !matches!(service.kind, Kind::ExternalName(_));
+    let cluster_ip = service.cluster_ip.filter(|ip| ours && !settings.answered_here.contains(ip));
+    let Some(cluster_ip) = cluster_ip else { return Vec::new() };
+    let planned =
+        |port| service_port(settings, service, port, cluster_ip, choose(view, &settings.node, service, port));
+    service.ports.iter().map(planned).collect()
 }
 
 fn service_port(
@@ -190,6 +223,7 @@ fn service_port(
         cluster: usable.cluster,
         local: usable.local,
         health_check: service.health_check_node_port.filter(|_| service.external_local),
+        local_ready: usable.local_ready,
     };
     let refusal = |policy| match (planned.any, planned.targets(policy).is_empty()) {
         (false, _) => Some(Refusal::NoEndpoints),

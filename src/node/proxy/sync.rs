@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::backend::{Applied, Backend};
 use super::conntrack::{Flows, stale};
 use super::health::HealthServers;
-use super::plan::{Plan, Settings, plan};
-use crate::node::network::Feed;
+use super::plan::{Plan, Settings};
+use super::planner::Planner;
+use crate::node::network::{Changed, Feed};
 use crate::rt::{Backoff, Tasks};
 use crate::sys::conntrack::forget_udp;
 use crate::sys::exec::ExecError;
@@ -43,7 +44,7 @@ pub fn run(proxy: Proxy, tasks: &Tasks) -> watch::Receiver<u64> {
 async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sender<u64>, tasks: Tasks) {
     let mut changes = proxy.feed.services();
     let mut guard = Guard::open();
-    let mut udp = Flows::new();
+    let mut planner = Planner::new(proxy.settings.clone());
     let mut failures = 0;
     let mut in_a_row = 0;
     if changes.wait_for(|generation| *generation > 0).await.is_err() {
@@ -52,12 +53,13 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
     loop {
         let generation = *changes.borrow_and_update();
         let start = Instant::now();
-        let plan = plan(&proxy.feed.read(), &proxy.settings);
-        match apply(proxy.backend.as_mut(), &mut guard, &plan).await {
+        planner.follow(&proxy.feed.read());
+        match apply(proxy.backend.as_mut(), &mut guard, planner.wanted()).await {
             Ok(()) => {
                 failures = 0;
-                health.update(&plan.health).await;
-                forget_stale(proxy.settings.node_ip, &mut udp, plan, &tasks).await;
+                let (before, after) = planner.applied();
+                health.update(&planner.wanted().0.health()).await;
+                forget_stale(proxy.settings.node_ip, before, after, &tasks).await;
                 applied.send_replace(generation);
             }
             Err(error) => {
@@ -94,21 +96,24 @@ async fn follow(mut proxy: Proxy, mut health: HealthServers, applied: watch::Sen
 }
 
 /// Applies the plan. What the kernel tells meanwhile is our own doing, except where it is more than that.
-async fn apply(backend: &mut dyn Backend, guard: &mut Guard, plan: &Plan) -> Result<(), ExecError> {
-    let Applied { by, transactions } = backend.apply(plan).await?;
+async fn apply(
+    backend: &mut dyn Backend,
+    guard: &mut Guard,
+    (plan, changed): (&Plan, &Changed),
+) -> Result<(), ExecError> {
+    let Applied { by, transactions } = backend.apply(plan, changed).await?;
     guard.settle(by, transactions, |other| backend.concerns(other));
     Ok(())
 }
 
 /// Once the rules hold, the kernel forgets the flows that began under other ones.
-async fn forget_stale(node_ip: Ipv4Addr, udp: &mut Flows, plan: Plan, tasks: &Tasks) {
-    let old = std::mem::replace(udp, plan.udp);
-    if old == *udp {
+async fn forget_stale(node_ip: Ipv4Addr, before: Flows, after: Flows, tasks: &Tasks) {
+    if before == after {
         return;
     }
-    let new = udp.clone();
     // Listing the kernel's flows takes as long as there are flows.
-    let forgotten = tasks.spawn_blocking(move || forget_udp(|flow| stale(&old, &new, node_ip, flow))).await;
+    let forgotten =
+        tasks.spawn_blocking(move || forget_udp(|flow| stale(&before, &after, node_ip, flow))).await;
     match forgotten {
         Ok(Ok(0)) => {}
         Ok(Ok(count)) => tracing::debug!(count, "stale UDP flows forgotten"),

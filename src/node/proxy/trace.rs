@@ -62,7 +62,7 @@ pub fn trace(
     let node_port = At::NodePort(packet.port);
     let here = local(packet.to);
     let ways = || {
-        let ports = plan.services.iter().filter(|port| port.protocol == packet.protocol);
+        let ports = plan.ports().filter(|port| port.protocol == packet.protocol);
         let all = ports.flat_map(|port| port.frontends.iter().map(move |frontend| (port, frontend)));
         let mine = move |at: At| all.clone().filter(move |(_, frontend)| frontend.at == at);
         mine(address).chain(mine(node_port).filter(move |_| here)).collect::<Vec<_>>()

@@ -20,16 +20,15 @@ struct Held {
 }
 
 impl Known {
+    /// Exactly this table is there, or this part of one of which nothing else is spoken.
+    pub fn of(table: &Table) -> Self {
+        let chains = table.chains.iter().map(|(name, chain)| (name.clone(), hash(chain))).collect();
+        let sets = table.sets.iter().map(|(name, set)| (name.clone(), (set.is_map, set.elements.clone())));
+        Self(Some(Held { chains, sets: sets.collect() }))
+    }
+
     /// The batch that makes `table` so, empty where it is so already, and what is known once it is applied.
     pub fn batch(&self, table: &Table) -> (String, Self) {
-        let next = Held {
-            chains: table.chains.iter().map(|(name, chain)| (name.clone(), hash(chain))).collect(),
-            sets: table
-                .sets
-                .iter()
-                .map(|(name, set)| (name.clone(), (set.is_map, set.elements.clone())))
-                .collect(),
-        };
         let mut writer = Writer { table, text: String::new() };
         match &self.0 {
             Some(held) => writer.step(held),
@@ -39,7 +38,7 @@ impl Known {
                 writer.step(&Held::default());
             }
         }
-        (writer.text, Self(Some(next)))
+        (writer.text, Self::of(table))
     }
 }
 

@@ -62,7 +62,7 @@ pub fn on_node(test: impl FnOnce() + Send + 'static) {
 
 /// A namespace connected to the node by a pair of interfaces.
 pub struct Place {
-    name: String,
+    pub name: String,
     pub ip: Ipv4Addr,
 }
 

@@ -22,38 +22,62 @@ pub struct Nft {
     bases: Vec<Base>,
     maps: BTreeMap<String, BTreeMap<String, String>>,
     /// The node's own addresses.
-    pub local: BTreeSet<Ipv4Addr>,
+    local: BTreeSet<Ipv4Addr>,
     /// Sets filled by packets that know the packet's source.
     pub recent: BTreeSet<String>,
 }
 
 impl Nft {
-    /// Reads the batch that makes a table.
-    pub fn read(batch: &str) -> Self {
-        let mut nft = Self::default();
+    /// A kernel without a table, on a node with these addresses.
+    pub fn of(local: BTreeSet<Ipv4Addr>) -> Self {
+        Self { local, ..Self::default() }
+    }
+
+    /// Reads a batch: the one that makes a table, or one that changes it.
+    pub fn apply(&mut self, batch: &str) {
         for line in batch.lines() {
             let mut words = line.splitn(6, ' ');
             let (verb, what) = (words.next().expect("a verb"), words.next().expect("what"));
             let (_family, _table) = (words.next().expect("a family"), words.next().expect("a table"));
-            let Some(name) = words.next().map(str::to_owned) else { continue };
+            let Some(name) = words.next().map(str::to_owned) else {
+                if verb == "delete" {
+                    (self.chains, self.bases, self.maps) = Default::default();
+                }
+                continue;
+            };
             let rest = words.next().unwrap_or_default();
             match (verb, what) {
-                ("add", "chain") => nft.chain(name, inside(rest)),
-                ("add", "rule") => nft.chains.get_mut(&name).expect("the chain is there").push(rest.into()),
-                ("add", "set" | "map") => drop(nft.maps.insert(name, BTreeMap::new())),
-                ("add", "element") => {
-                    let map = nft.maps.get_mut(&name).expect("the map is there");
+                ("add", "chain") => self.chain(name, inside(rest)),
+                ("add", "rule") => self.chains.get_mut(&name).expect("the chain is there").push(rest.into()),
+                ("add", "set" | "map") => {
+                    assert!(self.maps.insert(name, BTreeMap::new()).is_none(), "{line}")
+                }
+                ("add" | "delete", "element") => {
+                    let map = self.maps.get_mut(&name).expect("the map is there");
                     for element in inside(rest).split(", ") {
                         let (key, value) = element.split_once(" : ").unwrap_or((element, ""));
-                        let old = map.insert(key.into(), value.into());
-                        assert_eq!(old, None, "{key} twice in {name}");
+                        let old = if verb == "add" {
+                            map.insert(key.into(), value.into())
+                        } else {
+                            map.remove(key)
+                        };
+                        let expect = (verb == "delete").then_some(value);
+                        assert_eq!(old.as_deref(), expect, "{verb} {key} of {name}");
                     }
                 }
+                ("flush", "chain") => self.chains.get_mut(&name).expect("the chain is there").clear(),
+                ("delete", "chain") => {
+                    assert_eq!(self.chains.remove(&name), Some(Vec::new()), "{line}");
+                    let texts =
+                        self.chains.values().flatten().chain(self.maps.values().flat_map(BTreeMap::values));
+                    let mut words = texts.flat_map(|text| text.split([' ', ',']));
+                    assert!(!words.any(|word| word == name), "{name} is in use");
+                }
+                ("delete", "set" | "map") => assert!(self.maps.remove(&name).is_some(), "{line}"),
                 other => panic!("no such command here: {other:?}"),
             }
         }
-        nft.bases.sort_by_key(|base| base.priority);
-        nft
+        self.bases.sort_by_key(|base| base.priority);
     }
 
     fn chain(&mut self, name: String, hook: &str) {
@@ -181,6 +205,8 @@ impl Nft {
                 state.packet.port = port.parse().expect("port");
                 state.translated = true;
                 return vec![(1.0, Verdict::Accept, state)];
+            } else if let Some(by) = rest.strip_prefix("dnat ip to ") {
+                return self.spread(by, &state);
             } else if let Some(set) = rest.strip_prefix("update @") {
                 assert!(set.ends_with(" { ip saddr }") && self.maps.contains_key(&set[..set.len() - 13]));
                 return nothing(state);
@@ -198,6 +224,33 @@ impl Nft {
         if rest.is_empty() { nothing(state) } else { self.verdict(rest, state) }
     }
 
+    /// To one of those that a map has for the packet's destination and a number, which chance gives.
+    fn spread(&self, by: &str, state: &State) -> Ends {
+        let packet = &state.packet;
+        let port = format!("{} . {}", packet.protocol, packet.port);
+        let (of, map) = by.split_once(" map @").expect("a map");
+        let (key, count) = of.split_once(" . numgen random mod ").expect("chance");
+        let key = match key {
+            "ip daddr . meta l4proto . th dport" => format!("{} . {port}", packet.to),
+            "meta l4proto . th dport" => port,
+            other => panic!("no such key here: {other}"),
+        };
+        let count: u32 = count.parse().expect("a number");
+        let map = self.maps.get(map).unwrap_or_else(|| panic!("no map {map}"));
+        let to = |number| {
+            let to = map
+                .get(&format!("{key} . {number}"))
+                .unwrap_or_else(|| panic!("no endpoint {number} of {key}"));
+            let (ip, port) = to.split_once(" . ").expect("address and port");
+            let mut state = state.clone();
+            state.packet.to = ip.parse().expect("address");
+            state.packet.port = port.parse().expect("port");
+            state.translated = true;
+            (1.0 / f64::from(count), Verdict::Accept, state)
+        };
+        (0..count).map(to).collect()
+    }
+
     fn look_up(&self, map: &str, key: &str, state: State) -> Ends {
         match self.maps.get(map).unwrap_or_else(|| panic!("no map {map}")).get(key) {
             Some(verdict) => self.verdict(verdict, state),
@@ -213,6 +266,8 @@ impl Nft {
             ("ct state invalid", false),
             ("ct state != { established, related }", true),
             ("ct status & dnat == 0", !state.translated),
+            ("ct status dnat", state.translated),
+            ("meta l4proto { tcp, udp, sctp }", true),
             ("meta mark & 0x4000 == 0x4000", state.mark & 0x4000 != 0),
             ("fib daddr type local", self.local.contains(&packet.to)),
             ("fib daddr type != local", !self.local.contains(&packet.to)),
@@ -220,6 +275,11 @@ impl Nft {
         ];
         if let Some((words, holds)) = fixed.iter().find(|(words, _)| text.starts_with(words)) {
             return Some((*holds, &text[words.len()..]));
+        }
+        if let Some(set) = text.strip_prefix("ip saddr . ip daddr @") {
+            let (set, after) = set.split_at(word(set));
+            let pair = format!("{} . {}", packet.source, packet.to);
+            return Some((self.maps[set].contains_key(&pair), after));
         }
         for (words, address) in [("ip saddr ", packet.source), ("ip daddr ", packet.to)] {
             let Some(rest) = text.strip_prefix(words) else { continue };

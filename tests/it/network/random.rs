@@ -9,7 +9,7 @@ use minik::node::network::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::rules::{packet, tracer};
+use super::rules::{Tracers, packet, tracer};
 
 const SETS: u64 = 10_000;
 /// A slow machine tries fewer sets, but never none.
@@ -108,16 +108,13 @@ fn backends_and_plan_agree_on_random_services() {
             view.put_slice(slice);
             view.put_service(service);
         }
-        let tracers = tracer(&view);
-        for target in &targets {
-            for source in
-                ["10.42.1.77", "10.42.1.1", "172.18.0.3", "203.0.113.5", "198.51.100.7", "172.18.0.1"]
-            {
-                let line = format!("{source} -> {target}");
-                let [iptables, nftables, plan] = tracers.all(&packet(&line)).map(|(_, fates)| rounded(fates));
-                assert_eq!(iptables, nftables, "seed {seed}: {line}: iptables, nftables; {view:#?}");
-                assert_eq!(nftables, plan, "seed {seed}: {line}: nftables, plan; {view:#?}");
-            }
+        let mut tracers = tracer(&view);
+        agree(&tracers, &targets, &view, seed);
+        // Rules that follow what changes are those that would have been written at once.
+        for _ in 0..2 {
+            change(&mut dice, &mut view);
+            tracers.follow(&view);
+            agree(&tracers, &targets, &view, seed);
         }
         tried += 1;
         if start.elapsed() > BOUND {
@@ -126,6 +123,31 @@ fn backends_and_plan_agree_on_random_services() {
     }
     eprintln!("{tried} sets of Services agree");
     assert!(tried > 50, "only {tried} sets could be tried");
+}
+
+/// One Service comes, goes or becomes another one, or has other endpoints.
+fn change(dice: &mut StdRng, view: &mut View) {
+    let number = dice.random_range(1..4);
+    let service = service(dice, number);
+    let mut slice = slice(dice, &service);
+    slice.name = format!("{}-x", service.key.name);
+    match dice.random_range(0..4) {
+        0 => view.remove_service(&service.key),
+        1 => view.put_service(service),
+        2 => view.remove_slice("shop", &slice.name),
+        _ => view.put_slice(slice),
+    };
+}
+
+fn agree(tracers: &Tracers, targets: &[String], view: &View, seed: u64) {
+    for target in targets {
+        for source in ["10.42.1.77", "10.42.1.1", "172.18.0.3", "203.0.113.5", "198.51.100.7", "172.18.0.1"] {
+            let line = format!("{source} -> {target}");
+            let [iptables, nftables, plan] = tracers.all(&packet(&line)).map(|(_, fates)| rounded(fates));
+            assert_eq!(iptables, nftables, "seed {seed}: {line}: iptables, nftables; {view:#?}");
+            assert_eq!(nftables, plan, "seed {seed}: {line}: nftables, plan; {view:#?}");
+        }
+    }
 }
 
 fn rounded(fates: std::collections::BTreeMap<String, f64>) -> Vec<(String, u32)> {

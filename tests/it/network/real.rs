@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use minik::edge::loadbalancer;
-use minik::node::network::{Change, Feed, Slice, Source};
+use minik::node::network::{Change, Feed, ServiceKey, Slice, Source, View};
 use minik::node::proxy::{self, BackendKind, Proxy, Settings};
 use minik::rt::Tasks;
-use minik::sys::exec::System;
+use minik::sys::exec::{Exec, Invocation, Running, System};
 use minik::sys::netlink::Netlink;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -38,6 +38,11 @@ struct Stage {
 
 impl Stage {
     fn new(kind: BackendKind) -> Self {
+        Self::over(kind, Arc::new(System))
+    }
+
+    /// A stage whose rules go to these tools.
+    fn over(kind: BackendKind, tools: Arc<dyn Exec>) -> Self {
         minik::node::routes::apply_settings();
         let (a, b) = (Place::pod(POD_A), Place::pod(POD_B));
         let outside = Place::outside(OUTSIDE, NODE);
@@ -57,7 +62,7 @@ impl Stage {
             pod_cidr: "10.42.0.0/16".parse().expect("network"),
             answered_here: BTreeSet::new(),
         };
-        let backend = proxy::open(kind, Arc::new(System));
+        let backend = proxy::open(kind, tools);
         let guard = runtime.enter();
         let applied = proxy::run(Proxy { feed: feed.clone(), settings, backend }, &tasks);
         drop(guard);
@@ -68,10 +73,19 @@ impl Stage {
     fn web(&mut self, spec: Value, ingress: &[&str], endpoints: &[At<'_>]) {
         let service = service("web", spec, ingress);
         let slice = slice("web", json!({ "name": "", "port": 8080, "protocol": "TCP" }), endpoints);
-        let mut view = self.feed.read().clone();
-        view.put_service(service);
-        view.put_slice(slice);
-        self.source.replace(view);
+        let put = |view: &mut View| {
+            view.put_service(service);
+            view.put_slice(slice);
+            Change::Services
+        };
+        let listed = *self.feed.services().borrow() > 0;
+        if listed {
+            self.source.edit(put);
+        } else {
+            let mut view = View::default();
+            put(&mut view);
+            self.source.replace(view);
+        }
         self.settle();
     }
 
@@ -259,7 +273,7 @@ fn pods_reach_the_world_as_their_node() {
     }
     on_backends(|kind| {
         let mut stage = Stage::new(kind);
-        stage.source.replace(minik::node::network::View::default());
+        stage.source.replace(View::default());
         stage.settle();
         assert_eq!(stage.a.ask(&format!("{OUTSIDE}:8080")), Ok(format!("{OUTSIDE} {NODE}")));
         assert_eq!(
@@ -304,6 +318,46 @@ fn what_somebody_deletes_is_put_back() {
     });
 }
 
+/// The system, and what it refused to do.
+#[derive(Clone, Default)]
+struct Strict(Arc<Mutex<Vec<String>>>);
+
+impl Exec for Strict {
+    fn run(&self, invocation: Invocation) -> Running<'_> {
+        Box::pin(async move {
+            let ran = System.run(invocation).await;
+            if let Err(error) = &ran {
+                self.0.lock().expect("not poisoned").push(error.to_string());
+            }
+            ran
+        })
+    }
+}
+
+/// What a backend writes of a change, tool and kernel take: nothing is written from the beginning again.
+#[test]
+fn no_change_is_refused() {
+    if !available() {
+        return;
+    }
+    on_backends(|kind| {
+        let strict = Strict::default();
+        let mut stage = Stage::over(kind, Arc::new(strict.clone()));
+        let affinity = json!({ "sessionAffinity": "ClientIP" });
+        let local = json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local" });
+        for spec in [json!({}), affinity, local, json!({ "externalIPs": [OUTSIDE] }), json!({})] {
+            for endpoints in [ONE, BOTH, &[], BOTH, ONE] {
+                stage.web(ports(spec.clone()), &["192.168.77.200"], endpoints);
+            }
+        }
+        let key = ServiceKey::new("default", "web");
+        stage.source.edit(|view| view.remove_service(&key));
+        stage.settle();
+        let refused = strict.0.lock().expect("not poisoned").clone();
+        assert_eq!(refused, Vec::<String>::new());
+    });
+}
+
 #[test]
 fn a_restarted_proxy_clears_what_was_left() {
     if !available() {
@@ -313,14 +367,14 @@ fn a_restarted_proxy_clears_what_was_left() {
         let mut stage = Stage::new(kind);
         stage.web(ports(json!({})), &[], BOTH);
         let all = || sh("iptables-save; nft list ruleset");
-        let endpoints = ["KUBE-SEP-", "chain endpoint-"];
-        assert!(endpoints.iter().any(|chain| all().contains(chain)), "{}", all());
+        let endpoints = ["KUBE-SEP-", "10.42.0.12 . 8080"];
+        assert!(endpoints.iter().any(|endpoint| all().contains(endpoint)), "{}", all());
         stage.tasks.stop().cancel();
         let mut next = Stage::proxy_only(stage, kind);
-        next.source.replace(minik::node::network::View::default());
+        next.source.replace(View::default());
         next.settle();
-        assert!(!all().contains("KUBE-SVC-") && !all().contains("default/web"), "{}", all());
-        assert!(!endpoints.iter().any(|chain| all().contains(chain)), "{}", all());
+        assert!(!all().contains("KUBE-SVC-") && !all().contains(VIP), "{}", all());
+        assert!(!endpoints.iter().any(|endpoint| all().contains(endpoint)), "{}", all());
         if kind == BackendKind::Iptables {
             let after = sh("iptables-save");
             let jumps = after.lines().filter(|l| l.starts_with("-A PREROUTING")).count();

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use minik::node::network::{Protocol, View};
-use minik::node::proxy::{self, BackendKind, Plan, Settings, open, plan, trace};
+use minik::node::network::{Protocol, ServiceKey, View};
+use minik::node::proxy::{self, Backend, BackendKind, Plan, Settings, open, plan, trace};
 use minik::sys::exec::Recorder;
 
 use super::nft::Nft;
@@ -28,13 +28,32 @@ pub fn settings() -> Settings {
 
 /// What goes to a backend's tool on a fresh node.
 pub fn batch(view: &View, kind: BackendKind) -> String {
-    let plan = plan(view, &settings());
-    let recorder = Recorder::default();
-    let mut backend = open(kind, Arc::new(recorder.clone()));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(backend.apply(&plan)).expect("recorded");
-    let input = recorder.take().into_iter().find_map(|invocation| invocation.stdin).expect("a batch");
-    String::from_utf8(input).expect("text")
+    Written::new(kind).follow(view, &plan(view, &settings()))
+}
+
+/// A backend, and what went to its tool.
+struct Written {
+    recorder: Recorder,
+    backend: Box<dyn Backend>,
+    seen: Option<u64>,
+}
+
+impl Written {
+    fn new(kind: BackendKind) -> Self {
+        let recorder = Recorder::default();
+        let backend = open(kind, Arc::new(recorder.clone()));
+        Self { recorder, backend, seen: None }
+    }
+
+    /// What goes to the tool now, for what has changed since the last time.
+    fn follow(&mut self, view: &View, plan: &Plan) -> String {
+        let changed = view.changed_since(self.seen);
+        self.seen = Some(view.revision());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(self.backend.apply(plan, &changed)).expect("recorded");
+        let inputs = self.recorder.take().into_iter().filter_map(|invocation| invocation.stdin);
+        inputs.map(|input| String::from_utf8(input).expect("text")).collect()
+    }
 }
 
 /// The addresses that the node has.
@@ -46,15 +65,30 @@ pub struct Tracers {
     pub local: BTreeSet<Ipv4Addr>,
     pub iptables: Tracer,
     pub nftables: Nft,
+    written: [Written; 2],
 }
 
 pub fn tracer(view: &View) -> Tracers {
     let local: BTreeSet<Ipv4Addr> = LOCAL.iter().map(|ip| ip.parse().expect("address")).collect();
-    let mut iptables = Tracer::read(&batch(view, BackendKind::Iptables));
-    iptables.local = local.clone();
-    let mut nftables = Nft::read(&batch(view, BackendKind::Nftables));
-    nftables.local = local.clone();
-    Tracers { plan: plan(view, &settings()), local, iptables, nftables }
+    let mut tracers = Tracers {
+        plan: plan(&View::default(), &settings()),
+        iptables: Tracer::of(local.clone()),
+        nftables: Nft::of(local.clone()),
+        local,
+        written: [BackendKind::Iptables, BackendKind::Nftables].map(Written::new),
+    };
+    tracers.follow(view);
+    tracers
+}
+
+impl Tracers {
+    /// Takes in a view that has changed.
+    pub fn follow(&mut self, view: &View) {
+        self.plan = plan(view, &settings());
+        let [iptables, nftables] = self.written.each_mut().map(|written| written.follow(view, &self.plan));
+        self.iptables.apply(&iptables);
+        self.nftables.apply(&nftables);
+    }
 }
 
 /// `source -> address:port/protocol`; from the node where the source is one of its addresses.
@@ -153,11 +187,12 @@ status: { loadBalancer: { ingress: [{ ip: 172.18.128.9 }] } }";
 
 #[test]
 fn connections_spread_evenly_over_ready_endpoints() {
-    for count in 1..=9 {
+    for count in (1..=9).chain([31, 32, 33, 70]) {
         let endpoints: String =
             (1..=count).map(|n| format!("\n- {{ addresses: [10.42.1.{n}], nodeName: here }}")).collect();
         let tracer = tracer(&manifest("", &endpoints));
-        let expect: Vec<String> = (1..=count).map(|n| format!("10.42.1.{n}:8080")).collect();
+        let mut expect: Vec<String> = (1..=count).map(|n| format!("10.42.1.{n}:8080")).collect();
+        expect.sort_unstable();
         let expect: Vec<&str> = expect.iter().map(String::as_str).collect();
         check(&tracer, &format!("{POD} -> 10.43.0.20:80/tcp"), &expect);
     }
@@ -313,8 +348,21 @@ fn two_services_with_one_address_do_not_stop_the_rules() {
              }} }}\naddressType: IPv4\nports: [{{ port: 80 }}]\nendpoints: [{{ addresses: [{endpoint}] }}]\n---\n"
         )
     };
-    let all = [claim("a", "10.43.0.20", "10.42.0.1"), claim("b", "10.43.0.21", "10.42.0.2")].concat();
-    check(&tracer(&view(&all)), &format!("{WORLD} -> 192.0.2.7:80/tcp"), &["10.42.0.1:80 as node"]);
+    let (a, b) = (claim("a", "10.43.0.20", "10.42.0.1"), claim("b", "10.43.0.21", "10.42.0.2"));
+    let to_both = format!("{WORLD} -> 192.0.2.7:80/tcp");
+    let mut now = view(&[b, a.clone()].concat());
+    let mut tracer = tracer(&now);
+    check(&tracer, &to_both, &["10.42.0.1:80 as node"]);
+    // Who was second has it when the first goes, and not when it comes back.
+    now.remove_service(&ServiceKey::new("shop", "a"));
+    tracer.follow(&now);
+    check(&tracer, &to_both, &["10.42.0.2:80 as node"]);
+    let back = view(&a).service(&ServiceKey::new("shop", "a")).cloned().expect("a");
+    now.put_service(back);
+    tracer.follow(&now);
+    check(&tracer, &to_both, &["10.42.0.1:80 as node"]);
+    // Nothing has changed: nothing is written.
+    assert_eq!(tracer.written.each_mut().map(|written| written.follow(&now, &tracer.plan)), ["", ""]);
 }
 
 #[test]

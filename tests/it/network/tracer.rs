@@ -57,27 +57,39 @@ type Rule = Vec<String>;
 pub struct Tracer {
     chains: BTreeMap<(String, String), Vec<Rule>>,
     /// The node's own addresses.
-    pub local: BTreeSet<Ipv4Addr>,
+    local: BTreeSet<Ipv4Addr>,
     /// `recent` lists that know the packet's source.
     pub recent: BTreeSet<String>,
 }
 
 impl Tracer {
+    /// A kernel without rules, on a node with these addresses.
+    pub fn of(local: BTreeSet<Ipv4Addr>) -> Self {
+        Self { local, ..Self::default() }
+    }
+
     /// Reads a batch for iptables-restore.
-    pub fn read(batch: &str) -> Self {
-        let mut tracer = Self::default();
+    pub fn apply(&mut self, batch: &str) {
         let mut table = String::new();
         for line in batch.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 name.clone_into(&mut table);
             } else if let Some(chain) = line.strip_prefix(':') {
                 let name = chain.split(' ').next().expect("a name").to_owned();
-                tracer.chains.insert((table.clone(), name), Vec::new());
+                self.chains.insert((table.clone(), name), Vec::new());
             } else if line != "COMMIT" {
                 let mut words = words(line).into_iter();
                 let how = words.next().expect("a command");
                 let chain = words.next().expect("a chain");
-                let rules = tracer.chains.entry((table.clone(), chain)).or_default();
+                if how == "-X" {
+                    let used = self.chains.iter().any(|(key, rules)| {
+                        key.0 == table && rules.iter().flatten().any(|word| *word == chain)
+                    });
+                    assert!(!used, "{chain} is in use");
+                    assert_eq!(self.chains.remove(&(table.clone(), chain)), Some(Vec::new()));
+                    continue;
+                }
+                let rules = self.chains.entry((table.clone(), chain)).or_default();
                 let rule = words.collect();
                 match how.as_str() {
                     "-A" => rules.push(rule),
@@ -86,7 +98,6 @@ impl Tracer {
                 }
             }
         }
-        tracer
     }
 
     /// The fates of a packet and their probabilities: `10.42.0.7:80`, `… as node` where its source becomes the

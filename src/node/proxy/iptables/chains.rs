@@ -59,6 +59,28 @@ impl Rules {
         }
     }
 
+    /// The rules of the chains that are named.
+    pub(super) fn shared<'a>(
+        &'a self,
+        names: &'static [&'static str],
+    ) -> impl Iterator<Item = (Table, &'static str, String)> + 'a {
+        Table::ALL.into_iter().flat_map(move |table| {
+            let named = names.iter().filter_map(move |name| Some((*name, self.table(table).get(*name)?)));
+            named.flat_map(move |(name, rules)| rules.iter().map(move |rule| (table, name, rule.clone())))
+        })
+    }
+
+    /// All chains but those that are named.
+    pub(super) fn others(
+        &self,
+        names: &'static [&'static str],
+    ) -> impl Iterator<Item = (Table, &String, &Vec<String>)> {
+        Table::ALL.into_iter().flat_map(move |table| {
+            let chains = self.table(table).iter().filter(move |(name, _)| !names.contains(&name.as_str()));
+            chains.map(move |(name, rules)| (table, name, rules))
+        })
+    }
+
     /// Makes sure that a chain is there, rules or not.
     pub(super) fn chain(&mut self, table: Table, chain: &str) {
         self.table_mut(table).entry(chain.to_owned()).or_default();

@@ -2,22 +2,18 @@
 
 mod chains;
 mod text;
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod written;
 
 use futures::future::BoxFuture;
 
 use super::backend::{Applied, Backend};
 use super::plan::Plan;
+use crate::node::network::Changed;
 use crate::sys::exec::ExecError;
 use crate::sys::iptables::PacketFilter;
 use crate::sys::nftables::{Deleted, Transaction};
-use chains::{Rules, Table};
-
-/// Chains that come and go with Services: found without a plan for them, they are left over.
-const PER_SERVICE: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];
+use chains::Table;
+use written::{Known, Written};
 
 /// The program that writes, as the kernel tells it.
 const TOOL: &str = "iptables-restor";
@@ -76,40 +72,31 @@ const JUMPS: &[Jump] = &[
     ),
 ];
 
-/// What the kernel is known to hold.
-#[derive(Debug, Default)]
-struct Known {
-    /// Chains and a hash of their rules; None where the chain is there with rules nobody knows.
-    chains: BTreeMap<(Table, String), Option<u64>>,
-    /// The jumps that are in place, as positions in `JUMPS`.
-    jumps: BTreeSet<usize>,
-}
-
 /// The backend over iptables-restore.
 pub struct Iptables {
     filter: PacketFilter,
-    known: Option<Known>,
+    /// Taken while a batch is on its way: after an error the kernel is looked at again.
+    written: Option<Written>,
 }
 
 impl Iptables {
     /// A backend that has not looked at the kernel yet.
     pub fn new(filter: PacketFilter) -> Self {
-        Self { filter, known: None }
+        Self { filter, written: None }
     }
 
-    async fn sync(&mut self, rules: &Rules) -> Result<Applied, ExecError> {
-        // Unknown until the batch is in: an error leaves it so, and the next sync looks again.
-        let known = match self.known.take() {
-            Some(known) => known,
-            None => self.look().await?,
+    async fn sync(&mut self, plan: &Plan, changed: &Changed) -> Result<Applied, ExecError> {
+        let mut written = match self.written.take() {
+            Some(written) => written,
+            None => Written::over(self.look().await?),
         };
-        let (batch, next) = batch(rules, &known);
+        let batch = written.batch(plan, changed);
         // Each table is a transaction of its own.
         let transactions = batch.lines().filter(|line| *line == "COMMIT").count();
         if transactions > 0 {
             self.filter.restore(batch).await?;
         }
-        self.known = Some(next);
+        self.written = Some(written);
         Ok(Applied { by: TOOL, transactions })
     }
 
@@ -133,13 +120,16 @@ impl Iptables {
 }
 
 impl Backend for Iptables {
-    fn apply<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<Applied, ExecError>> {
-        let rules = text::write(plan);
-        Box::pin(async move { self.sync(&rules).await })
+    fn apply<'a>(
+        &'a mut self,
+        plan: &'a Plan,
+        changed: &'a Changed,
+    ) -> BoxFuture<'a, Result<Applied, ExecError>> {
+        Box::pin(self.sync(plan, changed))
     }
 
     fn forget(&mut self) {
-        self.known = None;
+        self.written = None;
     }
 
     fn concerns(&self, transaction: &Transaction) -> bool {
@@ -168,71 +158,43 @@ fn is_jump(line: &str, jump: &Jump) -> bool {
         .is_some_and(|rest| rest.starts_with(' ') && rest.ends_with(&format!("-j {}", jump.to)))
 }
 
-fn hash(rules: &[String]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    rules.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The text that leads from what is known to `rules`, and what is known once it is applied.
-fn batch(rules: &Rules, known: &Known) -> (String, Known) {
-    let mut text = String::new();
-    let mut next = Known { chains: BTreeMap::new(), jumps: (0..JUMPS.len()).collect() };
-    for table in Table::ALL {
-        let mut chains = String::new();
-        let mut body = String::new();
-        for (chain, chain_rules) in rules.table(table) {
-            let key = (table, chain.clone());
-            let sum = Some(hash(chain_rules));
-            if known.chains.get(&key) != Some(&sum) {
-                let _ = writeln!(chains, ":{chain} - [0:0]");
-                for rule in chain_rules {
-                    let _ = writeln!(body, "-A {chain} {rule}");
-                }
-            }
-            next.chains.insert(key, sum);
-        }
-        let missing = (0..JUMPS.len()).filter(|at| !known.jumps.contains(at) && JUMPS[*at].table == table);
-        for jump in missing.rev().map(|at| &JUMPS[at]) {
-            let matching = if jump.matching.is_empty() { "" } else { " " };
-            let _ = writeln!(body, "-I {}{matching}{} -j {}", jump.from, jump.matching, jump.to);
-        }
-        for (key, chain) in known.chains.keys().filter(|k| k.0 == table).map(|k| (k, &k.1)) {
-            if next.chains.contains_key(key) {
-                continue;
-            }
-            if PER_SERVICE.iter().any(|prefix| chain.starts_with(prefix)) {
-                // Emptied first: a chain can only be deleted when nothing leads to it, leftovers among themselves included.
-                let _ = writeln!(chains, ":{chain} - [0:0]");
-                let _ = writeln!(body, "-X {chain}");
-            } else {
-                // Somebody else's (the kubelet's canary, say): not ours to delete.
-                next.chains.insert(key.clone(), None);
-            }
-        }
-        if !chains.is_empty() || !body.is_empty() {
-            let _ = write!(text, "*{}\n{chains}{body}COMMIT\n", table.name());
-        }
-    }
-    (text, next)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use serde_json::json;
+
     use super::*;
+    use crate::node::network::{self, ServiceKey, View};
+    use crate::node::proxy::plan::{Settings, plan};
     use crate::sys::exec::{Output, Recorder};
 
-    fn rules(nat: &[(&str, &[&str])]) -> Rules {
-        let mut rules = Rules::default();
-        for (chain, lines) in nat {
-            rules.chain(Table::Nat, chain);
-            for line in *lines {
-                rules.push(Table::Nat, chain, (*line).to_owned());
-            }
+    const WEB: &str = "10.43.0.20";
+
+    /// A plan with one Service at `WEB`, with these endpoints; without any Service for None.
+    fn planned(endpoints: Option<&[&str]>) -> Plan {
+        let mut view = View::default();
+        if let Some(endpoints) = endpoints {
+            let of = |value| serde_json::from_value::<Service>(value).expect("a Service");
+            view.put_service(network::Service::from_api(&of(
+                json!({ "metadata": { "namespace": "shop", "name": "web" },
+                "spec": { "clusterIP": WEB, "ports": [{ "port": 80 }] } }),
+            )));
+            let all: Vec<_> = endpoints.iter().map(|ip| json!({ "addresses": [ip] })).collect();
+            let slice = json!({ "addressType": "IPv4", "endpoints": all, "ports": [{ "port": 80 }], "metadata": {
+                "namespace": "shop", "name": "web", "labels": { "kubernetes.io/service-name": "web" } } });
+            let slice: EndpointSlice = serde_json::from_value(slice).expect("a slice");
+            view.put_slice(network::Slice::from_api(&slice).expect("of a Service"));
         }
-        rules
+        let settings = Settings {
+            node: "here".into(),
+            node_ip: [172, 18, 0, 3].into(),
+            pod_cidr: "10.42.0.0/16".parse().expect("a network"),
+            answered_here: [].into(),
+        };
+        plan(&view, &settings)
     }
 
     fn open() -> (Recorder, Iptables) {
@@ -249,24 +211,45 @@ mod tests {
         Ok(Output { stdout: text.into(), stderr: Vec::new() })
     }
 
+    async fn sync(backend: &mut Iptables, endpoints: Option<&[&str]>) {
+        backend.sync(&planned(endpoints), &Changed::Everything).await.expect("applied");
+    }
+
     #[tokio::test]
     async fn a_sync_writes_only_what_changed() {
         let (recorder, mut backend) = open();
-        let first = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-A"])]);
-        backend.sync(&first).await.expect("first");
+        sync(&mut backend, Some(&["10.42.0.1"])).await;
         assert_eq!(batches(&recorder).len(), 1);
-
-        backend.sync(&first).await.expect("nothing new");
+        sync(&mut backend, Some(&["10.42.0.1"])).await;
         assert_eq!(batches(&recorder), Vec::<String>::new());
 
-        let second = rules(&[("KUBE-SERVICES", &["-j KUBE-SVC-A"]), ("KUBE-SVC-A", &["-j KUBE-SEP-B"])]);
-        backend.sync(&second).await.expect("one chain");
-        let expect = "*nat\n:KUBE-SVC-A - [0:0]\n-A KUBE-SVC-A -j KUBE-SEP-B\nCOMMIT\n";
-        assert_eq!(batches(&recorder), [expect]);
+        sync(&mut backend, Some(&["10.42.0.2"])).await;
+        let batch = batches(&recorder).concat();
+        let mut chains: Vec<&str> =
+            batch.lines().filter_map(|line| line.strip_prefix(':')?.split('-').nth(1)).collect();
+        chains.sort_unstable();
+        assert_eq!(chains, ["SEP", "SEP", "SVC"], "the Service's own, what comes and what goes: {batch}");
+        assert_eq!(batch.lines().filter(|line| line.starts_with("-X KUBE-SEP-")).count(), 1, "{batch}");
 
-        backend.sync(&rules(&[("KUBE-SERVICES", &[])])).await.expect("the service goes");
-        let expect = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n-X KUBE-SVC-A\nCOMMIT\n";
-        assert_eq!(batches(&recorder), [expect]);
+        sync(&mut backend, None).await;
+        let batch = batches(&recorder).concat();
+        assert!(batch.contains(":KUBE-SERVICES ") && batch.contains("-X KUBE-SVC-"), "{batch}");
+        assert!(!batch.contains(WEB), "{batch}");
+        assert!(!batch.contains("KUBE-POSTROUTING"), "what did not change stays: {batch}");
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_have_changed_is_all_that_is_looked_at() {
+        let (recorder, mut backend) = open();
+        sync(&mut backend, Some(&["10.42.0.1"])).await;
+        batches(&recorder);
+        let next = planned(Some(&["10.42.0.1", "10.42.0.2"]));
+        let other = Changed::Of([ServiceKey::new("shop", "other")].into());
+        backend.sync(&next, &other).await.expect("applied");
+        assert_eq!(batches(&recorder), Vec::<String>::new());
+        let web = Changed::Of([ServiceKey::new("shop", "web")].into());
+        backend.sync(&next, &web).await.expect("applied");
+        assert!(batches(&recorder).concat().contains("10.42.0.2"));
     }
 
     #[tokio::test]
@@ -278,7 +261,7 @@ mod tests {
              :CNI-HOSTPORT-DNAT - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j \
              KUBE-SERVICES\nCOMMIT\n",
         ));
-        backend.sync(&rules(&[("KUBE-SERVICES", &[])])).await.expect("applied");
+        sync(&mut backend, None).await;
         let batch = batches(&recorder).concat();
         assert!(batch.contains(":KUBE-SVC-OLD - [0:0]\n") && batch.contains("-X KUBE-SVC-OLD\n"), "{batch}");
         assert!(!batch.contains("CANARY") && !batch.contains("CNI-"), "{batch}");
@@ -291,8 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_sync_is_followed_by_a_full_one() {
         let (recorder, mut backend) = open();
-        let wanted = rules(&[("KUBE-SERVICES", &[])]);
-        backend.sync(&wanted).await.expect("applied");
+        sync(&mut backend, None).await;
         let full = batches(&recorder);
         let refused = ExecError::Failed {
             line: "iptables-restore".into(),
@@ -300,9 +282,11 @@ mod tests {
             stderr: "refused".into(),
         };
         recorder.answer(Err(refused));
-        backend.sync(&rules(&[("KUBE-SERVICES", &["-j X"])])).await.expect_err("refused");
+        let web = planned(Some(&["10.42.0.1"]));
+        backend.sync(&web, &Changed::Everything).await.expect_err("refused");
         recorder.take();
-        backend.sync(&wanted).await.expect("applied");
+        // Nothing is said to have changed, and all is written.
+        backend.sync(&planned(None), &Changed::nothing()).await.expect("applied");
         assert_eq!(batches(&recorder), full);
     }
 }

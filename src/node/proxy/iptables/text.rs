@@ -12,12 +12,25 @@ use crate::node::proxy::plan::{At, Frontend, FrontendKind, Plan, Policy, Refusal
 /// Marks packets whose source must become the node's; the bit that kube-proxy uses.
 const MASQUERADE_BIT: &str = "0x4000";
 
-/// The chains that make `plan` true.
-pub(super) fn write(plan: &Plan) -> Rules {
+/// The chains that all Services share: each says where packets go on.
+pub(super) const SHARED: &[&str] =
+    &["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL"];
+
+/// What one Service adds: rules of the shared chains, and chains of its own.
+pub(super) fn service(pods: Ipv4Net, ports: &[ServicePort]) -> Rules {
+    let mut rules = Rules::default();
+    ports.iter().for_each(|port| PortText::new(pods, port).write(&mut rules));
+    rules
+}
+
+/// The chains that exist whatever the Services are, and among them the shared ones of all Services.
+pub(super) fn shared(plan: &Plan) -> Rules {
     let mut rules = Rules::default();
     fixed_chains(&mut rules, plan.pods);
-    for port in &plan.services {
-        PortText::new(plan.pods, port).write(&mut rules);
+    for ports in plan.services.values() {
+        for (table, chain, rule) in service(plan.pods, ports).shared(SHARED) {
+            rules.push(table, chain, rule);
+        }
     }
     rules.push(
         Table::Nat,

@@ -2,13 +2,16 @@
 //! grow with the number of Services, and a sync is one transaction of what changed.
 
 mod text;
+mod written;
 
 use futures::future::BoxFuture;
 
 use super::backend::{Applied, Backend};
 use super::plan::Plan;
+use crate::node::network::Changed;
 use crate::sys::exec::ExecError;
-use crate::sys::nftables::{Known, Nftables as Tool, TOOL, Transaction};
+use crate::sys::nftables::{Nftables as Tool, TOOL, Transaction};
+use written::Written;
 
 /// Everything that the table needs of tool and kernel, in a table that is only checked.
 const PROBE: &str = "add table ip minik-probe
@@ -20,18 +23,21 @@ add rule ip minik-probe c numgen random mod 2 vmap { 0 : accept, 1 : drop }
 add rule ip minik-probe c update @s { ip saddr }
 add rule ip minik-probe c fib daddr type local ip daddr . meta l4proto . th dport vmap @m
 add rule ip minik-probe n meta l4proto tcp dnat to 192.0.2.1:80
+add map ip minik-probe e { typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport; }
+add rule ip minik-probe n meta l4proto { tcp, udp, sctp } dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @e
 ";
 
 /// The backend over `nft`.
 pub struct Nftables {
     tool: Tool,
-    known: Known,
+    /// Taken while a batch is on its way: after an error nothing is known.
+    written: Written,
 }
 
 impl Nftables {
     /// A backend that knows nothing of the kernel yet: its first sync replaces the table.
     pub fn new(tool: Tool) -> Self {
-        Self { tool, known: Known::default() }
+        Self { tool, written: Written::default() }
     }
 
     /// Fails where tool or kernel lack something that the backend needs.
@@ -41,20 +47,25 @@ impl Nftables {
 }
 
 impl Backend for Nftables {
-    fn apply<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<Applied, ExecError>> {
+    fn apply<'a>(
+        &'a mut self,
+        plan: &'a Plan,
+        changed: &'a Changed,
+    ) -> BoxFuture<'a, Result<Applied, ExecError>> {
         Box::pin(async move {
-            let (batch, next) = std::mem::take(&mut self.known).batch(&text::table(plan));
+            let mut written = std::mem::take(&mut self.written);
+            let batch = written.batch(plan, changed);
             let transactions = usize::from(!batch.is_empty());
             if transactions > 0 {
                 self.tool.apply(batch).await?;
             }
-            self.known = next;
+            self.written = written;
             Ok(Applied { by: TOOL, transactions })
         })
     }
 
     fn forget(&mut self) {
-        self.known = Known::default();
+        self.written = Written::default();
     }
 
     fn concerns(&self, transaction: &Transaction) -> bool {
