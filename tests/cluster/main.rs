@@ -12,6 +12,7 @@ mod engine;
 mod faults;
 mod lifecycle;
 mod network;
+mod network_rules;
 mod path;
 mod pods;
 mod registry;
@@ -33,6 +34,7 @@ fn main() {
     let tests: Vec<Test> = [
         lifecycle::TESTS,
         network::TESTS,
+        network_rules::TESTS,
         path::TESTS,
         pods::TESTS,
         faults::TESTS,

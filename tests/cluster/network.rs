@@ -19,7 +19,7 @@ const ALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/network.ya
 const LOAD: usize = 4;
 
 /// A namespace with everything of `network.yaml` in it, ready.
-fn made(env: &Env, part: &str) -> String {
+pub fn made(env: &Env, part: &str) -> String {
     let (namespace, cluster) = (env.namespace(part), env.cluster());
     eventually(SECONDS(60), "the Gateway API", || {
         cluster.kubectl(&["get", "gatewayclass", "minik"]).try_ok()
@@ -35,13 +35,13 @@ fn made(env: &Env, part: &str) -> String {
     namespace
 }
 
-fn value(cluster: &Cluster, namespace: &str, object: &str, path: &str) -> String {
+pub fn value(cluster: &Cluster, namespace: &str, object: &str, path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
     cluster.kubectl(&["get", object, "--namespace", namespace, "--output", &path]).ok()
 }
 
 /// The status line and all that follows.
-fn ask(at: SocketAddr, host: &str, path: &str) -> Result<String, String> {
+pub fn ask(at: SocketAddr, host: &str, path: &str) -> Result<String, String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&at, SECONDS(30))?;
         stream.set_read_timeout(Some(SECONDS(30)))?;
