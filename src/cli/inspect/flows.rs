@@ -20,7 +20,8 @@ use crate::cluster::{ClusterError, Docker, access_of, client};
 use crate::rt::Stop;
 
 /// Tells of tracked connections, and of what becomes of first packets from and to the address `$0`, until its standard
-/// input ends. Where the kernel has no nftables, nothing is told of packets that are dropped.
+/// input ends. `nft` writes lines in pieces; what comes out is whole. Where the kernel has no nftables, nothing is told of
+/// packets that are dropped.
 const FOLLOW: &str = r#"table=minik-flows-$$
 mark="ct state new meta nftrace set 1"
 nft -f - 2>/dev/null <<END
@@ -29,10 +30,14 @@ table ip $table {
  chain output { type filter hook output priority -150; ip daddr $0 $mark; }
 }
 END
+lines=/run/$table
+mkfifo $lines
 conntrack -E -o timestamp 2>/dev/null & tracker=$!
-stdbuf -oL nft monitor trace 2>/dev/null & tracer=$!
+stdbuf -oL nft monitor trace >$lines 2>/dev/null & tracer=$!
+grep --line-buffered . <$lines &
 cat >/dev/null
 kill $tracker $tracer
+rm $lines
 nft delete table ip $table 2>/dev/null"#;
 
 #[derive(Args)]
@@ -108,7 +113,7 @@ impl fmt::Display for Flow {
 /// Reads a line of the tracker; None where it is of another form.
 fn parse(line: &str, names: &BTreeMap<String, String>) -> Option<Flow> {
     let mut words = line.split_whitespace();
-    let time = words.next()?.trim_matches(['[', ']']).to_owned();
+    let time = words.next()?.strip_prefix('[')?.trim_end_matches(']').to_owned();
     let event = words.next()?.trim_matches(['[', ']']).to_owned();
     let protocol = words.next()?.to_owned();
     let rest: Vec<&str> = words.collect();
