@@ -336,7 +336,7 @@ async fn objects() -> Result<()> {
     let file = folder.path().join("many.redb");
     let mut encoded = 0;
     {
-        let bench = Bench::start(storage::open(storage::Config::embedded(file.clone()))?).await?;
+        let bench = Bench::start(storage::open(storage::Config::embedded(file.clone())).await?).await?;
         bench.create("/api/v1/namespaces", &json!({"metadata": {"name": "default"}})).await?;
         let names: Vec<usize> = (0..OBJECTS).collect();
         for some in names.chunks(256) {
@@ -371,7 +371,7 @@ async fn objects() -> Result<()> {
 pub async fn start_over(file: &Path) -> Result<()> {
     let before = resident()?;
     let begun = Instant::now();
-    let bench = Bench::start(storage::open(storage::Config::embedded(file.to_owned()))?).await?;
+    let bench = Bench::start(storage::open(storage::Config::embedded(file.to_owned())).await?).await?;
     let (status, _) = bench.send(Method::GET, "/readyz", String::new()).await?;
     ensure!(status == StatusCode::OK, "/readyz: {status}");
     println!("{} {}", begun.elapsed().as_secs_f64() * 1e3, resident()? - before);
