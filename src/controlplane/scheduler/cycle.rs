@@ -120,7 +120,11 @@ fn spreads(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Spread> {
     };
     // The Pod itself waits, and so is on no node yet.
     let siblings = |node: &NodeInfo| node.siblings.get(uid).copied().unwrap_or(0);
-    defaults().iter().map(|constraint| count(snapshot, constraint, &|_| true, &siblings, 1)).collect()
+    let of = |constraint| count(snapshot, constraint, &|_| true, &siblings, 1);
+    match &pod.profile.spread {
+        Some(own) => own.iter().map(of).collect(),
+        None => defaults().iter().map(of).collect(),
+    }
 }
 
 fn with_label_keys(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Option<LabelSelector> {

@@ -9,9 +9,11 @@
 //!
 //! [`schedule::schedule`] is a pure function over a [`snapshot::Snapshot`]; the loop in [`run`] feeds it.
 
+mod configuration;
 mod cycle;
 mod filters;
 mod preempt;
+mod profile;
 mod queue;
 mod run;
 mod schedule;

@@ -2,16 +2,21 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{
-    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+    Binding, ConfigMap, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
+use super::configuration;
 use super::preempt::{Room, make_room};
+use super::profile::{self, Profiles};
 use super::queue::Queue;
 use super::schedule::schedule;
 use super::snapshot::{PodInfo, Snapshot, priority};
@@ -21,8 +26,11 @@ use crate::client::informer::{Cache, Informers, Key};
 use crate::client::typed::{is_terminal, pod_condition};
 use crate::rt::{Clock, Tasks};
 
-/// The scheduler's name: what Pods ask for in `spec.schedulerName`, and what Events are signed with.
-const NAME: &str = "default-scheduler";
+/// Who writes the Events that concern no Pod's own profile.
+const NAME: &str = profile::DEFAULT;
+/// Where profiles are configured, in `kube-system`: a KubeSchedulerConfiguration under this key.
+const PROFILES: &str = "minik-scheduler";
+const KEY: &str = "config.yaml";
 
 /// Starts the scheduler. It reads through `informers`, which may be shared with the controllers, writes
 /// through `client`, and ends when `tasks` stop.
@@ -37,10 +45,13 @@ pub fn run(client: Client, informers: &Informers, clock: Arc<dyn Clock>, tasks: 
         storage: Storage::new(informers),
         queue: Queue::default(),
         snapshot: Mutex::default(),
+        profiles: Mutex::new(profile::built_in()),
     });
     let (nodes, namespaces) = (informers.cache::<Node>(), informers.cache::<Namespace>());
     watch(&scheduler, &nodes, &namespaces);
     watch_storage(&scheduler);
+    let me = Arc::clone(&scheduler);
+    tasks.spawn_until_stop(async move { me.follow_profiles().await });
     let all = tasks.clone();
     tasks.spawn_until_stop(async move {
         nodes.synced().await;
@@ -64,19 +75,24 @@ struct Scheduler {
     storage: Storage,
     queue: Queue,
     snapshot: Mutex<Snapshot>,
+    profiles: Mutex<Profiles>,
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// Whether the Pod waits for this scheduler.
-fn waits(pod: &Pod) -> bool {
+fn scheduler_of(pod: &Pod) -> &str {
+    let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+    name.filter(|name| !name.is_empty()).unwrap_or(profile::DEFAULT)
+}
+
+/// Whether the Pod waits for some scheduler.
+fn waits_for_any(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     node_of(pod).is_none()
         && pod.metadata.deletion_timestamp.is_none()
         && !is_terminal(pod)
-        && spec.scheduler_name.as_deref().is_none_or(|name| name == NAME)
         && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
 }
 
@@ -131,19 +147,68 @@ fn watch_storage(scheduler: &Arc<Scheduler>) {
     });
     let me = Arc::clone(scheduler);
     scheduler.storage.volumes.on_change(move |change| {
-        let face =
-            |volume: &Arc<PersistentVolume>| volume.spec.as_ref().and_then(|spec| spec.node_affinity.clone());
+        let face = |volume: &Arc<PersistentVolume>| {
+            let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.clone());
+            (affinity, volume.metadata.labels.clone())
+        };
         if change.new.map(face) != change.old.map(face) {
             me.queue.cluster_changed();
         }
     });
     let me = Arc::clone(scheduler);
     scheduler.storage.classes.on_change(move |_| me.queue.cluster_changed());
+    let me = Arc::clone(scheduler);
+    scheduler.storage.drivers.on_change(move |_| me.queue.cluster_changed());
 }
 
 impl Scheduler {
     fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn profiles(&self) -> MutexGuard<'_, Profiles> {
+        self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the Pod waits for one of this scheduler's profiles.
+    fn waits(&self, pod: &Pod) -> bool {
+        waits_for_any(pod) && self.profiles().contains_key(scheduler_of(pod))
+    }
+
+    /// Takes profiles as they are configured, until dropped. What is wrong changes nothing, and is an Event.
+    async fn follow_profiles(&self) {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
+        let mut seen = Box::pin(watch_object(api, PROFILES).default_backoff());
+        while let Some(found) = seen.next().await {
+            let map = match found {
+                Ok(map) => map,
+                Err(error) => {
+                    tracing::debug!(%error, "profiles cannot be watched at the moment");
+                    continue;
+                }
+            };
+            let text = map.as_ref().and_then(|map| map.data.as_ref()?.get(KEY));
+            match text.map_or_else(|| Ok(profile::built_in()), |text| configuration::parse(text)) {
+                Ok(profiles) => self.take_profiles(profiles),
+                Err(why) => {
+                    tracing::warn!(why, "the scheduler's configuration is not taken");
+                    if let Some(map) = map {
+                        self.recorder.warning(map.object_ref(&()), "InvalidConfiguration", why);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_profiles(&self, profiles: Profiles) {
+        if *self.profiles() == profiles {
+            return;
+        }
+        *self.profiles() = profiles;
+        for pod in self.pods.list().into_iter().filter(|pod| waits_for_any(pod)) {
+            self.pod_changed(None, Some(&pod));
+        }
+        self.queue.cluster_changed();
     }
 
     fn pod_changed(&self, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {
@@ -161,11 +226,11 @@ impl Scheduler {
                     self.queue.cluster_changed();
                 }
             }
-            None if living.is_some_and(|pod| waits(pod)) => {
+            None if living.is_some_and(|pod| self.waits(pod)) => {
                 self.hold_room(&key, pod);
                 // A status written for a waiting Pod, often by this scheduler, changes nothing.
                 let same = old.is_some_and(|old| {
-                    waits(old) && old.spec == pod.spec && old.metadata.labels == pod.metadata.labels
+                    self.waits(old) && old.spec == pod.spec && old.metadata.labels == pod.metadata.labels
                 });
                 if !same {
                     self.queue.add(key, priority(pod));
@@ -196,13 +261,16 @@ impl Scheduler {
 
     /// One attempt: decides at once, and leaves the writing to a task of its own.
     fn attempt(self: &Arc<Self>, key: &Key, tasks: &Tasks) {
-        let Some(pod) = self.pods.get(key).filter(|pod| waits(pod)) else {
+        let pod = self.pods.get(key).filter(|pod| waits_for_any(pod));
+        let profile = pod.as_ref().and_then(|pod| self.profiles().get(scheduler_of(pod)).cloned());
+        let (Some(pod), Some(profile)) = (pod, profile) else {
             self.queue.remove(key);
             return;
         };
-        let mut info = PodInfo::new(Arc::clone(&pod));
+        let mut info = PodInfo { profile, ..PodInfo::new(Arc::clone(&pod)) };
         info.volumes = self.storage.of(&pod);
         let mut snapshot = self.snapshot();
+        info.volumes.crowded = self.storage.crowded(&info.volumes, &snapshot);
         let me = Arc::clone(self);
         match schedule(&info, &snapshot, |count| rand::random_range(0..count.max(1))) {
             Ok(node) => {
@@ -246,7 +314,7 @@ impl Scheduler {
         match bound {
             Ok(_) => {
                 let message = format!("Successfully assigned {key} to {node}");
-                self.recorder.normal(pod.object_ref(&()), "Scheduled", message);
+                self.recorder.component(scheduler_of(pod)).normal(pod.object_ref(&()), "Scheduled", message);
             }
             Err(error) => {
                 tracing::debug!(%key, node, %error, "binding failed");
@@ -256,7 +324,7 @@ impl Scheduler {
                     self.snapshot().remove_pod(&key);
                     self.queue.cluster_changed();
                 }
-                if there.is_some_and(|pod| waits(&pod)) {
+                if there.is_some_and(|pod| self.waits(&pod)) {
                     self.queue.failed(&key, true);
                 } else {
                     self.queue.remove(&key);
@@ -267,7 +335,7 @@ impl Scheduler {
 
     /// Says why the Pod waits, and makes room for it where it may.
     async fn refuse(&self, pod: &Pod, message: &str, room: Option<Room>) {
-        self.recorder.warning(pod.object_ref(&()), "FailedScheduling", message);
+        self.recorder.component(scheduler_of(pod)).warning(pod.object_ref(&()), "FailedScheduling", message);
         let known = pod_condition(pod, "PodScheduled");
         let same = known.is_some_and(|condition| {
             condition.status == "False" && condition.message.as_deref() == Some(message)
@@ -297,7 +365,8 @@ impl Scheduler {
     async fn evict(&self, pod: &Pod, room: &Room) {
         for victim in &room.victims {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.key.namespace);
-            let message = format!("{NAME}: preempting to accommodate a higher priority pod");
+            let name = scheduler_of(pod);
+            let message = format!("{name}: preempting to accommodate a higher priority pod");
             let target = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [{"type": "DisruptionTarget",
                 "status": "True", "reason": "PreemptionByScheduler", "message": message,
                 "lastTransitionTime": Time(self.clock.now())}]}});

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, from_value, json};
 
 use super::*;
+use crate::controlplane::scheduler::profile::Profile;
 
 fn node(name: &str, rest: Value) -> Value {
     let mut value = json!({
@@ -168,4 +169,27 @@ fn scores_prefer_empty_willing_nodes() {
         json!({"status": {"images": [{"names": ["docker.io/library/big:1"], "sizeBytes": 900_000_000}]}});
     let image = spec(json!({"containers": [{"name": "c", "image": "big:1"}]}));
     check(&[node("n1", json!({})), node("n2", images)], &[], image, Ok("n2"));
+}
+
+#[test]
+fn a_profile_decides_what_counts() {
+    let tainted = json!({"spec": {"taints": [{"key": "own", "effect": "NoSchedule"}]}});
+    let nodes = [node("n1", json!({})), node("n2", tainted), node("n3", json!({}))];
+    let busy = pod("busy", "n3", cpu("1"));
+    let snapshot = cluster(&nodes, &[busy]);
+    let place = |profile: Profile| {
+        let incoming = PodInfo::new(Arc::new(from_value(pod("new", "", cpu("500m"))).unwrap()));
+        let incoming = PodInfo { profile: Arc::new(profile), ..incoming };
+        schedule(&incoming, &snapshot, |_| 0)
+    };
+    assert_eq!(place(Profile::default()).as_deref(), Ok("n1"), "the emptiest");
+    let fit = vec![("NodeResourcesFit", 1.0)];
+    let fullest = Profile { scores: Some(fit), fullest: true, ..Profile::default() };
+    assert_eq!(place(fullest).as_deref(), Ok("n3"));
+    let blind = Profile { filters: Some(vec!["NodeName"]), scores: Some(vec![]), ..Profile::default() };
+    let only = cluster(&nodes[1..2], &[]);
+    let incoming = PodInfo::new(Arc::new(from_value(pod("new", "", json!({}))).unwrap()));
+    assert!(schedule(&incoming, &only, |_| 0).is_err(), "it is tainted");
+    let incoming = PodInfo { profile: Arc::new(blind), ..incoming };
+    assert_eq!(schedule(&incoming, &only, |_| 0).as_deref(), Ok("n2"));
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 
+use super::profile::{self, Profile};
 use super::volumes::PodVolumes;
 use crate::client::informer::Key;
 use crate::client::typed::resources::{Amounts, add, amounts, assumed, requested};
@@ -19,13 +20,15 @@ pub(super) struct PodInfo {
     pub ports: Vec<HostPort>,
     /// What its claims ask for; looked up for a Pod that waits.
     pub volumes: PodVolumes,
+    /// How it is placed; looked up for a Pod that waits.
+    pub profile: Arc<Profile>,
 }
 
 impl PodInfo {
     pub(super) fn new(pod: Arc<Pod>) -> Self {
         let (requests, assumed) = (requested(&pod), assumed(&pod));
         let ports = pod.spec.as_ref().map(host_ports).unwrap_or_default();
-        Self { pod, requests, assumed, ports, volumes: PodVolumes::default() }
+        Self { pod, requests, assumed, ports, volumes: PodVolumes::default(), profile: profile::default() }
     }
 
     /// The uid of its controller, while it counts as one of that one's replicas.

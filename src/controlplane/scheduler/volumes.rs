@@ -1,9 +1,12 @@
 //! What a Pod's claims say about where it may run.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use kube::ResourceExt;
 
+use super::snapshot::Snapshot;
 use crate::client::informer::{Cache, Informers, Key};
 
 /// The caches of claims, volumes and classes.
@@ -11,7 +14,19 @@ pub(super) struct Storage {
     pub claims: Cache<PersistentVolumeClaim>,
     pub volumes: Cache<PersistentVolume>,
     pub classes: Cache<StorageClass>,
+    pub drivers: Cache<CSINode>,
 }
+
+/// Labels by which a volume says in which part of the world it is; several values are joined by `__`.
+const ZONES: [&str; 4] = [
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+];
+
+/// A storage driver's volume: the driver, and what it calls the volume.
+pub(super) type Attached = (String, String);
 
 /// What one Pod's claims ask for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +37,12 @@ pub(super) struct PodVolumes {
     pub reach: Vec<NodeSelector>,
     /// Claims that no second Pod may use.
     pub exclusive: Vec<Key>,
+    /// Labels of its volumes that a node must share, where it has such labels: name and values.
+    pub zones: Vec<(&'static str, Vec<String>)>,
+    /// What is attached to the node that it runs on.
+    pub attached: BTreeSet<Attached>,
+    /// Nodes whose drivers take no more volumes than they have, were this Pod there.
+    pub crowded: BTreeSet<String>,
 }
 
 /// Returns the names of the claims a Pod uses, and whether each is made for the Pod itself.
@@ -36,13 +57,15 @@ pub(super) fn claims(pod: &Pod) -> Vec<(String, bool)> {
 
 impl Storage {
     pub(super) fn new(informers: &Informers) -> Self {
-        Self { claims: informers.cache(), volumes: informers.cache(), classes: informers.cache() }
+        let (claims, volumes, classes) = (informers.cache(), informers.cache(), informers.cache());
+        Self { claims, volumes, classes, drivers: informers.cache() }
     }
 
     pub(super) async fn synced(&self) {
         self.claims.synced().await;
         self.volumes.synced().await;
         self.classes.synced().await;
+        self.drivers.synced().await;
     }
 
     /// Returns what a Pod's claims ask for.
@@ -84,13 +107,44 @@ impl Storage {
                         "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
                     )
                 })?;
-                let affinity = there.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+                let there_spec = there.spec.as_ref();
+                let affinity = there_spec.and_then(|spec| spec.node_affinity.as_ref());
                 found.reach.extend(affinity.and_then(|affinity| affinity.required.clone()));
+                found.zones.extend(zones(&there));
+                let source = there_spec.and_then(|spec| spec.csi.as_ref());
+                found.attached.extend(source.map(|own| (own.driver.clone(), own.volume_handle.clone())));
                 Ok(())
             }
-            None if self.waits_for_pod(&claim) => Ok(()),
+            None if self.waits_for_pod(&claim) => {
+                // The volume is still to be made: it counts under its claim's name.
+                let class = spec.storage_class_name.as_deref().unwrap_or_default();
+                let class = self.classes.get(&Key::cluster(class));
+                found.attached.extend(class.map(|class| (class.provisioner.clone(), key.to_string())));
+                Ok(())
+            }
             None => Err("pod has unbound immediate PersistentVolumeClaims".to_owned()),
         }
+    }
+
+    /// Returns the nodes that have no room for a Pod's volumes: a driver there says how many it takes.
+    pub(super) fn crowded(&self, volumes: &PodVolumes, snapshot: &Snapshot) -> BTreeSet<String> {
+        let mut crowded = BTreeSet::new();
+        for (driver, _) in &volumes.attached {
+            for node in self.drivers.list() {
+                let Some(most) = limit(&node, driver) else { continue };
+                let Some(info) = snapshot.node(&node.name_any()) else { continue };
+                let mut all: BTreeSet<Attached> =
+                    info.pods.values().flat_map(|pod| self.of(&pod.pod).attached).collect();
+                let before = all.iter().filter(|(of, _)| of == driver).count();
+                all.extend(volumes.attached.iter().cloned());
+                let after = all.iter().filter(|(of, _)| of == driver).count();
+                // Those that are there already cost nothing.
+                if after > before && after > most {
+                    crowded.insert(node.name_any());
+                }
+            }
+        }
+        crowded
     }
 
     /// Whether the claim is bound only once its first Pod has a node.
@@ -102,16 +156,66 @@ impl Storage {
     }
 }
 
+/// How many volumes of a driver a node takes, where it says so.
+fn limit(node: &CSINode, driver: &str) -> Option<usize> {
+    let own = node.spec.drivers.iter().find(|own| own.name == driver)?;
+    usize::try_from(own.allocatable.as_ref()?.count?).ok()
+}
+
+fn zones(volume: &PersistentVolume) -> impl Iterator<Item = (&'static str, Vec<String>)> + '_ {
+    ZONES.into_iter().filter_map(|label| {
+        let values = volume.labels().get(label)?;
+        Some((label, values.split("__").map(str::to_owned).collect()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json};
 
     use super::*;
 
+    fn empty() -> Storage {
+        let (claims, volumes, classes) = (Cache::default(), Cache::default(), Cache::default());
+        Storage { claims, volumes, classes, drivers: Cache::default() }
+    }
+
+    #[test]
+    fn a_node_takes_no_more_volumes_than_its_driver_says() {
+        let storage = empty();
+        let pod = |name: &str| {
+            let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": name}});
+            let pod = json!({"metadata": {"name": name, "namespace": "ns"},
+                "spec": {"containers": [], "volumes": [volume]}});
+            from_value::<Pod>(pod).unwrap()
+        };
+        for name in ["a", "b", "same"] {
+            let handle = if name == "same" { "a" } else { name };
+            let claim = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"volumeName": name}});
+            storage.claims.apply(from_value(claim).unwrap());
+            let volume = json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": "z1__z2"}},
+                "spec": {"csi": {"driver": "d", "volumeHandle": handle}}});
+            storage.volumes.apply(from_value(volume).unwrap());
+        }
+        let limited = json!({"metadata": {"name": "n1"},
+            "spec": {"drivers": [{"name": "d", "nodeID": "n1", "allocatable": {"count": 1}}]}});
+        storage.drivers.apply(from_value(limited).unwrap());
+        let mut snapshot = Snapshot::default();
+        for node in ["n1", "n2"] {
+            snapshot.put_node(std::sync::Arc::new(from_value(json!({"metadata": {"name": node}})).unwrap()));
+        }
+        let crowded = |pod: &Pod, snapshot: &Snapshot| storage.crowded(&storage.of(pod), snapshot);
+        assert!(crowded(&pod("a"), &snapshot).is_empty());
+        snapshot.put_pod(std::sync::Arc::new(pod("a")), "n1");
+        assert_eq!(crowded(&pod("b"), &snapshot), BTreeSet::from(["n1".to_owned()]));
+        assert!(crowded(&pod("same"), &snapshot).is_empty(), "it is there already");
+        let zones = storage.of(&pod("a")).zones;
+        assert_eq!(zones, [(ZONES[0], vec!["z1".to_owned(), "z2".to_owned()])]);
+    }
+
     #[test]
     fn claims_say_where_and_whether() {
-        let storage =
-            Storage { claims: Cache::default(), volumes: Cache::default(), classes: Cache::default() };
+        let storage = empty();
         let claim = |name: &str, spec: Value| {
             let claim = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec});
             storage.claims.apply(from_value(claim).unwrap());

@@ -16,20 +16,25 @@ use super::why::Refusal;
 
 type Filter = fn(&Cycle<'_>, &NodeInfo) -> Result<(), Refusal>;
 
-/// Every filter, in upstream's order.
-const ALL: &[Filter] = &[
-    node_unschedulable::check,
-    node_name::check,
-    taints::check,
-    node_affinity::check,
-    host_ports::check,
-    resources_fit::check,
-    volumes::check,
-    topology_spread::check,
-    pod_affinity::check,
+/// Every filter by upstream's name, in upstream's order.
+pub(super) const ALL: &[(&str, Filter)] = &[
+    ("NodeUnschedulable", node_unschedulable::check),
+    ("NodeName", node_name::check),
+    ("TaintToleration", taints::check),
+    ("NodeAffinity", node_affinity::check),
+    ("NodePorts", host_ports::check),
+    ("NodeResourcesFit", resources_fit::check),
+    ("VolumeRestrictions", volumes::exclusive),
+    ("NodeVolumeLimits", volumes::limits),
+    ("VolumeBinding", volumes::reach),
+    ("VolumeZone", volumes::zone),
+    ("PodTopologySpread", topology_spread::check),
+    ("InterPodAffinity", pod_affinity::check),
 ];
 
-/// Whether the Pod may run on the node.
+/// Whether the Pod may run on the node, by the filters of its profile.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {
-    ALL.iter().try_for_each(|filter| filter(cycle, node))
+    let chosen = cycle.pod.profile.filters.as_ref();
+    let mut counting = ALL.iter().filter(|(name, _)| chosen.is_none_or(|chosen| chosen.contains(name)));
+    counting.try_for_each(|(_, filter)| filter(cycle, node))
 }

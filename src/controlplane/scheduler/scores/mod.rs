@@ -1,8 +1,8 @@
 //! Which of the possible nodes is best. One file per score; each gives 0 to 100, and counts with its weight.
 
+mod allocated;
 mod balanced;
 mod image_locality;
-mod least_allocated;
 mod node_affinity;
 mod pod_affinity;
 mod taints;
@@ -16,21 +16,29 @@ const MAX: f64 = 100.0;
 
 type Score = fn(&Cycle<'_>, &[&NodeInfo]) -> Vec<f64>;
 
-/// Every score with its weight, as upstream's default profile has them.
-const ALL: &[(Score, f64)] = &[
-    (taints::score, 3.0),
-    (node_affinity::score, 2.0),
-    (topology_spread::score, 2.0),
-    (pod_affinity::score, 2.0),
-    (least_allocated::score, 1.0),
-    (balanced::score, 1.0),
-    (image_locality::score, 1.0),
+/// Every score by upstream's name, with its weight in upstream's default profile.
+pub(super) const ALL: &[(&str, Score, f64)] = &[
+    ("TaintToleration", taints::score, 3.0),
+    ("NodeAffinity", node_affinity::score, 2.0),
+    ("PodTopologySpread", topology_spread::score, 2.0),
+    ("InterPodAffinity", pod_affinity::score, 2.0),
+    ("NodeResourcesFit", allocated::score, 1.0),
+    ("NodeResourcesBalancedAllocation", balanced::score, 1.0),
+    ("ImageLocality", image_locality::score, 1.0),
 ];
 
-/// The weighted sum for each node.
+/// The weighted sum for each node, by the scores of the Pod's profile.
 pub(super) fn total(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {
     let mut total = vec![0.0; nodes.len()];
-    for (score, weight) in ALL {
+    let chosen = cycle.pod.profile.scores.as_ref();
+    for (name, score, usual) in ALL {
+        let weight = match chosen {
+            None => *usual,
+            Some(chosen) => chosen.iter().find(|(own, _)| own == name).map_or(0.0, |(_, weight)| *weight),
+        };
+        if weight == 0.0 {
+            continue;
+        }
         for (sum, part) in total.iter_mut().zip(score(cycle, nodes)) {
             // Whole points, so that almost equal nodes tie and share the Pods.
             *sum += part.clamp(0.0, MAX).floor() * weight;
