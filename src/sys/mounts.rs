@@ -104,6 +104,30 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), MountError> {
     )
 }
 
+/// Mounts a layered file system, or a folder of one, for reading only, and so that no program in it can be run here.
+/// `options` are those of the layers.
+pub fn layers(kind: &str, source: &str, target: &Path, options: &[String]) -> Result<(), MountError> {
+    let guard = MsFlags::MS_RDONLY | hardening();
+    let failed = |errno: nix::errno::Errno| MountError {
+        what: "mount an image at",
+        path: target.display().to_string(),
+        source: errno.into(),
+    };
+    if kind == "bind" {
+        mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed)?;
+        let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | guard;
+        let guarded = mount(None::<&str>, target, None::<&str>, again, None::<&str>);
+        return guarded.map_err(|errno| {
+            let _ = umount2(target, MntFlags::MNT_DETACH);
+            failed(errno)
+        });
+    }
+    // What is a flag to the kernel is none to the file system.
+    let words = ["ro", "rw", "rbind", "bind"];
+    let own: Vec<&str> = options.iter().map(String::as_str).filter(|word| !words.contains(word)).collect();
+    mount(Some(source), target, Some(kind), guard, Some(own.join(",").as_str())).map_err(failed)
+}
+
 /// Mounts an NFS export (`server:/path`) at `target`; `address` is the server's. The kernel does the talking.
 pub fn nfs(source: &str, target: &Path, address: IpAddr, read_only: bool) -> Result<(), MountError> {
     let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };

@@ -10,6 +10,10 @@ pub const TESTS: &[Test] = &[
     ("pods::run_in_order_and_end", run_in_order_and_end),
     ("pods::keep_what_they_claim", keep_what_they_claim),
     ("pods::are_looked_into", are_looked_into),
+    ("pods::that_end_at_once_are_heard", that_end_at_once_are_heard),
+    ("pods::read_images_and_files", read_images_and_files),
+    ("pods::start_again_together", start_again_together),
+    ("pods::of_a_node_s_own_folder_are_shown", of_a_node_s_own_folder_are_shown),
     ("pods::end_before_their_node_does", end_before_their_node_does),
     ("pods::are_measured_by_whom_rbac_lets", are_measured_by_whom_rbac_lets),
 ];
@@ -138,6 +142,97 @@ fn are_looked_into(env: &Env) {
     let top = cluster.kubectl(&["top", "pods", "--namespace", &namespace]).ok();
     assert!(top.contains("in-order"), "{top}");
     assert_eq!(cluster.kubectl(&["top", "nodes", "--no-headers"]).ok().lines().count(), 3);
+    remove(cluster, &namespace);
+}
+
+/// Whoever attaches comes late: what was said before is told from the log.
+fn that_end_at_once_are_heard(env: &Env) {
+    let (cluster, namespace) = (env.cluster(), env.namespace("heard"));
+    for n in 0..4 {
+        let (name, word) = (format!("short-{n}"), format!("word-{n}"));
+        let run =
+            ["run", "--stdin", "--rm", "--image=busybox:1.36", "--restart=Never", "--namespace", &namespace];
+        let said = cluster.kubectl(&[&run[..], &[&name, "--", "echo", &word]].concat()).ok();
+        assert!(said.contains(&word), "{said:?}");
+    }
+    remove(cluster, &namespace);
+}
+
+fn read_images_and_files(env: &Env) {
+    let (namespace, cluster) = (made(env, "images"), env.cluster());
+    wait(cluster, &namespace, "with-image", "condition=Ready");
+    let inside = |command: &str| {
+        let exec = ["exec", "with-image", "--namespace", &namespace, "--", "sh", "-c", command];
+        cluster.kubectl(&exec)
+    };
+    inside("test -s /redis/usr/bin/redis-server && test -s /part/redis-server").ok();
+    let refused = inside("touch /redis/new");
+    assert!(refused.code != 0 && refused.stderr.contains("Read-only file system"), "{}", refused.stderr);
+    wait(cluster, &namespace, "reads-a-file", "jsonpath={.status.phase}=Succeeded");
+    let said = cluster.kubectl(&["logs", "reads-a-file", "--namespace", &namespace]).ok();
+    assert_eq!(said, "here and there\n");
+    let node = field(cluster, &namespace, "with-image", ".spec.nodeName");
+    remove(cluster, &namespace);
+    // Nothing of it is left: neither its mount nor its snapshot.
+    let left =
+        "grep -c kubernetes.io~image /proc/self/mountinfo; ctr -n k8s.io snapshots ls | grep -c minik-volume";
+    eventually(SECONDS(60), "the image is let go", || {
+        match docker(&["exec", &node, "sh", "-c", &format!("{left} || true")]).as_str() {
+            "0\n0" | "0\n0\n" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+}
+
+fn start_again_together(env: &Env) {
+    let (namespace, cluster) = (made(env, "again"), env.cluster());
+    let restarts = ".status.containerStatuses[*].restartCount";
+    eventually(SECONDS(90), "all were started again", || {
+        let counts = field(cluster, &namespace, "all-again", restarts);
+        if counts == "1 1" { Ok(()) } else { Err(counts) }
+    });
+    wait(cluster, &namespace, "all-again", "condition=Ready");
+    assert_eq!(field(cluster, &namespace, "all-again", ".status.initContainerStatuses[0].restartCount"), "1");
+    remove(cluster, &namespace);
+}
+
+fn of_a_node_s_own_folder_are_shown(env: &Env) {
+    let (cluster, namespace) = (env.cluster(), env.namespace("static"));
+    let node = cluster.nodes().into_iter().find(|node| node.contains("-agent-")).expect("an agent");
+    let pod = format!("own-{node}");
+    let write = |word: &str| {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: own, namespace: {namespace}}}\nspec:\n  \
+             terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: c, image: 'busybox:1.36', \
+             command: [sh, -c, 'echo {word}; sleep 3600']}}\n"
+        );
+        let command = format!("printf '%s' \"{manifest}\" > /etc/kubernetes/manifests/{namespace}.yaml");
+        docker(&["exec", &node, "sh", "-c", &command]);
+    };
+    let seen = |what: &str, expect: &dyn Fn(&str, &str) -> bool| {
+        eventually(SECONDS(90), what, || {
+            let path = "jsonpath={.metadata.uid} {.status.containerStatuses[0].containerID} {.status.conditions[?(@.type==\"Ready\")].status}";
+            let get = ["get", "pod", &pod, "--namespace", &namespace, "--output", path];
+            let said = cluster.kubectl(&get).try_ok()?;
+            match said.split(' ').collect::<Vec<_>>().as_slice() {
+                [uid, id, "True"] if expect(uid, id) => Ok(((*uid).to_owned(), (*id).to_owned())),
+                _ => Err(said),
+            }
+        })
+    };
+    write("one");
+    let (uid, id) = seen("the static Pod is shown", &|_, _| true);
+    let logs = || cluster.kubectl(&["logs", &pod, "--namespace", &namespace]).ok();
+    assert_eq!(logs(), "one\n");
+    // Deleted at the API server it is shown again, and has not noticed.
+    cluster.kubectl(&["delete", "pod", &pod, "--namespace", &namespace, "--timeout=60s"]).ok();
+    let (_, same) = seen("the mirror is made anew", &|now, _| now != uid);
+    assert_eq!(same, id);
+    write("two");
+    seen("the file's new Pod runs", &|_, now| now != id);
+    assert_eq!(logs(), "two\n");
+    docker(&["exec", &node, "rm", &format!("/etc/kubernetes/manifests/{namespace}.yaml")]);
+    cluster.kubectl(&["wait", "--for=delete", "pod", &pod, "--namespace", &namespace, "--timeout=90s"]).ok();
     remove(cluster, &namespace);
 }
 

@@ -1,4 +1,4 @@
-//! Calls of containerd's own API: the three services that hold images, in the namespace of Kubernetes.
+//! Calls of containerd's own API: the services that hold images and their snapshots, in the namespace of Kubernetes.
 //!
 //! They are called by path, as every service stands in a package of its own and only a few calls are needed.
 
@@ -101,6 +101,118 @@ impl Containerd {
         }
     }
 
+    /// What a name means; `None` if it means nothing.
+    pub async fn image(&self, name: &str) -> Result<Option<m::Image>> {
+        let request = m::GetImageRequest { name: name.to_owned() };
+        let answer: Result<m::ImageResponse> =
+            self.call("/containerd.services.images.v1.Images/Get", request, None).await;
+        match answer {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => Ok(other?.image),
+        }
+    }
+
+    /// Returns a whole blob; meant for manifests and configurations.
+    pub async fn read(&self, digest: &str) -> Result<Vec<u8>> {
+        let mut grpc = self.ready().await?;
+        let path = PathAndQuery::from_static("/containerd.services.content.v1.Content/Read");
+        let codec = ProstCodec::<m::ReadContentRequest, m::ReadContentResponse>::default();
+        let request = m::ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+        let mut answers = grpc.server_streaming(addressed(request, None)?, path, codec).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(part) = answers.message().await? {
+            bytes.extend_from_slice(&part.data);
+        }
+        Ok(bytes)
+    }
+
+    /// Makes a snapshot that can only be read, on top of another one, and says how it is mounted; one of that key may be
+    /// there already. It is kept until it is removed.
+    pub async fn view(&self, snapshotter: &str, key: &str, parent: &str) -> Result<Vec<m::Mount>> {
+        let kept = ("containerd.io/gc.root".to_owned(), jiff::Timestamp::now().to_string());
+        let request = m::MakeSnapshotRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.to_owned(),
+            parent: parent.to_owned(),
+            labels: HashMap::from([kept]),
+        };
+        let made: Result<m::MountsResponse> =
+            self.call("/containerd.services.snapshots.v1.Snapshots/View", request, None).await;
+        match made {
+            Err(error) if error.code == Code::AlreadyExists => {
+                let request = snapshot(snapshotter, key);
+                let there: m::MountsResponse =
+                    self.call("/containerd.services.snapshots.v1.Snapshots/Mounts", request, None).await?;
+                Ok(there.mounts)
+            }
+            other => Ok(other?.mounts),
+        }
+    }
+
+    /// Whether there is a snapshot of that key.
+    pub async fn has_snapshot(&self, snapshotter: &str, key: &str) -> Result<bool> {
+        let request = snapshot(snapshotter, key);
+        let found: Result<m::StatSnapshotResponse> =
+            self.call("/containerd.services.snapshots.v1.Snapshots/Stat", request, None).await;
+        match found {
+            Err(error) if error.is_not_found() => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    /// Unpacks a layer on top of `parent` (empty: of nothing) into the snapshot `name`.
+    pub async fn unpack(
+        &self,
+        snapshotter: &str,
+        layer: m::Descriptor,
+        parent: &str,
+        name: &str,
+        lease: &str,
+    ) -> Result<()> {
+        let key = format!("minik-unpack-{}", uuid::Uuid::new_v4());
+        let request = m::MakeSnapshotRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.clone(),
+            parent: parent.to_owned(),
+            labels: HashMap::new(),
+        };
+        let made: m::MountsResponse =
+            self.call("/containerd.services.snapshots.v1.Snapshots/Prepare", request, Some(lease)).await?;
+        let apply = m::ApplyRequest { diff: Some(layer), mounts: made.mounts };
+        let applied: Result<m::ApplyResponse> =
+            self.call("/containerd.services.diff.v1.Diff/Apply", apply, Some(lease)).await;
+        let commit = m::CommitSnapshotRequest {
+            snapshotter: snapshotter.to_owned(),
+            name: name.to_owned(),
+            key: key.clone(),
+            labels: HashMap::new(),
+        };
+        let committed: Result<()> = match applied {
+            Ok(_) => {
+                self.call("/containerd.services.snapshots.v1.Snapshots/Commit", commit, Some(lease)).await
+            }
+            Err(error) => Err(error),
+        };
+        match committed {
+            // Somebody else unpacked it meanwhile.
+            Err(error) if error.code == Code::AlreadyExists => self.remove_snapshot(snapshotter, &key).await,
+            Err(error) => {
+                let _ = self.remove_snapshot(snapshotter, &key).await;
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Removes a snapshot; one that is not there is fine.
+    pub async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<()> {
+        let request = snapshot(snapshotter, key);
+        match self.call::<_, ()>("/containerd.services.snapshots.v1.Snapshots/Remove", request, None).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Keeps what is made under it from being collected until it is ended.
     pub async fn begin_lease(&self, id: &str) -> Result<()> {
         // Should this process die: a lease that nobody ends goes after a day.
@@ -133,6 +245,10 @@ impl Containerd {
         let request = addressed(message, lease)?;
         Ok(grpc.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
     }
+}
+
+fn snapshot(snapshotter: &str, key: &str) -> m::SnapshotRequest {
+    m::SnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() }
 }
 
 /// Says in the request's head which namespace, and which lease, it is for.

@@ -12,6 +12,7 @@ use super::objects::Objects;
 use super::plugins::Drivers;
 use super::probe::Answers;
 use super::services::Services;
+use super::statics::Mirrors;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
 use crate::node::cri::Runtime;
@@ -32,6 +33,8 @@ pub struct Context {
     /// The storage drivers that are registered on this node.
     pub drivers: Drivers,
     pub events: Recorder,
+    /// What the API server shows of this node's static Pods.
+    pub mirrors: Mirrors,
     /// What probes answered.
     pub probes: Answers,
     pub tasks: Tasks,

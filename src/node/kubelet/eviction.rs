@@ -12,6 +12,7 @@ use super::container::{Limits, log_directory, quantity_value};
 use super::context::{Context, reference};
 use super::pods::Manager;
 use super::spec;
+use super::statics::is_static;
 use super::stats::{PodUse, Sampler};
 use crate::sys::cgroups;
 
@@ -23,6 +24,9 @@ const MEMORY: u64 = 100 << 20;
 const DISK: u64 = 64 << 20;
 /// Images nobody uses are removed before the disk is that full.
 const IMAGES: u64 = 256 << 20;
+
+/// The priority of `system-cluster-critical`, the lower of the two.
+const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 
 /// What one Pod uses of the node.
 #[derive(Clone, Debug, Default)]
@@ -48,11 +52,12 @@ pub async fn run(context: Arc<Context>, manager: Manager, sampler: Sampler) {
         ticks.tick().await;
         let mut free = free_disk(&context.dir);
         if free < IMAGES {
-            remove_images(&context).await;
+            remove_images(&context, &manager).await;
             free = free_disk(&context.dir);
         }
         let low = Low { memory: cgroups::capacity().memory_available, disk: free };
-        let pods: Vec<Arc<Pod>> = manager.pods().into_iter().filter(|pod| is_active(pod)).collect();
+        let evictable = |pod: &Arc<Pod>| is_active(pod) && !is_critical(pod);
+        let pods: Vec<Arc<Pod>> = manager.pods().into_iter().filter(evictable).collect();
         if !low.any() && !pods.iter().any(|pod| is_limited(pod)) {
             continue;
         }
@@ -78,6 +83,11 @@ pub async fn run(context: Arc<Context>, manager: Manager, sampler: Sampler) {
 fn is_active(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether the node cannot do without the Pod: no pressure ends it, as upstream has it.
+fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || spec(pod).priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL)
 }
 
 /// Whether the Pod says how much of the disk it may use.
@@ -207,13 +217,17 @@ fn over_limit(pod: &Pod, used: &Use) -> Option<String> {
     })
 }
 
-/// Removes the images that no container uses. Pinned ones (the sandbox's) stay.
-async fn remove_images(context: &Context) {
+/// Removes the images that no container and no volume uses. Pinned ones (the sandbox's) stay.
+async fn remove_images(context: &Context, manager: &Manager) {
     let runtime = &context.runtime;
     let (Ok(images), Ok(containers)) = tokio::join!(runtime.images(), runtime.containers(None)) else {
         return;
     };
-    let mut used = HashSet::new();
+    let pods = manager.pods();
+    let volumes = pods.iter().flat_map(|pod| spec(pod).volumes.iter().flatten());
+    let mut used: HashSet<String> = volumes
+        .filter_map(|volume| super::image::normalize(volume.image.as_ref()?.reference.as_deref()?).ok())
+        .collect();
     for container in containers {
         if let Ok(status) = runtime.container_status(&container.id).await {
             used.insert(status.image_ref);
@@ -223,7 +237,7 @@ async fn remove_images(context: &Context) {
     let idle = |image: &&crate::node::cri::api::Image| {
         !image.pinned
             && !used.contains(&image.id)
-            && !image.repo_digests.iter().any(|name| used.contains(name))
+            && !image.repo_digests.iter().chain(&image.repo_tags).any(|name| used.contains(name))
     };
     for image in images.iter().filter(idle) {
         tracing::warn!(image = ?image.repo_tags, bytes = image.size, "the disk is full: removing an unused image");

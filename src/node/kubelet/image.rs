@@ -1,7 +1,5 @@
 //! Image names and pull policy.
 
-use k8s_openapi::api::core::v1::Container;
-
 /// The name is not one a registry could have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
@@ -65,14 +63,13 @@ pub enum Policy {
     Never,
 }
 
-/// The container's policy; unset means Always for `latest` and IfNotPresent for the others.
-pub fn policy(container: &Container) -> Policy {
-    match container.image_pull_policy.as_deref() {
+/// The policy for an image; unset means Always for `latest` and IfNotPresent for the others.
+pub fn policy(policy: Option<&str>, name: &str) -> Policy {
+    match policy {
         Some("Always") => Policy::Always,
         Some("Never") => Policy::Never,
         Some(_) => Policy::IfNotPresent,
         None => {
-            let name = container.image.as_deref().unwrap_or_default();
             let latest = normalize(name).is_ok_and(|full| full.ends_with(":latest"));
             if latest { Policy::Always } else { Policy::IfNotPresent }
         }

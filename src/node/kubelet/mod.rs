@@ -20,6 +20,7 @@ mod rotation;
 mod run;
 mod server;
 mod services;
+mod statics;
 mod stats;
 mod volumes;
 

@@ -1,14 +1,14 @@
-//! ConfigMaps, Secrets and other objects that Pods refer to by name.
+//! ConfigMaps, Secrets and claims that Pods refer to by name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -21,6 +21,8 @@ use crate::rt::Tasks;
 pub enum Kind {
     ConfigMap,
     Secret,
+    /// Of a claim only whether its volume has grown and the node is to let the file system follow.
+    Claim,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
         match self {
             Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
+            Self::Claim => "PersistentVolumeClaim",
         }
     }
 
@@ -36,13 +39,14 @@ impl Kind {
         match self {
             Self::ConfigMap => "configmap",
             Self::Secret => "secret",
+            Self::Claim => "persistentvolumeclaim",
         }
     }
 }
 
 type Key = (Kind, String, String);
 
-/// ConfigMaps and Secrets of Pods on this node: one watch per object somebody refers to, none for the others
+/// ConfigMaps, Secrets and claims of Pods on this node: one watch per object somebody refers to, none for the others
 /// (a node may read no more than that).
 pub struct Objects {
     client: Client,
@@ -89,6 +93,10 @@ impl Objects {
                 let api: Api<Secret> = Api::namespaced(client, namespace);
                 self.tasks.spawn_until_stop(feed(watch_object(api, name), sender, secret_data))
             }
+            Kind::Claim => {
+                let api: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace);
+                self.tasks.spawn_until_stop(feed(watch_object(api, name), sender, growth))
+            }
         };
         let entry = Arc::new(Entry { kind, name: name.to_owned(), value, watching: task.abort_handle() });
         entries.insert(key, Arc::downgrade(&entry));
@@ -105,7 +113,13 @@ async fn feed<K: Debug + Send + 'static>(
     while let Some(item) = stream.next().await {
         match item {
             Ok(object) => {
-                sender.send_replace(Some(object.map(|object| Arc::new(data(object)))));
+                let new = Some(object.map(|object| Arc::new(data(object))));
+                // What changed beside the contents concerns nobody here.
+                sender.send_if_modified(|old| {
+                    let changed = *old != new;
+                    *old = new;
+                    changed
+                });
             }
             Err(error) => tracing::debug!(%error, "an object a Pod refers to cannot be watched yet"),
         }
@@ -120,6 +134,14 @@ fn config_map_data(object: ConfigMap) -> BTreeMap<String, Vec<u8>> {
 
 fn secret_data(object: Secret) -> BTreeMap<String, Vec<u8>> {
     object.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect()
+}
+
+fn growth(claim: PersistentVolumeClaim) -> BTreeMap<String, Vec<u8>> {
+    let asked = claim.spec.and_then(|spec| spec.resources?.requests?.get("storage").cloned());
+    let conditions = claim.status.and_then(|status| status.conditions).unwrap_or_default();
+    let pending = conditions.iter().any(|one| one.type_ == "FileSystemResizePending" && one.status == "True");
+    let size = asked.filter(|_| pending).map(|asked| ("storage".to_owned(), asked.0.into_bytes()));
+    size.into_iter().collect()
 }
 
 /// Everything one Pod refers to, held as long as its worker lives.
@@ -162,11 +184,14 @@ impl Held {
     }
 }
 
-/// The ConfigMaps and Secrets a Pod's definition names, each once.
+/// The ConfigMaps, Secrets and claims a Pod's definition names, each once.
 pub fn references(pod: &Pod) -> Vec<(Kind, String)> {
     let spec = spec(pod);
     let mut all = Vec::new();
     for volume in spec.volumes.iter().flatten() {
+        let claim = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+        let own = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name_any(), volume.name));
+        all.extend(claim.or(own).map(|name| (Kind::Claim, name)));
         all.extend(volume.config_map.iter().map(|map| (Kind::ConfigMap, map.name.clone())));
         let secret = volume.secret.as_ref().and_then(|secret| secret.secret_name.clone());
         all.extend(secret.map(|name| (Kind::Secret, name)));

@@ -20,6 +20,7 @@ use super::probe::Answers;
 use super::rotation;
 use super::server::{self, Routes, ServerError};
 use super::services::Services;
+use super::statics::Mirrors;
 use super::stats::Sampler;
 use crate::client::events::Recorder;
 use crate::config::NodeConfig;
@@ -93,6 +94,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         services: Services::new(services),
         policies,
         drivers: Drivers::new(&dir),
+        mirrors: Mirrors::default(),
         probes: Answers::default(),
         tasks: tasks.clone(),
         node: watch::Sender::new(Arc::default()),

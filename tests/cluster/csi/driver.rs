@@ -55,8 +55,10 @@ async fn answer(
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let body =
         request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let result = call(&method, body.slice(5.min(body.len())..));
-    println!("{method} {result:?}");
+    let body = body.slice(5.min(body.len())..);
+    let place = place(&method, &body);
+    let result = call(&method, body);
+    println!("{method} {place} {result:?}");
     let mut trailers = HeaderMap::new();
     let mut frames = Vec::new();
     match result {
@@ -135,6 +137,18 @@ fn call(method: &str, body: Bytes) -> Result<Vec<u8>, String> {
         }
         _ => Err(format!("{method} is not served")),
     }
+}
+
+/// Where a call mounts something for a Pod, or unmounts it.
+fn place(method: &str, body: &Bytes) -> String {
+    let path = match method {
+        "NodePublishVolume" => decode::<api::NodePublishVolumeRequest>(body.clone()).map(|r| r.target_path),
+        "NodeUnpublishVolume" => {
+            decode::<api::NodeUnpublishVolumeRequest>(body.clone()).map(|r| r.target_path)
+        }
+        _ => return String::new(),
+    };
+    path.unwrap_or_default()
 }
 
 fn publish(request: &api::NodePublishVolumeRequest) -> Result<Vec<u8>, String> {

@@ -2,6 +2,7 @@
 
 mod driver;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::Test;
@@ -40,6 +41,60 @@ fn logs(cluster: &Cluster) -> String {
     cluster.kubectl(&all).try_ok().unwrap_or_default()
 }
 
+/// Starts the node of the Pods again: its mounts are gone, what is in the volumes is not.
+fn restarted(cluster: &Cluster) {
+    let get = |path: &str| {
+        cluster.kubectl(&["get", "pod", "--namespace", "csi-test", "one", "--output", path]).try_ok()
+    };
+    let id = "jsonpath={.status.containerStatuses[0].containerID}";
+    let (node, before) = (get("jsonpath={.spec.nodeName}").expect("a node"), get(id).expect("a container"));
+    docker(&["restart", "--time", "30", &node]);
+    eventually(SECONDS(120), "the Pods run again", || {
+        let wait = [
+            "wait",
+            "--namespace",
+            "csi-test",
+            "pod/one",
+            "pod/two",
+            "--for=condition=Ready",
+            "--timeout=5s",
+        ];
+        cluster.kubectl(&wait).try_ok()?;
+        match get(id)? {
+            now if now != before => Ok(()),
+            same => Err(same),
+        }
+    });
+}
+
+fn has_grown(cluster: &Cluster, expect: &str) {
+    eventually(SECONDS(60), "the claim has grown", || {
+        let path = "jsonpath={.status.capacity.storage}";
+        let size =
+            cluster.kubectl(&["get", "pvc", "--namespace", "csi-test", "data", "--output", path]).try_ok()?;
+        if size == expect { Ok(()) } else { Err(size) }
+    });
+}
+
+/// As an external resizer does: the volume is larger, and the claim says that the file system is to follow. A driver that
+/// wants that is asked for its volumes again.
+fn grow_while_mounted(cluster: &Cluster) {
+    let often = r#"{"spec":{"requiresRepublish":true}}"#;
+    cluster.kubectl(&["patch", "csidriver", "test.csi.minik.dev", "--patch", often]).ok();
+    let grown = r#"{"spec":{"capacity":{"storage":"2Gi"}}}"#;
+    cluster.kubectl(&["patch", "pv", "csi-test", "--patch", grown]).ok();
+    let published = || logs(cluster).lines().filter(|line| line.starts_with("NodePublishVolume")).count();
+    let before = published();
+    let pending = r#"{"status":{"conditions":[{"type":"FileSystemResizePending","status":"True"}]}}"#;
+    let claim = ["pvc", "--namespace", "csi-test", "data", "--subresource=status", "--patch", pending];
+    cluster.kubectl(&[&["patch"], &claim[..]].concat()).ok();
+    has_grown(cluster, "2Gi");
+    eventually(SECONDS(60), "the file system was told", || {
+        let said = logs(cluster);
+        if said.contains("NodeExpandVolume") && published() > before { Ok(()) } else { Err(said) }
+    });
+}
+
 fn volumes(env: &Env) {
     image();
     let cluster = env.cluster();
@@ -54,6 +109,10 @@ fn volumes(env: &Env) {
     let ids = cluster.kubectl(&["get", "nodes", "--output=jsonpath={.items[*].metadata.annotations}"]).ok();
     assert!(ids.contains("test.csi.minik.dev"), "{ids}");
 
+    // A node of theirs is started again below; the server would take the API with it.
+    let servers = ["get", "nodes", "--selector=node-role.kubernetes.io/control-plane", "--output=name"];
+    let server = cluster.kubectl(&servers).ok();
+    cluster.kubectl(&["cordon", server.trim()]).ok();
     cluster.kubectl(&["apply", "--filename", PODS_YAML]).ok();
     let wait =
         ["wait", "--namespace", "csi-test", "pod/one", "pod/two", "--for=condition=Ready", "--timeout=90s"];
@@ -69,27 +128,30 @@ fn volumes(env: &Env) {
     inside("one", "echo shared > /data/file");
     assert_eq!(inside("two", "cat /data/file"), "shared\n");
     assert!(inside("one", "cat /inline/pod").contains("csi-test/one"), "told who it is for");
+    restarted(cluster);
+    cluster.kubectl(&["uncordon", server.trim()]).ok();
+    assert_eq!(inside("one", "cat /data/file"), "shared\n", "after the node was started again");
+    assert_eq!(inside("two", "cat /data/file"), "shared\n", "after the node was started again");
+    grow_while_mounted(cluster);
     // The volume grew before its claim heard of it: the file system is told at the next mount.
-    let grown = r#"{"spec":{"capacity":{"storage":"2Gi"}}}"#;
+    let grown = r#"{"spec":{"capacity":{"storage":"3Gi"}}}"#;
     cluster.kubectl(&["patch", "pv", "csi-test", "--patch", grown]).ok();
     cluster.kubectl(&["delete", "pod", "--namespace", "csi-test", "two", "--timeout=60s"]).ok();
     assert_eq!(inside("one", "cat /data/file"), "shared\n", "the other Pod still has it");
     // The volume itself stays as it has become.
     cluster.kubectl(&["apply", "--filename", PODS_YAML, "--selector=part=pods"]).ok();
     cluster.kubectl(&wait).ok();
-    eventually(SECONDS(20), "the claim has grown", || {
-        let path = "jsonpath={.status.capacity.storage}";
-        let size = cluster.kubectl(&["get", "pvc", "--namespace", "csi-test", "data", "--output", path]).ok();
-        if size == "2Gi" { Ok(()) } else { Err(size) }
-    });
+    has_grown(cluster, "3Gi");
     cluster.kubectl(&["delete", "pod", "--namespace", "csi-test", "one", "two", "--timeout=90s"]).ok();
     eventually(SECONDS(30), "everything is taken back", || {
         let said = logs(cluster);
-        let count = |call: &str| said.lines().filter(|line| line.starts_with(call)).count();
-        let balanced = count("NodePublishVolume") == count("NodeUnpublishVolume")
-            && count("NodeUnstageVolume") == 1
-            && count("NodeExpandVolume") > 0;
-        if balanced { Ok(()) } else { Err(said) }
+        let places = |call: &str| -> BTreeSet<String> {
+            let calls = said.lines().filter_map(|line| line.strip_prefix(call));
+            calls.filter_map(|rest| rest.split_whitespace().next()).map(ToOwned::to_owned).collect()
+        };
+        let taken_back = places("NodePublishVolume ") == places("NodeUnpublishVolume ");
+        let unstaged = said.lines().filter(|line| line.starts_with("NodeUnstageVolume")).count();
+        if taken_back && unstaged == 1 { Ok(()) } else { Err(said) }
     });
     cluster.kubectl(&["delete", "--filename", PODS_YAML, "--ignore-not-found", "--timeout=60s"]).ok();
     cluster.kubectl(&["delete", "--filename", DRIVER_YAML, "--timeout=90s"]).ok();

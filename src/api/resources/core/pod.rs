@@ -116,10 +116,16 @@ impl Strategy for Pod {
     }
 }
 
-/// Rule: Guaranteed if every container has equal limits and requests of cpu and memory, Burstable if any is said.
+/// Rule: Guaranteed if every container has equal limits and requests of cpu and memory, Burstable if any is said. What the
+/// Pod says as a whole counts instead of its containers'.
 fn quality_of_service(pod: &Value) -> &'static str {
-    let containers: Vec<&Value> =
-        pod.array_at("/spec/containers").iter().chain(pod.array_at("/spec/initContainers")).collect();
+    let whole = pod.get("spec").filter(|spec| {
+        spec.pointer("/resources/requests").is_some() || spec.pointer("/resources/limits").is_some()
+    });
+    let containers: Vec<&Value> = match whole {
+        Some(whole) => vec![whole],
+        None => pod.array_at("/spec/containers").iter().chain(pod.array_at("/spec/initContainers")).collect(),
+    };
     let amount = |container: &Value, kind: &str, name: &str| {
         let found = container.pointer(&format!("/resources/{kind}/{name}"))?;
         Quantity::from_value(found).ok().filter(|amount| !amount.is_zero())
@@ -330,6 +336,8 @@ mod tests {
         assert_eq!(class(json!({})), "BestEffort");
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
         assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1"}})), "Guaranteed");
+        let whole = json!({"containers": [{"name": "a", "image": "b"}], "resources": {"limits": {"cpu": "1", "memory": "1"}}});
+        assert_eq!(quality_of_service(&pod(whole)), "Guaranteed");
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, FileKeySelector, Pod};
 
+use super::env_file::EnvFiles;
 use super::expand;
 use super::fields::{self, Facts, FieldError};
 use crate::node::kubelet::objects::Kind;
@@ -18,6 +19,10 @@ pub enum EnvError {
     Missing { kind: Kind, name: String },
     #[error("couldn't find key {key} in {} {namespace}/{name}", kind.name())]
     Key { kind: Kind, namespace: String, name: String, key: String },
+    #[error("cannot read environment file {path:?} of volume {volume:?}: {why}")]
+    File { volume: String, path: String, why: String },
+    #[error("environment variable key {key:?} not found in file {path:?} of volume {volume:?}")]
+    FileKey { volume: String, path: String, key: String },
     #[error(transparent)]
     Field(#[from] FieldError),
 }
@@ -43,6 +48,8 @@ pub struct Environment<'a> {
     pub facts: &'a Facts,
     /// Services of the Pod's namespace (and `default/kubernetes`), for variables.
     pub services: &'a [Service],
+    /// The files in volumes that variables are read from.
+    pub files: &'a EnvFiles,
 }
 
 /// The variables, in order: Services, then envFrom, then env; later ones replace earlier ones of the same name.
@@ -110,6 +117,9 @@ fn reference(input: &Environment<'_>, from: &EnvVarSource) -> Result<Option<Stri
     if let Some(resource) = &from.resource_field_ref {
         return Ok(Some(fields::resource_field(input.pod, input.container, resource, input.facts)?));
     }
+    if let Some(file) = &from.file_key_ref {
+        return file_key(input.files, file);
+    }
     let (kind, name, key, optional) = match (&from.config_map_key_ref, &from.secret_key_ref) {
         (Some(map), _) => (Kind::ConfigMap, &map.name, &map.key, map.optional),
         (None, Some(secret)) => (Kind::Secret, &secret.name, &secret.key, secret.optional),
@@ -124,6 +134,21 @@ fn reference(input: &Environment<'_>, from: &EnvVarSource) -> Result<Option<Stri
             let namespace = input.pod.metadata.namespace.clone().unwrap_or_default();
             Err(EnvError::Key { kind, namespace, name: name.clone(), key: key.clone() })
         }
+    }
+}
+
+/// The value of a key in a file; a file or key that may be missing and is gives none.
+fn file_key(files: &EnvFiles, from: &FileKeySelector) -> Result<Option<String>, EnvError> {
+    let (volume, path) = (from.volume_name.clone(), from.path.clone());
+    let found = match files.get(&(volume.clone(), path.clone())) {
+        Some(Ok(variables)) => variables.get(&from.key).cloned(),
+        Some(Err(why)) => return Err(EnvError::File { volume, path, why: why.clone() }),
+        None if from.optional == Some(true) => None,
+        None => return Err(EnvError::File { volume, path, why: "no such file".to_owned() }),
+    };
+    match found {
+        None if from.optional != Some(true) => Err(EnvError::FileKey { volume, path, key: from.key.clone() }),
+        found => Ok(found),
     }
 }
 
@@ -184,7 +209,18 @@ mod tests {
         ]));
         let container = &pod.spec.as_ref().expect("spec").containers[0];
         let facts = Facts::default();
-        let input = Environment { pod: &pod, container, source: &source, facts: &facts, services: &[] };
+        let files = EnvFiles::from([
+            (("v".into(), "env".into()), Ok(BTreeMap::from([("A".to_owned(), "1".to_owned())]))),
+            (("v".into(), "bad".into()), Err("line 1: no".to_owned())),
+        ]);
+        let input = Environment {
+            pod: &pod,
+            container,
+            source: &source,
+            facts: &facts,
+            services: &[],
+            files: &files,
+        };
         let expect = expect
             .map(|vars| vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>())
             .map_err(str::to_owned);
@@ -209,6 +245,23 @@ mod tests {
             Err("couldn't find key z in ConfigMap shop/conf"),
         );
         check(json!({"name": "c", "envFrom": [{"secretRef": {"name": "gone", "optional": true}}]}), Ok(&[]));
+    }
+
+    #[test]
+    fn variables_are_read_from_files() {
+        let of = |path: &str, key: &str, optional: bool| {
+            let from = json!({"volumeName": "v", "path": path, "key": key, "optional": optional});
+            json!({"name": "c", "env": [{"name": "X", "valueFrom": {"fileKeyRef": from}}]})
+        };
+        check(of("env", "A", false), Ok(&[("X", "1")]));
+        check(of("env", "B", true), Ok(&[]));
+        check(of("none", "A", true), Ok(&[]));
+        let missing = "environment variable key \"B\" not found in file \"env\" of volume \"v\"";
+        check(of("env", "B", false), Err(missing));
+        let none = "cannot read environment file \"none\" of volume \"v\": no such file";
+        check(of("none", "A", false), Err(none));
+        let bad = "cannot read environment file \"bad\" of volume \"v\": line 1: no";
+        check(of("bad", "A", true), Err(bad));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod config;
 mod env;
+mod env_file;
 mod expand;
 mod fields;
 mod files;
@@ -11,12 +12,12 @@ mod security;
 
 pub use config::{HASH, MESSAGE_POLICY, Parts, RESOURCES, container_config, definition_hash, log_directory};
 pub use env::{Data, Environment, Source, environment};
+pub use env_file::{ENV_FILE, EnvFiles, env_files, parse_env_file};
 pub use expand::expand;
 pub use fields::{Facts, FieldError, field, resource_field};
 pub use files::hosts_file;
 pub use resources::{
-    Limits, Qos, cgroup_parent, cpu_shares, linux_resources, pod_limits, qos, quantity_milli, quantity_value,
-    resources_hash,
+    Limits, Qos, cgroup_parent, cpu_shares, linux_resources, pod_limits, qos, quantity_value, resources_hash,
 };
 pub use sandbox::sandbox_config;
 pub use security::check_user;

@@ -197,25 +197,27 @@ pub fn cgroup_parent(spec: &PodSpec, uid: &str) -> String {
     }
 }
 
-/// Limits of the Pod's own group: shares for all it requests; memory and CPU only when every container limits them.
+/// Limits of the Pod's own group: shares for all it requests; memory and CPU only when every container limits them, or the
+/// Pod says so as a whole. What its runtime class takes for itself comes on top.
 pub fn pod_limits(spec: &PodSpec) -> cgroups::Limits {
-    if let Some(whole) = pod_level(spec) {
-        return cgroups::Limits {
-            cpu_shares: Some(cpu_shares(whole.cpu_request.unwrap_or(0))),
-            cpu_milli: whole.cpu_limit,
-            memory: whole.memory_limit,
-            pids: Some(PROCESSES),
-        };
-    }
     let limits: Vec<Limits> = spec.containers.iter().map(Limits::of).collect();
     let request = limits.iter().filter_map(|limits| limits.cpu_request).sum();
-    let total =
-        |get: fn(&Limits) -> Option<u64>| limits.iter().map(get).sum::<Option<u64>>().filter(|sum| *sum > 0);
     let init = spec.init_containers.as_deref().unwrap_or_default().is_empty();
+    let total = |get: fn(&Limits) -> Option<u64>| {
+        limits.iter().map(get).sum::<Option<u64>>().filter(|sum| *sum > 0 && init)
+    };
+    let whole = pod_level(spec).unwrap_or_default();
+    let overhead = |key: &str, read: fn(&Quantity) -> Option<u64>| {
+        spec.overhead.as_ref().and_then(|overhead| overhead.get(key)).and_then(read).unwrap_or(0)
+    };
+    let (cpu, memory) = (overhead("cpu", quantity_milli), overhead("memory", quantity_value));
     cgroups::Limits {
-        cpu_shares: Some(cpu_shares(request)),
-        cpu_milli: total(|limits| limits.cpu_limit).filter(|_| init),
-        memory: total(|limits| limits.memory_limit).filter(|_| init),
+        cpu_shares: Some(cpu_shares(whole.cpu_request.unwrap_or(request) + cpu)),
+        cpu_milli: whole.cpu_limit.or_else(|| total(|limits| limits.cpu_limit)).map(|milli| milli + cpu),
+        memory: whole
+            .memory_limit
+            .or_else(|| total(|limits| limits.memory_limit))
+            .map(|bytes| bytes + memory),
         pids: Some(PROCESSES),
     }
 }
@@ -268,5 +270,18 @@ mod tests {
         whole.resources = serde_json::from_value(full).expect("resources");
         assert_eq!(qos(&whole), Qos::Guaranteed);
         assert_eq!(pod_limits(&whole).memory, Some(1 << 30));
+        whole.overhead =
+            serde_json::from_value(serde_json::json!({"cpu": "250m", "memory": "1Mi"})).expect("amounts");
+        let limits = pod_limits(&whole);
+        assert_eq!((limits.cpu_milli, limits.memory), (Some(1250), Some((1 << 30) + (1 << 20))));
+        // What the Pod leaves open as a whole is its containers' sum.
+        let mut part = pod(&[serde_json::json!({"limits": {"cpu": "2"}})]);
+        part.resources =
+            serde_json::from_value(serde_json::json!({"limits": {"memory": "1Gi"}})).expect("resources");
+        let limits = pod_limits(&part);
+        assert_eq!(
+            (limits.cpu_shares, limits.cpu_milli, limits.memory),
+            (Some(2048), Some(2000), Some(1 << 30))
+        );
     }
 }

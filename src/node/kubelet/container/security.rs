@@ -1,6 +1,6 @@
 //! Security contexts of Pods and containers.
 
-use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, SecurityContext};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSecurityContext, PodSpec, SecurityContext};
 
 use crate::node::cri::api::{
     Capability, Image, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
@@ -50,6 +50,17 @@ fn seccomp(kind: Option<&k8s_openapi::api::core::v1::SeccompProfile>) -> Securit
             _ => (ProfileType::Unconfined, String::new()),
         };
     SecurityProfile { profile_type: profile.into(), localhost_ref }
+}
+
+/// The profile a container asks for; `None`: the runtime decides, as upstream has it.
+fn app_armor(kind: Option<&AppArmorProfile>) -> Option<SecurityProfile> {
+    let kind = kind?;
+    let (profile, localhost_ref) = match kind.type_.as_str() {
+        "RuntimeDefault" => (ProfileType::RuntimeDefault, String::new()),
+        "Localhost" => (ProfileType::Localhost, kind.localhost_profile.clone().unwrap_or_default()),
+        _ => (ProfileType::Unconfined, String::new()),
+    };
+    Some(SecurityProfile { profile_type: profile.into(), localhost_ref })
 }
 
 fn namespaces(spec: &PodSpec) -> NamespaceOption {
@@ -145,6 +156,9 @@ pub fn container_security(
         masked_paths: paths(MASKED),
         readonly_paths: paths(READ_ONLY),
         seccomp: Some(if privileged { seccomp(None) } else { seccomp(profile) }),
+        apparmor: app_armor(
+            own.app_armor_profile.as_ref().or(pod.and_then(|pod| pod.app_armor_profile.as_ref())),
+        ),
         ..Default::default()
     }
 }
@@ -183,6 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn the_runtime_is_told_of_apparmor_profiles() {
+        let check = |pod: serde_json::Value, own: serde_json::Value, expect: Option<(ProfileType, &str)>| {
+            let spec =
+                spec(json!({"securityContext": pod, "containers": [{"name": "c", "securityContext": own}]}));
+            let told = container_security(&spec, &spec.containers[0], None).apparmor;
+            let told = told.map(|profile| (profile.profile_type(), profile.localhost_ref.clone()));
+            assert_eq!(told, expect.map(|(kind, name)| (kind, name.to_owned())), "{spec:?}");
+        };
+        let default = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+        let named = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}});
+        check(json!({}), json!({}), None);
+        check(default.clone(), json!({}), Some((ProfileType::RuntimeDefault, "")));
+        check(default, named, Some((ProfileType::Localhost, "mine")));
+    }
+
+    #[test]
     fn the_container_s_wish_comes_first() {
         let spec = spec(json!({
             "securityContext": {"runAsUser": 1, "fsGroup": 7, "supplementalGroups": [8]},
@@ -194,5 +224,6 @@ mod tests {
         assert_eq!(context.supplemental_groups, [7, 8]);
         assert!(context.no_new_privs);
         assert_eq!(context.namespace_options.expect("set").pid, i32::from(NamespaceMode::Node));
+        assert_eq!(context.apparmor, None);
     }
 }

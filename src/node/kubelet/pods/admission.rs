@@ -1,14 +1,13 @@
 //! Whether the node takes a Pod.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Node, Pod, PodSpec};
 
-use super::status::{is_sidecar, is_terminal};
+use super::status::is_terminal;
+use crate::client::typed::resources::{Amounts, add, amounts, requested};
 use crate::client::typed::{HostPort, host_ports};
-use crate::node::kubelet::container::{Limits, quantity_milli, quantity_value};
 use crate::node::kubelet::spec as spec_of;
 
 /// Why the node does not take a Pod, as its Failed status says it.
@@ -64,14 +63,13 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
         let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return refuse("NodeAffinity", text.to_owned());
     }
-    let running: Vec<&PodSpec> =
-        others.iter().filter(|other| !has_ended(other)).map(|other| spec_of(other)).collect();
-    let taken: Vec<HostPort> = running.iter().flat_map(|other| host_ports(other)).collect();
+    let running = living(others);
+    let taken: Vec<HostPort> = running.iter().flat_map(|other| host_ports(spec_of(other))).collect();
     if host_ports(spec).iter().any(|port| taken.iter().any(|have| have.conflicts(port))) {
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", text.to_owned());
     }
-    let (name, asked, used, capacity) = shortage(spec, &running, node)?;
+    let (name, asked, used, capacity) = shortage(pod, &running, node)?;
     let text = format!(
         "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
     );
@@ -81,9 +79,7 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
 /// Whether a running Pod may have what it asks for now, beside the `others`: what the node will never have is not feasible,
 /// what others have may become free.
 pub fn no_room(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
-    let running: Vec<&PodSpec> =
-        others.iter().filter(|other| !has_ended(other)).map(|other| spec_of(other)).collect();
-    let (name, asked, used, has) = shortage(spec_of(pod), &running, node)?;
+    let (name, asked, used, has) = shortage(pod, &living(others), node)?;
     let (reason, message) = match asked > has {
         true => (
             "Infeasible",
@@ -110,66 +106,31 @@ fn asks_for_apparmor(spec: &PodSpec) -> bool {
         || spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(own)
 }
 
-fn has_ended(pod: &Pod) -> bool {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(is_terminal)
+fn living(pods: &[Arc<Pod>]) -> Vec<&Pod> {
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    pods.iter()
+        .map(AsRef::as_ref)
+        .filter(|pod| !phase(pod).is_some_and(|phase| is_terminal(&phase)))
+        .collect()
 }
 
 /// The first resource there is not enough of: name, asked for, used, allocatable.
-fn shortage(spec: &PodSpec, running: &[&PodSpec], node: &Node) -> Option<(String, u64, u64, u64)> {
-    let allocatable = node.status.as_ref()?.allocatable.as_ref()?;
-    let count = running.len() as u64;
-    let pods = allocatable.get("pods").and_then(quantity_value)?;
-    if count + 1 > pods {
+fn shortage(pod: &Pod, running: &[&Pod], node: &Node) -> Option<(String, i64, i64, i64)> {
+    let allocatable = amounts(node.status.as_ref()?.allocatable.as_ref());
+    let count = i64::try_from(running.len()).unwrap_or(i64::MAX);
+    let pods = *allocatable.get("pods")?;
+    if count >= pods {
         return Some(("pods".to_owned(), 1, count, pods));
     }
-    let cpu = allocatable.get("cpu").and_then(quantity_milli)?;
-    let memory = allocatable.get("memory").and_then(quantity_value)?;
-    let cpu_of = |spec: &PodSpec| request(spec, |limits| limits.cpu_request);
-    let memory_of = |spec: &PodSpec| request(spec, |limits| limits.memory_request);
-    for (name, asked, used, has) in [
-        ("cpu", cpu_of(spec), running.iter().map(|spec| cpu_of(spec)).sum::<u64>(), cpu),
-        ("memory", memory_of(spec), running.iter().map(|spec| memory_of(spec)).sum::<u64>(), memory),
-    ] {
-        if asked > 0 && used.saturating_add(asked) > has {
-            return Some((name.to_owned(), asked, used, has));
-        }
-    }
-    // Huge pages and resources that others gave the node: what it does not have, nobody gets.
-    special(spec).into_iter().find_map(|(name, asked)| {
-        let used = running.iter().filter_map(|spec| special(spec).remove(&name)).sum::<u64>();
-        let has = allocatable.get(&name).and_then(quantity_value).unwrap_or(0);
+    let asked = requested(pod);
+    let mut used = Amounts::new();
+    running.iter().for_each(|other| add(&mut used, &requested(other), 1));
+    // What the node does not have at all, as huge pages, nobody gets.
+    asked.into_iter().filter(|(_, asked)| *asked > 0).find_map(|(name, asked)| {
+        let of = |amounts: &Amounts| amounts.get(&name).copied().unwrap_or(0);
+        let (used, has) = (of(&used), of(&allocatable));
         (used.saturating_add(asked) > has).then_some((name, asked, used, has))
     })
-}
-
-/// What the containers ask for beside processor, memory and disk.
-fn special(spec: &PodSpec) -> BTreeMap<String, u64> {
-    let mut all = BTreeMap::new();
-    for resources in spec.containers.iter().filter_map(|container| container.resources.as_ref()) {
-        let asked = resources.requests.iter().chain(&resources.limits).flatten();
-        let own: BTreeMap<_, _> = asked
-            .filter(|(name, _)| !["cpu", "memory", "ephemeral-storage"].contains(&name.as_str()))
-            .filter_map(|(name, quantity)| Some((name, quantity_value(quantity)?)))
-            .collect();
-        own.into_iter().for_each(|(name, amount)| *all.entry(name.clone()).or_default() += amount);
-    }
-    all
-}
-
-/// What the Pod asks for as a whole: the most of what runs at one time.
-pub fn request(spec: &PodSpec, of: fn(&Limits) -> Option<u64>) -> u64 {
-    let one = |container: &Container| of(&Limits::of(container)).unwrap_or(0);
-    let mut sidecars = 0;
-    let mut peak = 0;
-    for container in spec.init_containers.iter().flatten() {
-        if is_sidecar(container) {
-            sidecars += one(container);
-            peak = peak.max(sidecars);
-        } else {
-            peak = peak.max(sidecars + one(container));
-        }
-    }
-    peak.max(sidecars + spec.containers.iter().map(one).sum::<u64>())
 }
 
 #[cfg(test)]
@@ -232,6 +193,10 @@ mod tests {
         check(port.clone(), &[port], Some("NodePorts"));
         check(at("127.0.0.1"), &[at("10.0.0.1")], None);
         check(at("127.0.0.1"), &[at("0.0.0.0")], Some("NodePorts"));
+        let whole = json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "1500m"}}});
+        check(whole, &[asks("1")], Some("OutOfcpu"));
+        let heavy = json!({"containers": [{"name": "c"}], "overhead": {"memory": "2Gi"}});
+        check(heavy, &[], Some("OutOfmemory"));
         check(sysctl("kernel.shm_rmid_forced"), &[], None);
         check(sysctl("kernel.msgmax"), &[], Some("SysctlForbidden"));
         check(json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &[], Some("NodeAffinity"));

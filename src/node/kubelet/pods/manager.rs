@@ -15,17 +15,19 @@ use tokio::sync::{mpsc, watch};
 use super::admission::{self, Refusal};
 use super::parents::Parents;
 use super::state::SETUP;
+use super::static_pods::StaticPods;
 use super::worker::{Message, Worker, Workers};
 use crate::node::cri::labels;
 use crate::node::kubelet::context::{Context, reference};
 use crate::node::kubelet::probe::Answers;
+use crate::node::kubelet::statics::{is_mirror, is_static};
 use crate::node::kubelet::volumes;
 use crate::sys::cgroups;
 
 /// The Pods of this node, and a worker for each.
 #[derive(Clone)]
 pub struct Manager {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     pods: Arc<RwLock<HashMap<String, Arc<Pod>>>>,
     workers: Arc<Mutex<Workers>>,
     events: watch::Sender<u64>,
@@ -34,6 +36,7 @@ pub struct Manager {
     parents: Arc<Parents>,
     /// Those that ask for more than the node has left, by uid.
     waiting: Arc<Mutex<HashSet<String>>>,
+    pub(super) statics: Arc<StaticPods>,
 }
 
 /// How often the runtime is asked for everything it has, in case an event of it was missed.
@@ -49,6 +52,7 @@ impl Manager {
             closing: Arc::default(),
             parents: Arc::default(),
             waiting: Arc::default(),
+            statics: Arc::default(),
         }
     }
 
@@ -73,6 +77,7 @@ impl Manager {
     /// Watches Pods and containers until the tasks stop.
     pub fn start(&self) {
         Parents::prepare(self.context.cpu_milli);
+        self.follow_manifests();
         let tasks = &self.context.tasks;
         let (manager, events, relist) = (self.clone(), self.clone(), self.clone());
         tasks.spawn_until_stop(async move { manager.watch().await });
@@ -121,13 +126,17 @@ impl Manager {
                 }
                 Ok(Event::InitDone) => self.listed(&listed).await,
                 Ok(Event::Apply(pod)) => self.apply(pod),
+                Ok(Event::Delete(pod)) if is_mirror(&pod) => self.mirror(pod, true),
                 Ok(Event::Delete(pod)) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
                 Err(error) => tracing::debug!(%error, "Pods cannot be watched at the moment"),
             }
         }
     }
 
-    fn apply(&self, mut pod: Pod) {
+    pub(super) fn apply(&self, mut pod: Pod) {
+        if is_mirror(&pod) {
+            return self.mirror(pod, false);
+        }
         let Some(uid) = pod.metadata.uid.clone() else { return };
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
@@ -182,7 +191,12 @@ impl Manager {
         Some((refusal.reason, refusal.message))
     }
 
-    fn gone(&self, uid: &str) {
+    pub(super) fn has_worker(&self, pod: &Pod) -> bool {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        pod.metadata.uid.as_ref().is_some_and(|uid| workers.contains_key(uid))
+    }
+
+    pub(super) fn gone(&self, uid: &str) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = workers.get(uid) {
             let _ = worker.send(Message::Gone);
@@ -197,7 +211,10 @@ impl Manager {
     fn forget(&self, uid: &str) {
         self.context.probes.forget(uid);
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.pods.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        let gone = self.pods.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        if let Some(gone) = gone.filter(|gone| is_static(gone)) {
+            self.static_gone(&gone);
+        }
         self.parents.follow(self.pods().iter().map(AsRef::as_ref));
         self.events.send_modify(|count| *count += 1);
         // What others wait for may be free now.
@@ -216,7 +233,13 @@ impl Manager {
     async fn listed(&self, listed: &HashSet<String>) {
         let known: Vec<String> =
             self.workers.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        known.iter().filter(|uid| !listed.contains(*uid)).for_each(|uid| self.gone(uid));
+        let pods = self.pods();
+        let statics: HashSet<&str> =
+            pods.iter().filter(|pod| is_static(pod)).filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let missing = known.iter().filter(|uid| !listed.contains(*uid) && !statics.contains(uid.as_str()));
+        missing.for_each(|uid| self.gone(uid));
+        self.context.mirrors.retain(|uid| listed.contains(uid));
+        self.statics.listed();
         let sandboxes = self.context.runtime.sandboxes(None).await.unwrap_or_default();
         for sandbox in sandboxes {
             let uid = sandbox.labels.get(labels::POD_UID).cloned().unwrap_or_default();
@@ -317,7 +340,7 @@ impl Manager {
 async fn remove_folder(context: &Context, uid: &str) {
     let dir = context.pod_dir(uid);
     let mut failures = 0;
-    while let Err(error) = volumes::take_back(&context.drivers, &dir).await {
+    while let Err(error) = volumes::take_back(context, &dir).await {
         tracing::warn!(%error, uid, "an old Pod's volumes are still mounted");
         failures += 1;
         tokio::time::sleep(SETUP.delay(failures)).await;

@@ -32,6 +32,7 @@ mod plan;
 mod probing;
 mod resize;
 mod state;
+mod static_pods;
 mod status;
 mod view;
 mod worker;

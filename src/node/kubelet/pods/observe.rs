@@ -7,6 +7,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::ops::message_file;
+use super::status::reset;
 use super::view::{Container, Known, Sandbox, View};
 use crate::node::cri::api::{self, ContainerState, PodSandboxState};
 use crate::node::cri::{Runtime, RuntimeError};
@@ -41,6 +42,7 @@ pub async fn observe(
         }
     }
     view.containers.sort_by_key(|container| std::cmp::Reverse(container.status.created_at));
+    view.reset = reset(pod, &view.containers);
     known.containers = view.containers.iter().map(|c| (c.id().to_owned(), c.clone())).collect();
     known.sandboxes = view.sandboxes.iter().map(|s| (s.id.clone(), s.clone())).collect();
     Ok(view)

@@ -7,20 +7,22 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use super::action::Key;
 use super::ops::{Failure, Outcome};
-use super::state::{BackoffEntry, CRASH, Image, PULL, SETUP, Verdict};
+use super::state::{BackoffEntry, CRASH, Image, PULL, SETUP, Verdict, later};
 use super::worker::Worker;
 use crate::node::kubelet::context::reference;
 use crate::node::kubelet::probe::{self, ProbeKind};
 use crate::node::kubelet::spec;
 
-/// Written volumes that could not be brought up to date are tried again after this.
-const REFRESH_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// Drivers that want to be asked for their volumes again and again are asked as often as upstream looks at a Pod.
+const REPUBLISH: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a worker makes of what its actions came to.
 impl Worker {
     pub(super) fn take(&mut self, key: Key, outcome: Outcome) {
         let now = Timestamp::now();
         match outcome.failed() {
+            // Whoever ends has no use for it, and what it refers to may go before it does.
+            Some(_) if key == Key::Refresh && self.is_ending() => {}
             Some(error) => {
                 self.say_failed(&key, error);
                 self.memory.fail(key, error.to_owned(), now);
@@ -68,6 +70,7 @@ impl Worker {
             Outcome::Cleaned(Ok(())) => self.done = true,
             Outcome::Reported(status, Ok(pod)) => {
                 self.memory.reported = Some(*status);
+                self.memory.reported_when = Some(now);
                 if let Some(mut pod) = pod {
                     pod.metadata.managed_fields = None;
                     self.memory.reported_at.clone_from(&pod.metadata.resource_version);
@@ -78,9 +81,8 @@ impl Worker {
                 self.hold_back();
             }
             Outcome::Refreshed(Ok(())) => self.schedule_refresh(),
-            Outcome::Refreshed(Err(error)) => {
-                self.refresh_at = now.checked_add(REFRESH_AGAIN).ok();
-                tracing::warn!(%error, pod = self.pod.metadata.name, "volumes are not up to date");
+            Outcome::Refreshed(Err(_)) => {
+                self.refresh_at = self.memory.troubles.get(&Key::Refresh).map(|trouble| trouble.retry_at);
             }
             Outcome::Sandbox(_)
             | Outcome::SandboxStopped { .. }
@@ -93,7 +95,7 @@ impl Worker {
     /// Tells about an action that failed: people in an Event where they would look for it, the log otherwise.
     fn say_failed(&self, key: &Key, error: &str) {
         let event = match key {
-            Key::Volumes => Some(("FailedMount", error.to_owned())),
+            Key::Volumes | Key::Refresh => Some(("FailedMount", error.to_owned())),
             Key::Sandbox => {
                 Some(("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))
             }
@@ -117,9 +119,10 @@ impl Worker {
     }
 
     fn schedule_refresh(&mut self) {
-        if let Ok(tokens) = self.tokens.try_lock() {
-            self.refresh_at = tokens.refresh_at();
-        }
+        let tokens = self.tokens.try_lock().ok().and_then(|tokens| tokens.refresh_at());
+        let asks = self.memory.volumes.values().any(|volume| volume.republish);
+        let again = asks.then(|| later(Timestamp::now(), REPUBLISH));
+        self.refresh_at = tokens.into_iter().chain(again).min();
     }
 
     fn pulled(&mut self, container: &str, result: Result<String, Failure>, now: Timestamp) {

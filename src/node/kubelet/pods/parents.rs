@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::admission::request;
 use super::status::is_terminal;
+use crate::client::typed::resources::{CPU, requested};
 use crate::node::kubelet::container::{Qos, cpu_shares, qos};
 use crate::node::kubelet::spec;
 use crate::sys::cgroups::{self, Limits};
@@ -49,7 +49,8 @@ fn burstable<'a>(pods: impl Iterator<Item = &'a Pod>) -> u64 {
         phase.is_some_and(is_terminal)
     };
     let living = pods.filter(|pod| !ended(pod) && qos(spec(pod)) == Qos::Burstable);
-    cpu_shares(living.map(|pod| request(spec(pod), |limits| limits.cpu_request)).sum())
+    let milli = living.filter_map(|pod| u64::try_from(*requested(pod).get(CPU)?).ok()).sum();
+    cpu_shares(milli)
 }
 
 #[cfg(test)]

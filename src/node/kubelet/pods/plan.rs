@@ -74,12 +74,16 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
     condemned(input, plan);
     collect(input, plan);
     resize::plan(input, plan);
+    let resetting = restart_all(input, plan);
     // Also for containers taken over from an earlier run: what is written into their volumes must stay current.
     if !memory.volumes_ready {
         plan.ops.push(Action::Volumes);
     }
     let hooks = view.containers.iter().filter(|c| c.is_running() && memory.hooked.contains(c.id()));
     plan.ops.extend(hooks.map(|c| Action::PostStart(hook(input, c))));
+    if resetting {
+        return;
+    }
     let wanted = wanted(input, plan);
     if wanted.is_empty() {
         return;
@@ -182,6 +186,30 @@ fn condemned(input: &Input<'_>, plan: &mut Plan) {
             end::stop_alone(input, plan, container, default, &text);
         }
     }
+}
+
+/// Where a container's rules restart all of the Pod, what is left of the past ends before anything starts, and the one that
+/// began it has its pause. True while that is so.
+fn restart_all(input: &Input<'_>, plan: &mut Plan) -> bool {
+    let Input { pod, view, memory, now } = *input;
+    let grace = spec(pod).termination_grace_period_seconds.unwrap_or(30);
+    let mut waits = false;
+    for old in view.alive().filter(|container| view.is_past(container)) {
+        let text = format!("Container {} is restarted with all of its Pod", old.name());
+        end::stop_alone(input, plan, old, grace, &text);
+        waits = true;
+    }
+    let ended = view.containers.iter().find(|ended| Some(ended.status.finished_at) == view.reset);
+    let begun = view.containers.iter().any(|container| !view.is_past(container));
+    if let Some(ended) = ended.filter(|_| !begun && !waits) {
+        let (at, _) = memory.restart_at(ended);
+        if at > now {
+            plan.wake_at(at);
+            plan.backing_off.push(ended.name().to_owned());
+            waits = true;
+        }
+    }
+    waits
 }
 
 /// Ended containers beyond the last one of each name (kept for `logs --previous`) are removed, and so are sandboxes

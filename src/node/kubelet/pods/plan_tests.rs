@@ -14,7 +14,7 @@ fn sandbox(id: &str, ready: bool) -> Sandbox {
 }
 
 fn view(sandboxes: &[Sandbox], containers: &[Container]) -> View {
-    View { sandboxes: sandboxes.to_vec(), containers: containers.to_vec() }
+    View { sandboxes: sandboxes.to_vec(), containers: containers.to_vec(), reset: None }
 }
 
 fn pod(spec: Value) -> Pod {
@@ -331,4 +331,37 @@ fn a_resize_waits_for_room() {
     assert_eq!(told(&memory), Some(("PodResizePending".to_owned(), "Deferred".to_owned())));
     memory.no_room = None;
     assert_eq!(told(&memory), Some(("PodResizeInProgress".to_owned(), String::new())));
+}
+
+#[test]
+fn a_rule_restarts_all_containers_init_ones_first() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}]);
+    let pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a"}, {"name": "w", "restartPolicy": "Never", "restartPolicyRules": rules}]}));
+    let all = ready(&["i", "a", "w"]);
+    let made = |name: &str, attempt: u32, exit: Option<i32>, created: i64, finished: i64| {
+        let mut one = container(name, "s", attempt, exit);
+        (one.status.created_at, one.status.finished_at) = (created, finished);
+        one
+    };
+    let check = |containers: &[Container], expect: &[&str]| {
+        let mut view = view(&[sandbox("s", true)], containers);
+        view.containers.sort_by_key(|container| std::cmp::Reverse(container.status.created_at));
+        view.reset = status::reset(&pod, &view.containers);
+        assert_eq!(keys(&pod, &view, &all), expect, "{containers:?}");
+        let input = Input { pod: &pod, view: &view, memory: &all, now: at(100) };
+        assert_eq!(status::phase(&input), "Running");
+    };
+    let (i, a) = (made("i", 0, Some(0), 1, 2), made("a", 0, None, 3, 0));
+    let other = made("w", 0, Some(1), 4, 10);
+    check(&[i.clone(), a.clone(), other], &[]);
+    let w = made("w", 0, Some(88), 4, 10);
+    check(&[i.clone(), a, w.clone()], &["stop a-0 30"]);
+    let ended = made("a", 0, Some(137), 3, 11);
+    check(&[i.clone(), ended.clone(), w.clone()], &["start i"]);
+    let again = made("i", 1, Some(0), 12, 13);
+    check(&[i.clone(), again.clone(), ended.clone(), w.clone()], &["start a"]);
+    // Started again: what ended before is of the past.
+    let (a2, w2) = (made("a", 1, None, 14, 0), made("w", 1, Some(0), 15, 16));
+    check(&[i, again, ended, w, a2, w2], &[]);
 }

@@ -133,6 +133,8 @@ pub struct WorkerState {
     /// The status last sent to the API server, and the revision the Pod had after that.
     pub reported: Option<PodStatus>,
     pub reported_at: Option<String>,
+    /// When that was.
+    pub reported_when: Option<Timestamp>,
     /// When this node took the Pod up.
     pub start_time: Option<Timestamp>,
 }

@@ -31,8 +31,8 @@ pub fn restarts(pod: &Pod, container: &Spec, code: i32) -> bool {
     if is_sidecar(container) && init {
         return true;
     }
-    if let Some(action) = rule(container, code) {
-        return action;
+    if rule(container, code).is_some() {
+        return true;
     }
     match container.restart_policy.as_deref().unwrap_or_else(|| policy(pod)) {
         "Never" => false,
@@ -42,8 +42,11 @@ pub fn restarts(pod: &Pod, container: &Spec, code: i32) -> bool {
     }
 }
 
-/// What the container's own rules say of an exit code; only its own policy gives it rules.
-fn rule(container: &Spec, code: i32) -> Option<bool> {
+/// What a rule may do beside restarting its own container: all of the Pod start anew, init containers first.
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// What the container's own rules do at an exit code; only its own policy gives it rules.
+fn rule(container: &Spec, code: i32) -> Option<&str> {
     container.restart_policy.as_ref()?;
     let rules = container.restart_policy_rules.iter().flatten();
     let matching = rules.into_iter().find(|rule| {
@@ -51,7 +54,18 @@ fn rule(container: &Spec, code: i32) -> Option<bool> {
         let listed = codes.values.iter().flatten().any(|value| *value == code);
         if codes.operator == "In" { listed } else { !listed }
     })?;
-    matches!(matching.action.as_str(), "Restart" | "RestartAllContainers").then_some(true)
+    Some(matching.action.as_str()).filter(|action| ["Restart", RESTART_ALL].contains(action))
+}
+
+/// When a container ended last whose rules then restart all containers of the Pod.
+pub fn reset(pod: &Pod, containers: &[Container]) -> Option<i64> {
+    let spec = spec(pod);
+    let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let resets = |ended: &&Container| {
+        let definition = all().find(|definition| definition.name == ended.name());
+        ended.is_exited() && definition.is_some_and(|own| rule(own, ended.exit_code()) == Some(RESTART_ALL))
+    };
+    containers.iter().filter(resets).map(|ended| ended.status.finished_at).max()
 }
 
 /// Whether nothing of the Pod's own work is left: every container ended for good, or its initialization failed for
@@ -60,7 +74,7 @@ pub fn is_over(input: &Input<'_>) -> bool {
     let Input { pod, view, .. } = *input;
     let containers = &spec(pod).containers;
     let for_good = |container: &Spec| {
-        view.latest(&container.name)
+        view.fresh(&container.name)
             .is_some_and(|last| last.is_exited() && !restarts(pod, container, last.exit_code()))
     };
     init_failed(input) || (!containers.is_empty() && containers.iter().all(for_good))
@@ -69,7 +83,7 @@ pub fn is_over(input: &Input<'_>) -> bool {
 fn init_failed(input: &Input<'_>) -> bool {
     let Input { pod, view, .. } = *input;
     spec(pod).init_containers.iter().flatten().filter(|container| !is_sidecar(container)).any(|container| {
-        view.latest(&container.name).is_some_and(|last| {
+        view.fresh(&container.name).is_some_and(|last| {
             last.is_exited() && last.exit_code() != 0 && !restarts(pod, container, last.exit_code())
         })
     })
@@ -87,7 +101,8 @@ pub fn phase(input: &Input<'_>) -> String {
             return phase.clone();
         }
     }
-    if memory.failed.is_some() {
+    // As long as something of it runs, the Pod takes room: it has not failed before.
+    if memory.failed.is_some() && is_quiet(input) {
         return "Failed".to_owned();
     }
     let spec = spec(pod);
@@ -119,10 +134,14 @@ pub fn phase(input: &Input<'_>) -> String {
 
 /// Whether nothing of the Pod runs, and nothing of it will: it is over, or deleted, and its last container has ended.
 fn has_ended(input: &Input<'_>) -> bool {
-    let Input { pod, view, memory, .. } = *input;
-    let starting = memory.busy.iter().any(|key| matches!(key, Key::Start(_)));
-    let deleted = pod.metadata.deletion_timestamp.is_some() || memory.gone;
-    (deleted || is_over(input)) && view.alive().next().is_none() && !starting
+    let deleted = input.pod.metadata.deletion_timestamp.is_some() || input.memory.gone;
+    (deleted || is_over(input)) && is_quiet(input)
+}
+
+/// Whether nothing of the Pod runs, or is just being started.
+fn is_quiet(input: &Input<'_>) -> bool {
+    let starting = input.memory.busy.iter().any(|key| matches!(key, Key::Start(_)));
+    input.view.alive().next().is_none() && !starting
 }
 
 /// What a node says of itself in every Pod's status.
@@ -140,6 +159,9 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
     let mut containers: Vec<ContainerStatus> =
         spec.containers.iter().map(|container| container_status(input, container, &phase)).collect();
     containers.sort_by(|a, b| a.name.cmp(&b.name));
+    if is_terminal(&phase) && init_done {
+        containers.iter_mut().for_each(lost);
+    }
     let init: Vec<ContainerStatus> = spec
         .init_containers
         .iter()
@@ -158,7 +180,7 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
         Some(sandbox) => sandbox.ips.clone(),
         None => Vec::new(),
     };
-    let (reason, message) = memory.failed.clone().unzip();
+    let (reason, message) = memory.failed.clone().filter(|_| is_terminal(&phase)).unzip();
     let before = pod.status.as_ref();
     let told = before.is_some_and(|status| status.container_statuses.is_some());
     // A Pod that was refused has nothing to say of containers: they wait for nothing.
@@ -186,8 +208,8 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
 /// Whether an init container stands in the way no more.
 fn is_initialized(input: &Input<'_>, container: &Spec) -> bool {
     let Input { pod, view, memory, .. } = *input;
-    let main = |c: &Spec| view.latest(&c.name).is_some();
-    match view.latest(&container.name) {
+    let main = |c: &Spec| view.fresh(&c.name).is_some();
+    match view.fresh(&container.name) {
         Some(c) if is_sidecar(container) => {
             memory.started.contains(c.id()) || spec(pod).containers.iter().any(main)
         }
@@ -228,6 +250,20 @@ fn terminated(container: &Container) -> ContainerState {
         }),
         ..Default::default()
     }
+}
+
+/// In a Pod that has ended nothing waits any more: a container that never began counts as failed, in upstream's words.
+fn lost(status: &mut ContainerStatus) {
+    if status.state.as_ref().is_none_or(|state| state.waiting.is_none()) {
+        return;
+    }
+    let lost = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
+        ..Default::default()
+    };
+    status.state = Some(ContainerState { terminated: Some(lost), ..Default::default() });
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
@@ -320,7 +356,9 @@ fn not_created(slot: &Slot, has_init: bool) -> ContainerState {
 /// The state of a container that ended: it stays so, or it waits for its next start.
 fn ended(input: &Input<'_>, spec: &Spec, container: &Container, slot: &Slot, phase: &str) -> ContainerState {
     let beside = ephemeral(input.pod).iter().any(|(beside, _)| beside.name == spec.name);
-    let going = beside || input.pod.metadata.deletion_timestamp.is_some() || input.memory.gone;
+    let memory = input.memory;
+    let going =
+        beside || input.pod.metadata.deletion_timestamp.is_some() || memory.gone || memory.failed.is_some();
     if going || is_terminal(phase) || !restarts(input.pod, spec, container.exit_code()) {
         return terminated(container);
     }
@@ -409,6 +447,9 @@ fn conditions(
         let text = "Pod was terminated in response to imminent node shutdown.".to_owned();
         ours.push(verdict("DisruptionTarget", true, Some(BY_KUBELET), Some(text)));
     }
+    if spec(pod).containers.iter().any(|c| view.latest(&c.name).is_some_and(|last| view.is_past(last))) {
+        ours.push(verdict(RESTARTING, true, None, None));
+    }
     if resize::is_pending(input) {
         ours.push(match &input.memory.no_room {
             Some(why) => verdict(RESIZE[0], true, Some(&why.reason), Some(why.message.clone())),
@@ -417,6 +458,9 @@ fn conditions(
     }
     merge(input, ours, phase)
 }
+
+/// True while all containers are restarted together.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// How far a resize is: there while it waits, or while it is done.
 const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
@@ -474,6 +518,7 @@ fn merge(input: &Input<'_>, ours: impl IntoIterator<Item = PodCondition>, phase:
         .filter(|old| {
             !over(old)
                 && !RESIZE.contains(&old.type_.as_str())
+                && old.type_ != RESTARTING
                 && !all.iter().any(|ours| ours.type_ == old.type_)
         })
         .collect();

@@ -20,7 +20,7 @@ fn report(pod: &Pod, containers: &[Container], memory: &WorkerState) -> PodStatu
         Sandbox { id: "s".into(), ready: true, ips: vec!["10.42.0.2".into()], ..Default::default() };
     let mut containers = containers.to_vec();
     containers.sort_by_key(|c| std::cmp::Reverse(c.status.created_at));
-    let view = View { sandboxes: vec![sandbox], containers };
+    let view = View { sandboxes: vec![sandbox], containers, reset: None };
     let now = Timestamp::from_second(5).expect("time");
     status(&Input { pod, view: &view, memory, now }, &Host { ip: "172.20.0.3".into() })
 }
@@ -183,4 +183,23 @@ fn what_others_wrote_over_our_report_is_dated_anew() {
     let ready = again.conditions.iter().flatten().find(|c| c.type_ == "Ready").expect("a condition");
     let when = ready.last_transition_time.as_ref().map(|time| time.0.as_second());
     assert_eq!((ready.status.as_str(), when), ("True", Some(5)));
+}
+
+#[test]
+fn a_pod_has_failed_when_nothing_of_it_runs_any_more() {
+    let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+    let memory =
+        WorkerState { failed: Some(("Evicted".into(), "too much".into())), ..WorkerState::default() };
+    let check = |exit: Option<i32>, phase: &str, reason: Option<&str>| {
+        let status = report(&pod, &[container("a", 0, exit), container("b", 0, Some(0))], &memory);
+        assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some(phase), reason));
+    };
+    check(None, "Running", None);
+    check(Some(137), "Failed", Some("Evicted"));
+    // One that never began is told of as upstream does, and waits for nothing.
+    let status = report(&pod, &[container("a", 0, Some(137))], &memory);
+    let states: Vec<_> =
+        status.container_statuses.into_iter().flatten().filter_map(|c| c.state?.terminated).collect();
+    assert_eq!(states.iter().map(|end| end.exit_code).collect::<Vec<_>>(), [137, 137]);
+    assert_eq!(states[1].reason.as_deref(), Some("ContainerStatusUnknown"));
 }

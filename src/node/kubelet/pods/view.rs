@@ -14,6 +14,9 @@ pub struct View {
     pub sandboxes: Vec<Sandbox>,
     /// Newest first.
     pub containers: Vec<Container>,
+    /// When a container ended last whose rules then restart all of the Pod, in the runtime's nanoseconds: what was made
+    /// before that is of the past.
+    pub reset: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,10 +99,20 @@ impl View {
         self.containers.iter().find(|container| container.name() == name)
     }
 
-    /// The newest container of that name in the present sandbox.
+    /// The newest container of that name in the present sandbox, made since all were restarted together.
     pub fn current(&self, name: &str) -> Option<&Container> {
         let sandbox = self.sandbox()?;
-        self.containers.iter().find(|c| c.sandbox == sandbox.id && c.name() == name)
+        self.fresh(name).filter(|c| c.sandbox == sandbox.id)
+    }
+
+    /// The newest container of that name, unless all have been restarted since.
+    pub fn fresh(&self, name: &str) -> Option<&Container> {
+        self.latest(name).filter(|container| !self.is_past(container))
+    }
+
+    /// Whether a container was made before all were restarted together.
+    pub fn is_past(&self, container: &Container) -> bool {
+        self.reset.is_some_and(|reset| container.status.created_at <= reset)
     }
 
     /// The container before the newest one of that name.

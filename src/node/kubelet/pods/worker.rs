@@ -17,7 +17,7 @@ use super::observe::observe;
 use super::ops::{Job, Outcome, differs, reads_references};
 use super::plan::{self, Input, Plan};
 use super::probing::Probing;
-use super::state::{Image, WorkerState};
+use super::state::{Image, WorkerState, later};
 use super::status::{self, Host};
 use super::view::{Known, View};
 use crate::node::kubelet::context::{Context, reference};
@@ -43,6 +43,9 @@ pub enum Message {
 
 /// After the runtime did not tell about the Pod it is asked again.
 const ASK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
+
+/// How long the steps of a Pod that is being made are gathered before they are told.
+const STEPS: SignedDuration = SignedDuration::from_millis(250);
 
 /// Runs one Pod from its first sight to its last trace.
 pub struct Worker {
@@ -142,6 +145,11 @@ impl Worker {
             self.begin(action);
         }
         plan.wake
+    }
+
+    /// Whether the Pod as a whole ends or has ended.
+    pub(super) fn is_ending(&self) -> bool {
+        end::ending(&self.input()).is_some()
     }
 
     async fn observe(&mut self) {
@@ -256,7 +264,8 @@ impl Worker {
     fn prepare(&mut self, action: &Action) {
         match action {
             Action::Start(start) => {
-                if let Some(ended) = self.view.current(&start.container).filter(|c| c.is_exited()).cloned() {
+                let ended = self.view.latest(&start.container).filter(|c| c.is_exited());
+                if let Some(ended) = ended.filter(|c| c.sandbox == start.sandbox).cloned() {
                     self.memory.count_restart(&ended);
                 }
                 self.memory.slot_mut(&start.container).image = Image::Unknown;
@@ -331,6 +340,13 @@ impl Worker {
             && trouble.retry_at > Timestamp::now()
         {
             return Some(trouble.retry_at);
+        }
+        // A Pod that is being made changes at every step, and runs a moment later: of the steps only the first is told at once.
+        let settled = self.memory.reported_when.map(|told| later(told, STEPS));
+        if let Some(at) =
+            settled.filter(|at| *at > Timestamp::now() && status.phase.as_deref() == Some("Pending"))
+        {
+            return Some(at);
         }
         let job = self.job();
         self.push(Key::Report, move |job| job.report(status), job);
@@ -426,13 +442,14 @@ impl Worker {
                 slot.trouble.take().filter(|trouble| trouble.reason != "CreateContainerConfigError");
         }
         self.memory.troubles.remove(&Key::Volumes);
+        self.memory.troubles.remove(&Key::Refresh);
         self.refresh();
     }
 
     /// Brings written volumes up to date.
     fn refresh(&mut self) {
         self.refresh_at = None;
-        if !self.memory.volumes_ready || self.memory.is_busy(&Key::Refresh) {
+        if !self.memory.volumes_ready || self.memory.is_busy(&Key::Refresh) || self.is_ending() {
             return;
         }
         let ips = self.view.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();

@@ -43,6 +43,7 @@ impl Bench {
             policies: crate::node::policy::Policies::none(),
             probes: crate::node::kubelet::probe::Answers::default(),
             drivers: crate::node::kubelet::plugins::Drivers::new(dir.path()),
+            mirrors: crate::node::kubelet::statics::Mirrors::default(),
             client,
             runtime: runtime.client(),
             images: crate::node::images::Arrival::none(),

@@ -6,6 +6,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
+use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -52,10 +53,10 @@ pub async fn forward(
         let (parts, body) = answer.into_parts();
         return Ok(Response::from_parts(parts, body.map_err(std::io::Error::other).boxed()));
     }
-    // A container that ends at this very moment has said what it had to say before anybody listened: then its log is
-    // the answer, and the client asks for that when it is refused here.
+    // A container that ends soon has said what it had to say before anybody listened: then its log is the answer, and the
+    // client asks for that when it is refused here.
     if let Some(life) = &mut life
-        && tokio::time::timeout(SETTLE, life.ended()).await.is_ok()
+        && life.ends_soon().await
     {
         return Err(Refusal(StatusCode::NOT_FOUND, "the container has ended".to_owned()));
     }
@@ -90,6 +91,10 @@ pub async fn forward(
 
 /// So long a container must last after somebody attached to it.
 const SETTLE: Duration = Duration::from_millis(100);
+/// So long one must last that has just begun and said something already: who attached has missed that.
+const SPOKEN: Duration = Duration::from_millis(1500);
+/// Whoever began less than this ago has just begun.
+const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(10);
 /// A stream outlives its container by this much.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -111,6 +116,21 @@ impl Life {
         }
     }
 
+    /// Whether the container ends before it is known to last.
+    async fn ends_soon(&mut self) -> bool {
+        if tokio::time::timeout(SETTLE, self.ended()).await.is_ok() {
+            return true;
+        }
+        let Ok(status) = self.runtime.container_status(&self.id).await else { return false };
+        // A prompt is no line, and so not in the log yet.
+        let spoken = tokio::fs::metadata(&status.log_path).await.map_or(0, |log| log.len());
+        let begun =
+            Timestamp::from_nanosecond(i128::from(status.started_at)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let age = Timestamp::now().duration_since(begun);
+        let more = patience(age, spoken);
+        !more.is_zero() && tokio::time::timeout(more, self.ended()).await.is_ok()
+    }
+
     /// Returns once the container has ended.
     async fn ended(&mut self) {
         loop {
@@ -125,6 +145,11 @@ impl Life {
     }
 }
 
+/// How long one waits for the end of a container of this age that has written so many bytes of log.
+fn patience(age: SignedDuration, spoken: u64) -> Duration {
+    if spoken > 0 && age < JUST_BEGUN { SPOKEN } else { Duration::ZERO }
+}
+
 /// What the upgrade needs, and nothing that says who asked.
 fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
     for (name, value) in from {
@@ -136,5 +161,20 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
         if keep {
             to.append(name, value.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_just_begun_and_spoken_may_end_soon() {
+        let check = |seconds: i64, spoken: u64, expect: Duration| {
+            assert_eq!(patience(SignedDuration::from_secs(seconds), spoken), expect, "{seconds} {spoken}");
+        };
+        check(0, 0, Duration::ZERO);
+        check(0, 40, SPOKEN);
+        check(11, 40, Duration::ZERO);
     }
 }

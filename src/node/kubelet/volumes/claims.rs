@@ -67,7 +67,7 @@ impl Claim {
                 // Made for the claim: whoever its containers run as writes there.
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).map_err(at(&path))?;
             }
-            return Ok(Mounted { path, read_only });
+            return Ok(Mounted { path, read_only, republish: false });
         }
         if let Some(source) = &spec.local {
             let path = PathBuf::from(&source.path);
@@ -75,14 +75,32 @@ impl Claim {
                 return Err(VolumeError::Claim(format!("path \"{}\" does not exist", source.path)));
             }
             owner::give(path.clone(), group, contents.pod).await?;
-            return Ok(Mounted { path, read_only });
+            return Ok(Mounted { path, read_only, republish: false });
         }
         if let Some(source) = &spec.nfs {
             read_only |= source.read_only == Some(true);
             nfs::mount(target, &source.server, &source.path, read_only).await?;
-            return Ok(Mounted { path: target.to_owned(), read_only });
+            return Ok(Mounted { path: target.to_owned(), read_only, republish: false });
         }
         Err(unsupported(&spec, VOLUME_NOT_SOURCES))
+    }
+
+    /// Lets the mounted volume of a driver grow with its claim, and asks the driver for it again where it wants that.
+    ///
+    /// # Errors
+    ///
+    /// When the driver is not registered here, or refuses.
+    pub async fn renew(
+        &self,
+        contents: &Contents<'_>,
+        group: Option<u32>,
+        tokens: &mut Tokens,
+    ) -> Result<(), VolumeError> {
+        let (claim, volume) = self.volume(contents).await?;
+        match volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some()) {
+            true => csi::renew(contents, &volume, &claim, self.read_only, group, tokens).await,
+            false => Ok(()),
+        }
     }
 
     /// The volume bound to the claim. Both sides must say so.

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
@@ -80,8 +80,51 @@ pub async fn persistent(
     group: Option<u32>,
     tokens: &mut Tokens,
 ) -> Result<Mounted, VolumeError> {
+    let (request, source) = of_volume(contents, volume, read_only, group).await?;
+    let _held = contents.drivers.hold(&source.driver, &source.volume_handle).await;
+    let dir = request.begin()?;
+    let attached = request.attached().await?;
+    let staged_at = request.stage(&source, &attached).await?;
+    let secret = publish_secrets(contents, &source).await?;
+    let place = request.publish(&dir, staged_at.clone(), attached, secret, tokens).await?;
+    request.give(&place).await?;
+    request.expand(volume, claim, &place.path, staged_at).await?;
+    Ok(place)
+}
+
+/// Lets a mounted PersistentVolume of a driver grow with its claim; the driver is asked for it again where it wants that.
+///
+/// # Errors
+///
+/// When the driver is not registered here, or refuses.
+pub async fn renew(
+    contents: &Contents<'_>,
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    read_only: bool,
+    group: Option<u32>,
+    tokens: &mut Tokens,
+) -> Result<(), VolumeError> {
+    let (request, source) = of_volume(contents, volume, read_only, group).await?;
+    let _held = contents.drivers.hold(&source.driver, &source.volume_handle).await;
+    let dir = request.dir();
+    let staged_at = request.staging();
+    if request.republishes() {
+        let attached = request.attached().await?;
+        let secret = publish_secrets(contents, &source).await?;
+        request.publish(&dir, staged_at.clone(), attached, secret, tokens).await?;
+    }
+    request.expand(volume, claim, &dir.join("mount"), staged_at).await
+}
+
+async fn of_volume<'a>(
+    contents: &'a Contents<'a>,
+    volume: &PersistentVolume,
+    read_only: bool,
+    group: Option<u32>,
+) -> Result<(Request<'a>, CSIPersistentVolumeSource), VolumeError> {
     let spec = volume.spec.clone().unwrap_or_default();
-    let source = spec.csi.clone().unwrap_or_default();
+    let source = spec.csi.unwrap_or_default();
     let rules = rules(contents.client, &source.driver).await?;
     let request = Request {
         contents,
@@ -99,26 +142,21 @@ pub async fn persistent(
         },
         rules,
         fs_type: source.fs_type.clone().unwrap_or_default(),
-        mount_flags: spec.mount_options.clone().unwrap_or_default(),
-        modes: spec.access_modes.clone().unwrap_or_default(),
+        mount_flags: spec.mount_options.unwrap_or_default(),
+        modes: spec.access_modes.unwrap_or_default(),
         read_only: read_only || source.read_only == Some(true),
         attributes: strings(source.volume_attributes.as_ref()),
     };
-    let _held = contents.drivers.hold(&source.driver, &source.volume_handle).await;
-    let dir = request.begin()?;
-    let attached = request.attached().await?;
-    let staged_at = request.stage(&source, &attached).await?;
-    let secret = source.node_publish_secret_ref.as_ref();
-    let secret = match secret {
-        Some(secret) => {
-            let name = secret.name.as_deref().unwrap_or_default();
-            secrets(contents.client, secret.namespace.as_deref().unwrap_or_default(), name).await?
-        }
-        None => Strings::new(),
-    };
-    let place = request.publish(&dir, staged_at.clone(), attached, secret, tokens).await?;
-    request.expand(volume, claim, &place.path, staged_at).await?;
-    Ok(place)
+    Ok((request, source))
+}
+
+async fn publish_secrets(
+    contents: &Contents<'_>,
+    source: &CSIPersistentVolumeSource,
+) -> Result<Strings, VolumeError> {
+    let Some(secret) = &source.node_publish_secret_ref else { return Ok(Strings::new()) };
+    let name = secret.name.as_deref().unwrap_or_default();
+    secrets(contents.client, secret.namespace.as_deref().unwrap_or_default(), name).await
 }
 
 /// Mounts a volume that a Pod itself describes: it lives as long as the Pod.
@@ -129,6 +167,40 @@ pub async fn inline(
     group: Option<u32>,
     tokens: &mut Tokens,
 ) -> Result<Mounted, VolumeError> {
+    let request = of_pod(contents, name, source, group).await?;
+    let _held = contents.drivers.hold(&source.driver, &request.staged.volume_handle).await;
+    let dir = request.begin()?;
+    let place = request.publish_inline(&dir, source, tokens).await?;
+    request.give(&place).await?;
+    Ok(place)
+}
+
+/// Asks the driver again for a volume that a Pod itself describes, where it wants that.
+///
+/// # Errors
+///
+/// When the driver is not registered here, or refuses.
+pub async fn renew_inline(
+    contents: &Contents<'_>,
+    name: &str,
+    source: &CSIVolumeSource,
+    group: Option<u32>,
+    tokens: &mut Tokens,
+) -> Result<(), VolumeError> {
+    let request = of_pod(contents, name, source, group).await?;
+    if !request.republishes() {
+        return Ok(());
+    }
+    let _held = contents.drivers.hold(&source.driver, &request.staged.volume_handle).await;
+    request.publish_inline(&request.dir(), source, tokens).await.map(drop)
+}
+
+async fn of_pod<'a>(
+    contents: &'a Contents<'a>,
+    name: &str,
+    source: &CSIVolumeSource,
+    group: Option<u32>,
+) -> Result<Request<'a>, VolumeError> {
     let rules = rules(contents.client, &source.driver).await?;
     let modes = rules.volume_lifecycle_modes.clone().unwrap_or_default();
     if !modes.iter().any(|mode| mode == "Ephemeral") {
@@ -138,7 +210,7 @@ pub async fn inline(
         )));
     }
     let pod = contents.pod.metadata.uid.as_deref().unwrap_or_default();
-    let request = Request {
+    Ok(Request {
         contents,
         group,
         driver: driver(contents.drivers, &source.driver)?,
@@ -155,25 +227,25 @@ pub async fn inline(
         modes: vec!["ReadWriteOnce".to_owned()],
         read_only: source.read_only == Some(true),
         attributes: strings(source.volume_attributes.as_ref()),
-    };
-    let _held = contents.drivers.hold(&source.driver, &request.staged.volume_handle).await;
-    let dir = request.begin()?;
-    let secret = match &source.node_publish_secret_ref {
-        Some(secret) => {
-            let namespace = contents.pod.metadata.namespace.as_deref().unwrap_or("default");
-            secrets(contents.client, namespace, &secret.name).await?
-        }
-        None => Strings::new(),
-    };
-    request.publish(&dir, String::new(), Strings::new(), secret, tokens).await
+    })
 }
 
 impl Request<'_> {
-    /// The volume's folder of this Pod, with what its end needs to know.
-    fn begin(&self) -> Result<std::path::PathBuf, VolumeError> {
+    /// Whether the driver wants to be asked for its volumes again and again.
+    fn republishes(&self) -> bool {
+        self.rules.requires_republish == Some(true)
+    }
+
+    /// The volume's folder of this Pod.
+    fn dir(&self) -> PathBuf {
         let pod = self.contents.pod.metadata.uid.as_deref().unwrap_or_default();
         let pod = self.contents.drivers.kubelet().join("pods").join(pod);
-        let dir = pod.join("volumes/kubernetes.io~csi").join(&self.staged.spec_vol_id);
+        pod.join("volumes/kubernetes.io~csi").join(&self.staged.spec_vol_id)
+    }
+
+    /// The same, made, with what its end needs to know.
+    fn begin(&self) -> Result<PathBuf, VolumeError> {
+        let dir = self.dir();
         fs::create_dir_all(&dir).map_err(at(&dir))?;
         let file = dir.join(Staged::FILE);
         let text = serde_json::to_vec(&self.staged).map_err(wrong)?;
@@ -209,18 +281,26 @@ impl Request<'_> {
         }
     }
 
+    /// Where the driver makes the volume ready for the whole node; empty where it does not.
+    fn staging(&self) -> String {
+        if !self.driver.features.contains(&Feature::StageUnstageVolume) {
+            return String::new();
+        }
+        let Staged { driver_name, volume_handle, .. } = &self.staged;
+        staging(self.contents.drivers.kubelet(), driver_name, volume_handle).display().to_string()
+    }
+
     /// Makes the volume ready on this node, where the driver does that in a step of its own; returns where.
     async fn stage(
         &self,
         source: &CSIPersistentVolumeSource,
         attached: &Strings,
     ) -> Result<String, VolumeError> {
-        if !self.driver.features.contains(&Feature::StageUnstageVolume) {
-            return Ok(String::new());
+        let target = self.staging();
+        if target.is_empty() {
+            return Ok(target);
         }
-        let target =
-            staging(self.contents.drivers.kubelet(), &self.staged.driver_name, &self.staged.volume_handle);
-        fs::create_dir_all(&target).map_err(at(&target))?;
+        fs::create_dir_all(&target).map_err(at(Path::new(&target)))?;
         let secrets = match &source.node_stage_secret_ref {
             Some(secret) => {
                 let name = secret.name.as_deref().unwrap_or_default();
@@ -231,14 +311,14 @@ impl Request<'_> {
         let request = api::NodeStageVolumeRequest {
             volume_id: self.staged.volume_handle.clone(),
             publish_context: attached.clone(),
-            staging_target_path: target.display().to_string(),
+            staging_target_path: target.clone(),
             volume_capability: Some(self.capability()),
             secrets,
             volume_context: self.attributes.clone(),
         };
         let failed = |error| wrong(format!("MountDevice failed: {error}"));
         self.driver.driver.stage(request).await.map_err(failed)?;
-        Ok(target.display().to_string())
+        Ok(target)
     }
 
     async fn publish(
@@ -261,10 +341,31 @@ impl Request<'_> {
             volume_context: self.context(tokens).await?,
         };
         self.driver.driver.publish(request).await.map_err(wrong)?;
-        if self.gives_to_group() {
-            owner::give(target.clone(), self.group, self.contents.pod).await?;
+        Ok(Mounted { path: target, read_only: self.read_only, republish: self.republishes() })
+    }
+
+    async fn publish_inline(
+        &self,
+        dir: &Path,
+        source: &CSIVolumeSource,
+        tokens: &mut Tokens,
+    ) -> Result<Mounted, VolumeError> {
+        let secret = match &source.node_publish_secret_ref {
+            Some(secret) => {
+                let namespace = self.contents.pod.metadata.namespace.as_deref().unwrap_or("default");
+                secrets(self.contents.client, namespace, &secret.name).await?
+            }
+            None => Strings::new(),
+        };
+        self.publish(dir, String::new(), Strings::new(), secret, tokens).await
+    }
+
+    /// Gives a new volume's files to the Pod's group, where that is done here.
+    async fn give(&self, place: &Mounted) -> Result<(), VolumeError> {
+        match self.gives_to_group() {
+            true => owner::give(place.path.clone(), self.group, self.contents.pod).await,
+            false => Ok(()),
         }
-        Ok(Mounted { path: target, read_only: self.read_only })
     }
 
     /// What the driver is told beside the volume's own attributes: about the Pod, and its tokens, where it asks for them.
@@ -388,7 +489,7 @@ pub async fn take_back(drivers: &Drivers, pod: &Path) -> Result<(), VolumeError>
         let target = dir.join("mount").display().to_string();
         let unpublished = registered.driver.unpublish(volume_handle.clone(), target).await;
         unpublished.map_err(|error| fail(error.to_string()))?;
-        let other = |(there, mounted): (std::path::PathBuf, Staged)| {
+        let other = |(there, mounted): (PathBuf, Staged)| {
             there != dir && mounted.driver_name == *driver_name && mounted.volume_handle == *volume_handle
         };
         let staged_at = staging(drivers.kubelet(), driver_name, volume_handle);

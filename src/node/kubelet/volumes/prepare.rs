@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, V
 use super::claims::Claim;
 use super::projected::{self, Contents};
 use super::tokens::Tokens;
-use super::{atomic, csi, host_path, nfs, sub_path};
+use super::{atomic, csi, host_path, image, nfs, sub_path};
 use crate::node::cri::api::{Mount, MountPropagation};
-use crate::node::kubelet::container::{FieldError, quantity_value};
+use crate::node::kubelet::container::{self, ENV_FILE, EnvFiles, FieldError, parse_env_file, quantity_value};
 use crate::node::kubelet::objects::Kind;
 use crate::node::kubelet::spec;
 use crate::sys::mounts as sys;
@@ -55,16 +55,18 @@ pub fn at(path: &Path) -> impl FnOnce(io::Error) -> VolumeError + '_ {
 pub type Volumes = HashMap<String, Mounted>;
 
 /// Where a volume is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounted {
     pub path: PathBuf,
     /// Whatever the container's mount says.
     pub read_only: bool,
+    /// Its driver wants to be asked for it again and again.
+    pub republish: bool,
 }
 
 impl From<PathBuf> for Mounted {
     fn from(path: PathBuf) -> Self {
-        Self { path, read_only: false }
+        Self { path, ..Self::default() }
     }
 }
 
@@ -73,23 +75,51 @@ impl From<PathBuf> for Mounted {
 pub async fn prepare(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<Volumes, String> {
     let mut volumes = Volumes::new();
     for volume in spec(contents.pod).volumes.iter().flatten() {
-        let place = one(dir, contents, volume, tokens)
-            .await
-            .map_err(|error| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name))?;
+        let place = one(dir, contents, volume, tokens).await.map_err(|error| failed(volume, &error))?;
         volumes.insert(volume.name.clone(), place);
     }
     Ok(volumes)
 }
 
-/// Writes changed contents into volumes that are mounted already; returns whether anything changed.
-pub async fn refresh(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<(), VolumeError> {
+/// Writes changed contents into volumes that are mounted already, lets those of drivers grow, and asks the drivers that want
+/// that for them again. A volume that cannot be brought up to date holds up no
+/// other.
+///
+/// # Errors
+///
+/// The first failure, which names its volume as [`prepare`] does.
+pub async fn refresh(dir: &Path, contents: &Contents<'_>, tokens: &mut Tokens) -> Result<(), String> {
+    let mut first = None;
     for volume in spec(contents.pod).volumes.iter().flatten() {
-        if let Some(files) = projected::files(contents, volume, tokens).await? {
-            let (target, group) = (folder(dir, kind(volume), &volume.name), fs_group(contents.pod));
-            blocking(move || atomic::write(&target, &files, group).map_err(at(&target))).await?;
+        if let Err(error) = refresh_one(dir, contents, volume, tokens).await {
+            first.get_or_insert_with(|| failed(volume, &error));
         }
     }
-    Ok(())
+    first.map_or(Ok(()), Err)
+}
+
+async fn refresh_one(
+    dir: &Path,
+    contents: &Contents<'_>,
+    volume: &Volume,
+    tokens: &mut Tokens,
+) -> Result<(), VolumeError> {
+    let group = fs_group(contents.pod);
+    if let Some(files) = projected::files(contents, volume, tokens).await? {
+        let target = folder(dir, kind(volume), &volume.name);
+        return blocking(move || atomic::write(&target, &files, group).map_err(at(&target)).map(drop)).await;
+    }
+    if let Some(source) = &volume.csi {
+        return csi::renew_inline(contents, &volume.name, source, group, tokens).await;
+    }
+    match Claim::of(contents.pod, volume) {
+        Some(claim) => claim.renew(contents, group, tokens).await,
+        None => Ok(()),
+    }
+}
+
+fn failed(volume: &Volume, error: &VolumeError) -> String {
+    format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
 }
 
 /// Work on files, which may take long, off the threads that serve everybody.
@@ -163,10 +193,14 @@ async fn one(
     if let Some(source) = &volume.nfs {
         let read_only = source.read_only == Some(true);
         nfs::mount(&target, &source.server, &source.path, read_only).await?;
-        return Ok(Mounted { path: target, read_only });
+        return Ok(Mounted { path: target, read_only, republish: false });
     }
     if let Some(claim) = Claim::of(contents.pod, volume) {
         return claim.place(contents, &target, group, tokens).await;
+    }
+    if volume.image.is_some() {
+        let found = contents.images.get(&volume.name).ok_or(VolumeError::Unknown)?;
+        return image::mount(contents.runtime, found, dir, &volume.name).await;
     }
     if let Some(source) = &volume.csi {
         return csi::inline(contents, &volume.name, source, group, tokens).await;
@@ -224,6 +258,13 @@ pub fn mounts(
     }
     let mut all = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        if mount.recursive_read_only.as_deref() == Some("Enabled") {
+            let name = &mount.name;
+            let why = format!(
+                "volume \"{name}\": recursiveReadOnly: Enabled is not supported by this node's runtime"
+            );
+            return Err(VolumeError::Claim(why));
+        }
         let volume = volumes.get(&mount.name).ok_or(VolumeError::Unknown)?;
         let fail = |why: String| VolumeError::SubPath {
             volume: mount.name.clone(),
@@ -253,6 +294,21 @@ pub fn mounts(
         });
     }
     Ok(all)
+}
+
+/// The files that a container's variables are read from, as far as they exist.
+pub fn env_files(container: &Container, volumes: &Volumes) -> EnvFiles {
+    let read = |volume: &str, path: &str| {
+        let place = volumes.get(volume).ok_or_else(|| VolumeError::Unknown.to_string())?;
+        let text = sub_path::read_inside(&place.path, path, ENV_FILE)?;
+        text.map(|text| parse_env_file(&text)).transpose()
+    };
+    let named = container::env_files(container).into_iter();
+    let found = |(volume, path): (String, String)| {
+        let variables = read(&volume, &path).transpose()?;
+        Some(((volume, path), variables))
+    };
+    named.filter_map(found).collect()
 }
 
 fn absolute(path: &str) -> String {

@@ -1,5 +1,7 @@
 //! Volumes written from ConfigMaps, Secrets, the downward API and tokens.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume,
     VolumeProjection,
@@ -9,6 +11,8 @@ use kube::Client;
 use super::atomic::{File, Files};
 use super::prepare::VolumeError;
 use super::tokens::Tokens;
+use crate::node::cri::Runtime;
+use crate::node::cri::api::Image;
 use crate::node::kubelet::container::{Data, Facts, Source, field, resource_field};
 use crate::node::kubelet::objects::Kind;
 use crate::node::kubelet::plugins::Drivers;
@@ -20,7 +24,12 @@ pub struct Contents<'a> {
     pub facts: &'a Facts,
     pub client: &'a Client,
     pub drivers: &'a Drivers,
+    pub runtime: &'a Runtime,
+    pub images: &'a Images,
 }
+
+/// The images of a Pod's image volumes, by volume.
+pub type Images = HashMap<String, Image>;
 
 const MODE: i32 = 0o644;
 

@@ -1,6 +1,7 @@
 //! subPath and subPathExpr.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,35 @@ pub fn bind(volume: &Path, path: &str, place: &Path) -> Result<(), String> {
     make().map_err(|error| format!("{}: {error}", place.display()))?;
     let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
     mounts::bind(&source, place).map_err(|error| error.to_string())
+}
+
+/// Reads a file inside a volume, at most `limit` bytes of it; `None` where there is none. Like [`bind`] it reaches nothing
+/// outside.
+///
+/// # Errors
+///
+/// When the path leaves the volume, is no file, or the file is longer than the limit.
+pub fn read_inside(volume: &Path, path: &str, limit: u64) -> Result<Option<String>, String> {
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err("it leaves the volume".to_owned());
+    }
+    let root = open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY, Mode::empty())
+        .map_err(|errno| format!("{}: {}", volume.display(), errno.desc()))?;
+    // A pipe that a container left there must not hold the reader up.
+    let file = match beneath(&root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+        Err(Errno::ENOENT) => return Ok(None),
+        other => fs::File::from(other.map_err(explain)?),
+    };
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    if metadata.len() > limit {
+        return Err(format!("it has {} bytes, more than {limit}", metadata.len()));
+    }
+    let mut text = String::new();
+    file.take(limit).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(Some(text))
 }
 
 /// Opens a path inside a volume, making folders that are missing. A link out of the volume is refused.
@@ -132,6 +162,21 @@ mod tests {
         assert!(dir.path().join("a/b").is_dir());
         assert!(dir.path().join("real/made").is_dir());
         assert!(!Path::new("/etc/made").exists());
+    }
+
+    #[test]
+    fn files_are_read_inside_only() {
+        let dir = tempfile::tempdir().expect("folder");
+        fs::write(dir.path().join("env"), "A='1'").expect("written");
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("out")).expect("link");
+        let read = |path: &str| read_inside(dir.path(), path, 10);
+        assert_eq!(read("env"), Ok(Some("A='1'".to_owned())));
+        assert_eq!(read("none"), Ok(None));
+        assert_eq!(read("out"), Err("it leaves the volume".to_owned()));
+        assert_eq!(read("../env"), Err("it leaves the volume".to_owned()));
+        assert_eq!(read("."), Err("it is no file".to_owned()));
+        fs::write(dir.path().join("env"), "A='123456789'").expect("written");
+        assert_eq!(read("env"), Err("it has 13 bytes, more than 10".to_owned()));
     }
 
     #[test]

@@ -41,12 +41,15 @@ impl Job {
         let services = self.context.services.of(namespace).await;
         let ips = self.ips(start.ips.clone());
         let facts = self.context.facts(ips.clone());
+        let (of, places) = (spec.clone(), volumes.clone());
+        let files = self.blocking(move || Ok(volumes::env_files(&of, &places)));
         let env = environment(&Environment {
             pod: &self.pod,
             container: &spec,
             source: &self.source,
             facts: &facts,
             services: &services,
+            files: &files.await.map_err(|error| failure(CONFIG, error))?,
         })
         .map_err(|error| failure(CONFIG, error))?;
         let (dir, of, vars) = (self.dir(), spec.clone(), env.clone());

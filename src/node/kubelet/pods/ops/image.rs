@@ -1,6 +1,6 @@
 //! Operations on images.
 
-use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use k8s_openapi::api::core::v1::{Container as Spec, ObjectReference, Pod};
 
 use super::{Failure, Job, Outcome, failure};
 use crate::node::cri::RuntimeError;
@@ -11,6 +11,7 @@ use crate::node::kubelet::context::reference;
 use crate::node::kubelet::image::{self, Policy};
 use crate::node::kubelet::objects::Kind;
 use crate::node::kubelet::spec;
+use crate::node::kubelet::volumes::Images;
 
 impl Job {
     /// Makes sure of a container's image, by its pull policy.
@@ -23,11 +24,43 @@ impl Job {
     }
 
     async fn ensure_image(&self, spec: &Spec) -> Result<String, Failure> {
+        let about = reference(&self.pod, Some(&spec.name));
+        let name = spec.image.clone().unwrap_or_default();
+        let image = self.ensure(&name, spec.image_pull_policy.as_deref(), about).await?;
+        self.checked(spec, &image)
+    }
+
+    /// Makes sure of the images that the Pod mounts as volumes.
+    ///
+    /// # Errors
+    ///
+    /// What the Pod waits for, and which volume is meant.
+    pub async fn volume_images(&self) -> Result<Images, String> {
+        let mut all = Images::new();
+        for volume in spec(&self.pod).volumes.iter().flatten() {
+            let Some(source) = &volume.image else { continue };
+            let name = source.reference.clone().unwrap_or_default();
+            let about = reference(&self.pod, None);
+            let image =
+                self.ensure(&name, source.pull_policy.as_deref(), about).await.map_err(|failure| {
+                    let Failure { reason, message } = failure;
+                    format!("MountVolume.SetUp failed for volume \"{}\" : {reason}: {message}", volume.name)
+                })?;
+            all.insert(volume.name.clone(), image);
+        }
+        Ok(all)
+    }
+
+    /// Makes sure of an image, and tells in Events of `about`.
+    async fn ensure(
+        &self,
+        short: &str,
+        policy: Option<&str>,
+        about: ObjectReference,
+    ) -> Result<Image, Failure> {
         let events = &self.context.events;
-        let about = || reference(&self.pod, Some(&spec.name));
-        let short = spec.image.clone().unwrap_or_default();
-        let name = image::normalize(&short).map_err(|error| {
-            events.warning(about(), "InspectFailed", error.to_string());
+        let name = image::normalize(short).map_err(|error| {
+            events.warning(about.clone(), "InspectFailed", error.to_string());
             failure("InvalidImageName", error)
         })?;
         let runtime = &self.context.runtime;
@@ -37,24 +70,27 @@ impl Job {
             self.context.images.over().await;
             present = look().await?;
         }
-        match (image::policy(spec), present) {
+        match (image::policy(policy, short), present) {
             (Policy::IfNotPresent | Policy::Never, Some(image)) => {
-                let text = format!("Container image \"{short}\" already present on machine");
-                events.normal(about(), "Pulled", text);
-                return self.checked(spec, &image);
+                events.normal(
+                    about,
+                    "Pulled",
+                    format!("Container image \"{short}\" already present on machine"),
+                );
+                return Ok(image);
             }
             (Policy::Never, None) => {
                 let text = format!("Container image \"{short}\" is not present with pull policy of Never");
-                events.warning(about(), "ErrImageNeverPull", text.clone());
+                events.warning(about, "ErrImageNeverPull", text.clone());
                 return Err(failure("ErrImageNeverPull", text));
             }
             _ => {}
         }
-        events.normal(about(), "Pulling", format!("Pulling image \"{short}\""));
+        events.normal(about.clone(), "Pulling", format!("Pulling image \"{short}\""));
         let began = tokio::time::Instant::now();
         if let Err(error) = self.fetch(&name).await {
-            events.warning(about(), "Failed", format!("Failed to pull image \"{short}\": {error}"));
-            events.warning(about(), "Failed", "Error: ErrImagePull");
+            events.warning(about.clone(), "Failed", format!("Failed to pull image \"{short}\": {error}"));
+            events.warning(about, "Failed", "Error: ErrImagePull");
             return Err(failure("ErrImagePull", error));
         }
         let image = look().await?.unwrap_or_default();
@@ -63,8 +99,8 @@ impl Job {
             "Successfully pulled image \"{short}\" in {took} ({took} including waiting). Image size: {} bytes.",
             image.size
         );
-        events.normal(about(), "Pulled", text);
-        self.checked(spec, &image)
+        events.normal(about, "Pulled", text);
+        Ok(image)
     }
 
     /// Tries every matching credential in turn; without any it asks as nobody.

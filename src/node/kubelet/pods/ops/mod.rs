@@ -21,7 +21,7 @@ use crate::node::kubelet::container::{
     Facts, Source, cgroup_parent, log_directory, pod_limits, sandbox_config,
 };
 use crate::node::kubelet::context::{Context, reference};
-use crate::node::kubelet::volumes::{self, Contents, Tokens, Volumes};
+use crate::node::kubelet::volumes::{self, Contents, Images, Tokens, Volumes};
 use crate::node::kubelet::{ephemeral, spec};
 use crate::sys::cgroups;
 
@@ -140,15 +140,19 @@ impl Job {
         self.context.tasks.spawn_blocking(work).await.map_err(|error| error.to_string())?
     }
 
-    fn contents<'a>(&'a self, facts: &'a Facts) -> Contents<'a> {
-        let Context { client, drivers, .. } = &*self.context;
-        Contents { pod: &self.pod, source: &self.source, facts, client, drivers }
+    fn contents<'a>(&'a self, facts: &'a Facts, images: &'a Images) -> Contents<'a> {
+        let Context { client, drivers, runtime, .. } = &*self.context;
+        Contents { pod: &self.pod, source: &self.source, facts, client, drivers, runtime, images }
     }
 
     /// Makes every volume of the Pod.
     pub async fn volumes(self) -> Outcome {
+        let images = match self.volume_images().await {
+            Ok(images) => images,
+            Err(error) => return Outcome::Volumes(Err(error)),
+        };
         let facts = self.context.facts(Vec::new());
-        let contents = self.contents(&facts);
+        let contents = self.contents(&facts, &images);
         let mut tokens = self.tokens.lock().await;
         Outcome::Volumes(volumes::prepare(&self.dir(), &contents, &mut tokens).await)
     }
@@ -156,10 +160,10 @@ impl Job {
     /// Brings written volumes up to date.
     pub async fn refresh(self, ips: Vec<String>) -> Outcome {
         let facts = self.context.facts(self.ips(ips));
-        let contents = self.contents(&facts);
+        let images = Images::default();
+        let contents = self.contents(&facts, &images);
         let mut tokens = self.tokens.lock().await;
-        let result = volumes::refresh(&self.dir(), &contents, &mut tokens).await;
-        Outcome::Refreshed(result.map_err(|error| error.to_string()))
+        Outcome::Refreshed(volumes::refresh(&self.dir(), &contents, &mut tokens).await)
     }
 
     /// Makes a sandbox, with its folder for logs and its control group.
@@ -242,7 +246,7 @@ impl Job {
                 return Outcome::Cleaned(Err(error.to_string()));
             }
         }
-        if let Err(error) = volumes::take_back(&self.context.drivers, &self.dir()).await {
+        if let Err(error) = volumes::take_back(&self.context, &self.dir()).await {
             self.context.events.warning(reference(&self.pod, None), "FailedUnMount", error.to_string());
             return Outcome::Cleaned(Err(error.to_string()));
         }
@@ -267,6 +271,7 @@ impl Outcome {
             | Self::Removed { result, .. }
             | Self::Finished(result)
             | Self::Sandbox(result)
+            | Self::Refreshed(result)
             | Self::Cleaned(result) => result.as_ref().err(),
             Self::Resized { result, .. } => result.as_ref().err(),
             Self::Volumes(result) => result.as_ref().err(),
@@ -274,8 +279,7 @@ impl Outcome {
             Self::Pulled { .. }
             | Self::Started { .. }
             | Self::PostStarted { .. }
-            | Self::PreStopped { .. }
-            | Self::Refreshed(_) => None,
+            | Self::PreStopped { .. } => None,
         };
         result.map(String::as_str)
     }

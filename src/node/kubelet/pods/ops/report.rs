@@ -5,6 +5,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::{Job, Outcome};
+use crate::node::kubelet::statics::{is_static, with_mirror};
 
 /// Fields of the status that other components own.
 const FOREIGN: &[&str] = &["nominatedNodeName", "resourceClaimStatuses"];
@@ -16,11 +17,20 @@ impl Job {
         Outcome::Reported(Box::new(status), result)
     }
 
+    /// The Pod as the API server has it after that; `None` when it has no such Pod, or does not show a static one yet.
     async fn patch_status(&self, status: &PodStatus) -> Result<Option<Box<Pod>>, String> {
-        let body = status_patch(self.uid(), status, self.pod.status.as_ref());
+        let stands_for = is_static(&self.pod);
+        let shown = match stands_for {
+            true => self.context.mirrors.showing(&self.pod),
+            false => Some(self.pod.clone()),
+        };
+        let Some(shown) = shown else { return Ok(None) };
+        let uid = shown.metadata.uid.as_deref().unwrap_or_default();
+        let body = status_patch(uid, status, shown.status.as_ref());
         let patched =
             self.api().patch_status(self.name(), &PatchParams::default(), &Patch::Merge(&body)).await;
         match patched {
+            Ok(pod) if stands_for => Ok(Some(Box::new(with_mirror(&self.pod, Some(&pod))))),
             Ok(pod) => Ok(Some(Box::new(pod))),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                 tracing::debug!(pod = self.name(), %status, "the Pod is not there any more");
