@@ -68,6 +68,8 @@ impl Member {
                 let _ = child.wait();
                 return false;
             }
+            // Nothing tells when a foreign program listens.
+            #[allow(clippy::disallowed_methods)]
             std::thread::sleep(Duration::from_millis(10));
         }
         *self.process.lock().expect("not poisoned") = Some(child);
