@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::ring;
-use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use x509_parser::parse_x509_certificate;
+use x509_parser::time::ASN1Time;
 
 use crate::pki::{Identity, PkiError};
 
@@ -28,16 +33,17 @@ pub fn system_authorities() -> String {
     std::fs::read_to_string(SYSTEM_AUTHORITIES).unwrap_or_default()
 }
 
-/// TLS towards servers whose certificate the authority has signed, showing `identity` if there is one.
+/// TLS towards servers whose certificate the authority has signed, or that show the authority's own, with `identity` if there is one.
 pub fn config(authority_pem: &str, identity: Option<&Identity>) -> Result<ClientConfig, PkiError> {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(authority_pem)? {
-        roots.add(authority).map_err(unusable)?;
-    }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_root_certificates(roots);
+        .map_err(unusable)?;
+    let own = certificates(authority_pem)?;
+    let builder = if own.is_empty() {
+        builder.with_root_certificates(RootCertStore::empty())
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Believed::new(own)?))
+    };
     let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
     with_identity(builder, identity)
 }
@@ -70,6 +76,81 @@ pub fn unverified_as(identity: &Identity) -> Result<ClientConfig, PkiError> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody));
     with_identity(builder, identity)
+}
+
+/// Accepts servers whose certificate one of the believed ones has signed, and those that show a believed one itself: people make one
+/// certificate for a webhook and name it as its authority, too. Rule: Go's `x509.Certificate.Verify`.
+#[derive(Debug)]
+struct Believed {
+    signed: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl Believed {
+    fn new(own: Vec<CertificateDer<'static>>) -> Result<Self, PkiError> {
+        let mut roots = RootCertStore::empty();
+        for authority in &own {
+            roots.add(authority.clone()).map_err(unusable)?;
+        }
+        let provider = Arc::new(ring::default_provider());
+        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        Ok(Self { signed: signed.map_err(unusable)?, own })
+    }
+
+    /// Whether a believed certificate is good for this server now.
+    fn check(
+        shown: &CertificateDer<'_>,
+        server: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        verify_server_name(&ParsedCertificate::try_from(shown)?, server)?;
+        let (_, certificate) = parse_x509_certificate(shown).map_err(|_| CertificateError::BadEncoding)?;
+        let now = i64::try_from(now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
+        let now = now.ok_or(CertificateError::BadEncoding)?;
+        match certificate.validity() {
+            validity if now < validity.not_before => Err(CertificateError::NotValidYet.into()),
+            validity if now > validity.not_after => Err(CertificateError::Expired.into()),
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Believed {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.own.iter().any(|own| own == shown) {
+            true => Self::check(shown, server, now),
+            false => self.signed.verify_server_cert(shown, between, server, ocsp, now),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
+    }
 }
 
 /// Accepts any server.
@@ -108,5 +189,38 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_server_may_show_the_authority_itself() {
+        let made = || {
+            let mut params = CertificateParams::new(vec!["hook.a.svc".to_owned()]).expect("a name");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone()
+        };
+        let (believed, other) = (made(), made());
+        let verifier = Believed::new(vec![believed.clone()]).expect("a verifier");
+        let now = UnixTime::now();
+        let verify = |shown: &CertificateDer<'_>, server: &'static str, now| {
+            let server = ServerName::try_from(server).expect("a name");
+            verifier.verify_server_cert(shown, &[], &server, &[], now).map(drop)
+        };
+        assert_eq!(verify(&believed, "hook.a.svc", now), Ok(()));
+        assert!(verify(&believed, "other.a.svc", now).is_err(), "it is another server's");
+        assert!(verify(&other, "hook.a.svc", now).is_err(), "nobody believes it");
+        let early = UnixTime::since_unix_epoch(Duration::from_secs(1));
+        assert_eq!(
+            verify(&believed, "hook.a.svc", early),
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYet))
+        );
     }
 }

@@ -40,6 +40,20 @@ pub const DEPLOYMENTS: Printer = Printer {
 };
 
 /// ReplicaSets, and ReplicationControllers, whose selector is a plain map.
+/// What is shown of the Scale of any object.
+pub const SCALES: Printer = Printer {
+    columns: &[Column::NAME, DESIRED, SCALE_AVAILABLE, Column::AGE],
+    cells: |object, now| {
+        vec![
+            view::name(object),
+            number(object, "/spec/replicas").into(),
+            number(object, "/status/replicas").into(),
+            view::age(object, now),
+        ]
+    },
+};
+const SCALE_AVAILABLE: Column = Column::number("Available", "Number of Pods that there are.");
+
 pub const REPLICA_SETS: Printer = Printer {
     columns: &[
         Column::NAME,

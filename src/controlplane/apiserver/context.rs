@@ -286,17 +286,22 @@ impl RequestContext<'_> {
     /// What the path can be answered with. Only stored objects have tables and metadata of their own; only types with field
     /// numbers have a protobuf message; and a stream of YAML documents is not a thing that clients read.
     pub fn offer(&self) -> Offer {
-        let stored =
-            matches!(self.resource.storage, Storage::Stored) && self.body_kind().kind == self.resource.kind;
+        let shown = self.body_kind().kind == self.resource.kind || self.handler == Some(Handler::Scale);
+        let stored = matches!(self.resource.storage, Storage::Stored) && shown;
         let protobuf = self.schema().is_ok_and(|schema| schema.fields.iter().any(|field| field.number > 0));
         Offer { yaml: self.info.verb != "watch", protobuf, shapes: stored }
     }
 
     /// What renders answers about the resource in the media type that was negotiated.
     pub fn encoder(&self) -> wire::Encoder {
+        self.encoder_of(self.resource)
+    }
+
+    /// The same for objects of another row.
+    pub fn encoder_of(&self, resource: &Arc<Resource>) -> wire::Encoder {
         wire::Encoder {
             media: self.media,
-            resource: self.resource.clone(),
+            resource: resource.clone(),
             include: self.params.get("includeObject").and_then(IncludeObject::parse).unwrap_or_default(),
             clock: self.engine.clock.clone(),
         }

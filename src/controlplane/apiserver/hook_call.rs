@@ -105,7 +105,11 @@ impl Caller {
     pub async fn call(&self, target: &Target, question: &Value) -> Result<Value, CallError> {
         let client = self.client(target)?;
         let exchange = async {
-            let request = client.post(&target.url).header("content-type", "application/json");
+            // Servers that know several forms answer in any of them, if they are not told.
+            let request = client
+                .post(&target.url)
+                .header("content-type", "application/json")
+                .header("accept", "application/json, */*");
             let mut response =
                 request.body(question.to_string()).send().await.map_err(|error| deepest(&error))?;
             let status = response.status();

@@ -55,7 +55,12 @@ pub fn rules_for(rbac: &Rbac, user: &UserInfo, namespace: &str) -> Vec<Rule> {
     if user.node().is_some() {
         all.extend(node::rules());
     }
-    all.extend(rbac.rules_for(user, namespace));
+    for rule in rbac.rules_for(user, namespace) {
+        // Several bindings may give the same.
+        if !all.contains(&rule) {
+            all.push(rule);
+        }
+    }
     all
 }
 

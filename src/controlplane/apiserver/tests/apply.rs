@@ -162,6 +162,14 @@ async fn replicas_are_applied_through_the_scale() {
     assert_eq!(owners, [(&json!("scaler"), &json!("scale")), (&json!("maker"), &Value::Null)]);
     assert_eq!(entries[0]["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
     assert_eq!(entries[0]["operation"], "Apply");
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+    let response = server.raw("GET", &format!("{uri}/d/scale"), &accept, Body::empty()).await;
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    let table: Value = serde_json::from_slice(&bytes).expect("a table");
+    let heads: Vec<&Value> =
+        table["columnDefinitions"].as_array().expect("heads").iter().map(|head| &head["name"]).collect();
+    assert_eq!(heads, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"].as_array().expect("cells")[..3], [json!("d"), json!(5), json!(0)]);
     let (code, scaled) = scaler("", scale(json!({}))).await;
     assert_eq!((code, &scaled["spec"]), (200, &json!({"replicas": 1})), "nobody says how many: the default");
     let (code, refusal) =

@@ -16,18 +16,23 @@ pub(super) struct Hook {
     pub(super) bundle: String,
 }
 
-/// Answers every question as `answer` says, which is given the request and makes the response.
+/// Answers every question as `answer` says, which is given the request and makes the response: in JSON to who asks for that first, else
+/// in YAML, as upstream's example may.
 pub(super) async fn hook(tasks: &Tasks, answer: fn(&Value) -> Value) -> Hook {
     let authority = Authority::generate("hooks").expect("an authority");
     let identity = authority.sign_server("hook", &["127.0.0.1".to_owned()]).expect("a certificate");
     let tls = serve::tls(&identity, authority.certificate_pem()).expect("a configuration");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let router = axum::Router::new().fallback(move |body: String| async move {
+    let router = axum::Router::new().fallback(move |headers: http::HeaderMap, body: String| async move {
         let review: Value = serde_json::from_str(&body).unwrap_or_default();
         let mut response = answer(&review["request"]);
         response["uid"] = review["request"]["uid"].clone();
-        json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response}).to_string()
+        let review =
+            json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response});
+        let json =
+            headers.get("accept").is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+        if json { review.to_string() } else { serde_yaml::to_string(&review).unwrap_or_default() }
     });
     serve::serve(listener, router, tls, tasks);
     Hook { port, bundle: STANDARD.encode(authority.certificate_pem()) }

@@ -1,12 +1,15 @@
 //! Reads and writes the Scale of an object.
 
+use std::sync::{Arc, LazyLock};
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::api::fields::{self, Applied};
 use crate::api::meta::ObjectExt;
-use crate::api::resources::ScalePaths;
+use crate::api::resources::{Resource, ScalePaths};
 use crate::api::status::ApiError;
+use crate::api::table::workloads;
 use crate::api::validate::FieldError;
 
 use super::super::context::RequestContext;
@@ -31,7 +34,18 @@ async fn get(context: &RequestContext<'_>) -> Answer {
     let paths = &context.resource.scale_paths;
     let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
     let entry = context.converted(entry).await?;
-    Ok(context.answer_document(StatusCode::OK, &scale_of(&context.read(&entry)?, paths)))
+    answer(context, &scale_of(&context.read(&entry)?, paths))
+}
+
+/// The row of Scales: they are nobody's own objects, and shown as objects are.
+static SCALES: LazyLock<Arc<Resource>> = LazyLock::new(|| {
+    Arc::new(Resource::namespaced(("autoscaling", "v1"), "Scale", "scales").printer(&workloads::SCALES))
+});
+
+/// Answers a Scale in the media type that was asked for.
+fn answer(context: &RequestContext<'_>, scale: &Value) -> Answer {
+    let encoder = context.encoder_of(&SCALES);
+    Ok(wire::raw(StatusCode::OK, encoder.content_type(), encoder.object(scale)?))
 }
 
 /// Replaces the Scale: the replicas are all that can change.
@@ -112,7 +126,7 @@ async fn respond(
     let written =
         write::write(context, write, |old| make(old.ok_or_else(|| context.not_found())?).map(Decision::Put));
     let (Outcome::Created(shown) | Outcome::Stands(shown) | Outcome::Removed(shown)) = written.await?.outcome;
-    let mut response = context.answer_document(StatusCode::OK, &scale_of(&shown.object(context)?, paths));
+    let mut response = answer(context, &scale_of(&shown.object(context)?, paths))?;
     wire::warn(&mut response, warnings);
     Ok(response)
 }
