@@ -84,7 +84,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Load(args) => load(&docker, &args, output, stop).await,
         Command::List(args) => list(&docker, &args, output).await,
         Command::Pull(args) => {
-            let pulled = images::pull(&docker, &args.of.cluster, &args.images).await?;
+            let pulled = images::pull(&docker, &args.of.cluster, &args.images, stop).await?;
             output.result(args.form.output, &pulled, || lines(&pulled, "is on every node"))
         }
         Command::Remove(args) => {
@@ -101,7 +101,10 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
                 NodeCommand::Save { file } => {
                     node_image::save(&docker, &file, progress.as_ref(), stop).await?
                 }
-                NodeCommand::Load { file } => node_image::load(&docker, &file).await?,
+                NodeCommand::Load { file } => {
+                    let loaded = stop.run_until_cancelled(node_image::load(&docker, &file)).await;
+                    loaded.ok_or(ClusterError::Interrupted)??
+                }
             };
             output.result(Format::Text, &said, || format!("{said}\n"))
         }

@@ -1,9 +1,12 @@
 //! `minik node images`, hidden: what the command line on the host asks of the program inside a node.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
+use tokio::net::unix::pipe;
 
 use super::output::print;
 use crate::config::image_store;
@@ -55,10 +58,23 @@ pub(super) async fn run(command: &Command) -> anyhow::Result<()> {
             };
             json!(images.iter().map(told).collect::<Vec<_>>())
         }
-        Command::Pull { name } => json!(here.pull(name).await?),
+        Command::Pull { name } => tokio::select! {
+            pulled = here.pull(name) => json!(pulled?),
+            () = nobody_waits() => bail!("nobody waits for {name} any more"),
+        },
         Command::Remove { name } => json!(here.remove(name).await?),
         Command::Prune => json!(here.prune().await?),
         Command::Compact => json!(images::compact(store, |_| true)?),
     };
     print(&format!("{answer}\n"))
+}
+
+/// Resolves when the command on the host has gone: the pipe that it holds open ends.
+async fn nobody_waits() {
+    let own = std::io::stdin().as_fd().try_clone_to_owned();
+    match own.and_then(pipe::Receiver::from_owned_fd) {
+        Ok(mut input) => drop(tokio::io::copy(&mut input, &mut tokio::io::sink()).await),
+        // Somebody calls it by hand.
+        Err(_) => std::future::pending().await,
+    }
 }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::Test;
 use crate::support::{Env, docker, eventually, run, test_images};
 
-pub const TESTS: &[Test] =
-    &[("registry::pushed_and_pulled", pushed_and_pulled), ("registry::a_file_for_kind", a_file_for_kind)];
+pub const TESTS: &[Test] = &[
+    ("registry::pushed_and_pulled", pushed_and_pulled),
+    ("registry::a_file_for_kind", a_file_for_kind),
+    ("registry::an_interrupted_pull_leaves_nothing", an_interrupted_pull_leaves_nothing),
+];
 
 fn free_port() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -124,4 +130,30 @@ fn a_file_for_kind(env: &Env) {
         docker::docker(&["network", "ls", "--format", "{{.Name}}", "--filter", &format!("name={network}")]);
     docker::docker(&["network", "rm", &network]);
     assert_eq!(left.trim(), network, "a network of somebody else stays");
+}
+
+/// The registry says nothing: who gives up waiting ends it on the nodes, too.
+fn an_interrupted_pull_leaves_nothing(env: &Env) {
+    let cluster = env.cluster();
+    let silent = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let node = cluster.nodes().remove(0);
+    let format = "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}";
+    let gateway = docker::docker(&["inspect", "--format", format, &node]);
+    let image = format!("{}:{}/app:1", gateway.trim(), silent.local_addr().unwrap().port());
+    let mut pull = env.minik_command(&["image", "pull", &image, "--cluster", &cluster.name]).spawn().unwrap();
+    let pulling = || -> usize {
+        let count = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null; echo; done";
+        let of = |node: &String| docker::docker(&["exec", node, "sh", "-c", count]);
+        cluster.nodes().iter().map(|node| of(node).matches(&format!("images pull {image}")).count()).sum()
+    };
+    eventually(Duration::from_secs(60), "every node asks the registry", || match pulling() {
+        3 => Ok(()),
+        count => Err(format!("{count} of 3")),
+    });
+    kill(Pid::from_raw(i32::try_from(pull.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(pull.wait().unwrap().code(), Some(130));
+    eventually(Duration::from_secs(60), "no node asks any more", || match pulling() {
+        0 => Ok(()),
+        count => Err(format!("{count} still do")),
+    });
 }

@@ -35,6 +35,15 @@ impl Docker {
         self.finish_exec(session.id, session.output).await
     }
 
+    /// The same; the command's standard input ends when this is dropped or this program is killed, and never before: one that
+    /// takes long can end then.
+    pub async fn exec_held(&self, container: &str, command: &[&str]) -> Result<ExecOutput, DockerError> {
+        let Session { id, output, input } = self.start_exec(container, command, true).await?;
+        let answer = self.finish_exec(id, output).await;
+        drop(input);
+        answer
+    }
+
     /// Runs one command in several containers, each fed with the same input, read once. A container whose command
     /// ends early does not hold the others up; its answer says why it ended.
     pub async fn exec_fed<E>(

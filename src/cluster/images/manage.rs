@@ -10,7 +10,7 @@ use crate::cluster::docker::Docker;
 use crate::cluster::node_image::archive;
 use crate::cluster::{ClusterError, ClusterName, list};
 use crate::config::image_store::{DIR, LOADS, Load, full_name};
-use crate::rt::{Clock, SystemClock};
+use crate::rt::{Clock, Stop, SystemClock};
 
 /// An image, and the nodes that have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,15 +50,18 @@ pub async fn list_images(docker: &Docker, cluster: &ClusterName) -> Result<Vec<N
     Ok(images.into_values().collect())
 }
 
-/// Has every running node fetch images from their registries. Fails when one cannot.
+/// Has every running node fetch images from their registries; when `stop` is cancelled they leave it. Fails when one cannot.
 pub async fn pull(
     docker: &Docker,
     cluster: &ClusterName,
     names: &[String],
+    stop: &Stop,
 ) -> Result<Vec<String>, ClusterError> {
     let nodes = running(docker, cluster.as_str()).await?;
     for name in names {
-        let _: Vec<(String, String)> = ask_all(docker, &nodes.names, name, &["pull", name]).await?;
+        let words = ["pull", name.as_str()];
+        let pulled = ask_all::<String>(docker, &nodes.names, name, &words);
+        stop.run_until_cancelled(pulled).await.ok_or(ClusterError::Interrupted)??;
     }
     Ok(names.iter().map(|name| full_name(name)).collect())
 }
