@@ -108,7 +108,16 @@ fn docker_mend(error: &DockerError) -> String {
 
 fn of_engine(engine: &EngineInfo) -> Vec<Finding> {
     let EngineInfo { cgroup_version, cgroup_driver, .. } = engine;
-    let mut findings = vec![good("Docker", format!("{} on {}", engine.version, engine.operating_system))];
+    let found = format!("{} on {}", engine.version, engine.operating_system);
+    let mut findings = vec![match engine.podman {
+        false => good("Docker", found),
+        true => trouble(
+            "Docker",
+            Verdict::Bad,
+            format!("Podman {found}: nodes do not run on it"),
+            "let DOCKER_HOST, or the current context, lead to a Docker Engine",
+        ),
+    }];
     findings.push(match (engine.rootless, cgroup_version.as_str(), cgroup_driver.as_str()) {
         (true, "1", _) => trouble(
             "control groups",
@@ -274,6 +283,8 @@ mod tests {
             ..EngineInfo::default()
         };
         let groups = |engine: &EngineInfo| verdict(&of_engine(engine)[1]);
+        let podman = EngineInfo { podman: true, ..EngineInfo::default() };
+        assert_eq!(verdict(&of_engine(&podman)[0]), Verdict::Bad);
         assert_eq!(groups(&engine(false, "1", "cgroupfs")), Verdict::Good);
         assert_eq!(groups(&engine(true, "1", "none")), Verdict::Bad);
         assert_eq!(groups(&engine(true, "2", "none")), Verdict::Bad);

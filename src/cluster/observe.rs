@@ -143,6 +143,12 @@ fn taken(docker: &Docker, mut networks: Vec<Ipv4Net>) -> Vec<Ipv4Net> {
 
 /// An engine on which no node can run is refused before anything is made.
 fn refuse_unfit(engine: &EngineInfo) -> Result<(), ClusterError> {
+    if engine.podman {
+        return Err(ClusterError::Unfit {
+            why: format!("Podman {} answers here, and no node has been seen to run on it", engine.version),
+            hint: "let DOCKER_HOST, or the current context, lead to a Docker Engine".to_owned(),
+        });
+    }
     if engine.rootless && engine.cgroup_version != "2" {
         return Err(ClusterError::Unfit {
             why: "rootless Docker needs cgroup version 2 to give nodes control groups of their own"
@@ -185,6 +191,8 @@ mod tests {
             assert_eq!(said.is_some(), expect.is_some(), "{said:?}");
             assert!(expect.is_none_or(|part| said.is_some_and(|text| text.contains(part))));
         };
+        let podman = EngineInfo { podman: true, ..EngineInfo::default() };
+        assert!(refuse_unfit(&podman).is_err_and(|error| error.to_string().contains("Podman")));
         check(false, "1", "cgroupfs", None);
         check(true, "2", "systemd", None);
         check(true, "1", "none", Some("cgroup version 2"));

@@ -6,6 +6,8 @@ use super::{Docker, DockerError};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineInfo {
     pub version: String,
+    /// It is Podman, which speaks Docker's language.
+    pub podman: bool,
     pub rootless: bool,
     /// Users of containers are mapped to others of the host (`userns-remap`).
     pub userns_remap: bool,
@@ -24,7 +26,8 @@ pub struct EngineInfo {
 impl Docker {
     /// What the engine says about itself.
     pub async fn info(&self) -> Result<EngineInfo, DockerError> {
-        let info = self.api.info().await?;
+        let (info, version) = futures::try_join!(self.api.info(), self.api.version())?;
+        let podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
         let options = info.security_options.unwrap_or_default();
         // As `name=rootless`, with more behind it in some.
         let has = |name: &str| {
@@ -33,6 +36,7 @@ impl Docker {
         let text = |value: Option<String>| value.filter(|text| !text.is_empty());
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
+            podman,
             rootless: has("rootless"),
             userns_remap: has("userns"),
             selinux: has("selinux"),
