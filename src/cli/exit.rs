@@ -95,9 +95,10 @@ impl Exit {
 
     fn of_docker(error: &DockerError) -> Self {
         match error {
-            DockerError::Unreachable { .. } | DockerError::Permission { .. } | DockerError::Context(_) => {
-                Self::Docker
-            }
+            DockerError::Unreachable { .. }
+            | DockerError::Lost(_)
+            | DockerError::Permission { .. }
+            | DockerError::Context(_) => Self::Docker,
             _ => Self::Failure,
         }
     }

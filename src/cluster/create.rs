@@ -28,6 +28,9 @@ use crate::sys::foreground;
 /// How often creating starts over because somebody else took the subnet or the port in between.
 const ATTEMPTS: usize = 5;
 
+/// How long an engine may be away before what was made is left to it.
+const ENGINE_RESTART: Duration = Duration::from_secs(120);
+
 /// What `create` does beside the specification.
 pub struct CreateOptions {
     pub spec: ClusterSpec,
@@ -339,10 +342,14 @@ async fn roll_back(docker: &Docker, options: &CreateOptions, undo: &Undo, phases
         if let Some(files) = &options.kubeconfig {
             kubeconfig::remove(files, &labels::context(name))?;
         }
+        if !docker.is_back(ENGINE_RESTART).await {
+            phases.detail("Docker does not come back");
+        }
         undo.roll_back(docker, name).await
     });
     if let Err(error) = removed.await {
-        phases.warn(&format!("could not remove everything again: {error}"));
+        phases
+            .warn(&format!("could not remove everything again: {error}; later: minik cluster delete {name}"));
     }
     tracing::debug!(took = ?start.elapsed(), "rolled back");
 }

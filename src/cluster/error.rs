@@ -210,6 +210,9 @@ fn docker_hint(error: &DockerError) -> Option<String> {
         DockerError::Unreachable { .. } => {
             "is Docker installed and running? On Debian: scripts/quickstart installs and starts it; or set DOCKER_HOST"
         }
+        DockerError::Lost(_) => {
+            "was the engine restarted? See what there is now: minik cluster list; on Debian: systemctl status docker"
+        }
         DockerError::Permission { .. } => {
             "run with sudo, or join the group: sudo usermod -aG docker $USER, then log in anew"
         }

@@ -9,9 +9,12 @@ use crate::faults::{serve, works};
 use crate::support::{Cluster, Env, docker, eventually, run, test_images};
 
 /// Everybody's containers stop: only where nobody else's run.
-pub const SLOW: &[Test] = &[("engine::restarted_under_a_cluster", restarted_under_a_cluster)];
+pub const SLOW: &[Test] = &[
+    ("engine::restarted_under_a_cluster", restarted_under_a_cluster),
+    ("engine::restarted_under_a_create", restarted_under_a_create),
+];
 
-const NAMESPACE: &str = "default";
+const NAMESPACE: &str = "engine";
 
 /// What must be the same before and after.
 #[derive(Debug, PartialEq)]
@@ -32,7 +35,7 @@ fn look(cluster: &Cluster) -> Seen {
         cluster.get(&[kind, "--namespace", NAMESPACE])["items"].as_array().cloned().unwrap_or_default()
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let web = cluster.get(&["service", "outside", "--namespace", NAMESPACE]);
+    let web = cluster.get(&["service", "web", "--namespace", NAMESPACE]);
     Seen {
         containers,
         nodes: items("nodes")
@@ -44,11 +47,16 @@ fn look(cluster: &Cluster) -> Seen {
     }
 }
 
+/// A command of one's own restarts an engine of one's own, which `DOCKER_HOST` leads to.
+const OWN: &str = "MINIK_TEST_RESTART_ENGINE";
+
 fn restart_engine() {
+    let own = std::env::var(OWN);
     let systemd = std::path::Path::new("/run/systemd/system").exists();
-    match systemd {
-        true => run("systemctl", &["restart", "docker"], &[]).ok(),
-        false => run("service", &["docker", "restart"], &[]).ok(),
+    match (own, systemd) {
+        (Ok(line), _) => run("sh", &["-c", &line], &[]).ok(),
+        (Err(_), true) => run("systemctl", &["restart", "docker"], &[]).ok(),
+        (Err(_), false) => run("service", &["docker", "restart"], &[]).ok(),
     };
     eventually(Duration::from_secs(120), "Docker answers again", || match docker::answers() {
         true => Ok(()),
@@ -56,21 +64,39 @@ fn restart_engine() {
     });
 }
 
-fn restarted_under_a_cluster(env: &Env) {
+fn assert_alone() {
     let others = docker::docker(&["ps", "--format", "{{.Names}}"]);
     assert!(others.is_empty(), "this stops every container, and others' run: {others}");
+}
+
+/// Whatever the command was at, it says so and leaves nothing.
+fn restarted_under_a_create(env: &Env) {
+    assert_alone();
+    let name = env.name("between");
+    let mut create = env.minik_command(&["cluster", "create", &name, "--nodes", "3"]).spawn().unwrap();
+    eventually(Duration::from_secs(120), "its network is made", || {
+        let made = docker::remains(&name);
+        if made.iter().any(|part| part.starts_with("network")) { Ok(()) } else { Err(format!("{made:?}")) }
+    });
+    restart_engine();
+    // It may have been through by then.
+    if create.wait().unwrap().success() {
+        env.minik(&["cluster", "delete", &name]).ok();
+    }
+    env.assert_gone(&name);
+}
+
+fn restarted_under_a_cluster(env: &Env) {
+    assert_alone();
     test_images();
     let name = env.name("engine");
     env.minik(&["cluster", "create", &name, "--nodes", "3"]).ok();
     env.minik(&["image", "load", "busybox:1.36", "--cluster", &name]).ok();
     let cluster = env.attach(&name);
+    cluster.kubectl(&["create", "namespace", NAMESPACE]).ok();
     serve(&cluster, NAMESPACE);
-    let outside = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside"}, "spec":
-        {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}"#;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), outside).unwrap();
-    let path = file.path().display().to_string();
-    cluster.kubectl(&["apply", "--namespace", NAMESPACE, "--filename", &path]).ok();
+    let outside = r#"{"spec": {"type": "LoadBalancer"}}"#;
+    cluster.kubectl(&["patch", "service", "web", "--namespace", NAMESPACE, "--patch", outside]).ok();
     let page = |address: &str| {
         let url = format!("http://{address}/");
         run("curl", &["--silent", "--fail", "--max-time", "2", &url], &[]).try_ok()

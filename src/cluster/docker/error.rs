@@ -7,6 +7,9 @@ use bollard::errors::Error;
 pub enum DockerError {
     #[error("cannot reach Docker at {endpoint}: {reason}")]
     Unreachable { endpoint: String, reason: String },
+    /// It answered before.
+    #[error("Docker went away: {0}")]
+    Lost(String),
     #[error("no permission to use Docker at {endpoint}")]
     Permission { endpoint: String },
     #[error("the Docker context {0:?} does not exist")]
@@ -29,7 +32,9 @@ pub enum DockerError {
 impl DockerError {
     pub(super) fn from_connect(endpoint: &str, error: Error) -> Self {
         match Self::from(error) {
-            Self::Client(reason) => Self::Unreachable { endpoint: endpoint.to_owned(), reason },
+            Self::Client(reason) | Self::Lost(reason) => {
+                Self::Unreachable { endpoint: endpoint.to_owned(), reason }
+            }
             other => other,
         }
     }
@@ -72,6 +77,9 @@ impl From<Error> for DockerError {
                 endpoint: uri,
                 reason: "only unix://, tcp:// and ssh:// endpoints are supported".to_owned(),
             },
+            Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } => {
+                Self::Lost(with_sources(&error))
+            }
             other => Self::Client(with_sources(&other)),
         }
     }

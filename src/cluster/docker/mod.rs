@@ -25,6 +25,9 @@ use tunnel::Tunnel;
 /// How long something may be sent to the engine: packages through a slow proxy, or a large archive.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// Between two questions whether an engine is back.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// A connection to a Docker Engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Docker {
@@ -65,6 +68,16 @@ impl Docker {
     /// A client for requests that are answered only once all that is sent has come, as slowly as somebody makes it.
     fn patient(&self) -> bollard::Docker {
         self.api.clone().with_timeout(PATIENCE)
+    }
+
+    /// Waits until the engine answers again, at most `bound`: it tells nobody when it does. Returns whether it answers.
+    pub async fn is_back(&self, bound: Duration) -> bool {
+        let answers = async {
+            while self.api.ping().await.is_err() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        tokio::time::timeout(bound, answers).await.is_ok()
     }
 
     /// The engine's version.
