@@ -147,7 +147,7 @@ fn what_is_more_particular_wins_within_a_route_and_across_routes() {
 }
 
 #[test]
-fn headers_methods_and_parameters_match_as_a_whole() {
+fn headers_match_as_a_whole() {
     check_rules(
         &[
             "one: version:one",
@@ -170,6 +170,10 @@ fn headers_methods_and_parameters_match_as_a_whole() {
             "/ color:purple -> -",
         ],
     );
+}
+
+#[test]
+fn methods_match_with_paths_and_headers() {
     check_rules(
         &[
             "one: POST",
@@ -197,6 +201,10 @@ fn headers_methods_and_parameters_match_as_a_whole() {
             "PATCH / version:four -> two",
         ],
     );
+}
+
+#[test]
+fn parameters_match_as_a_whole() {
     check_rules(
         &[
             "one: ?animal=whale",
