@@ -87,8 +87,8 @@ pub(in crate::cli) struct CreateArgs {
     /// Leave something out of the cluster: ingress, load-balancer or network-policy.
     #[arg(long, value_name = "FEATURE")]
     disable: Vec<Feature>,
-    /// Keep the cluster's state in this etcd, which must be its alone: http://HOST:PORT or https://HOST:PORT, once for each
-    /// member. What is in it is taken over, and stays when the cluster is deleted.
+    /// Keep the cluster's state in this etcd, which must be its alone and empty: http://HOST:PORT or https://HOST:PORT, once
+    /// for each member. The state stays when the cluster is deleted.
     #[arg(long = "datastore-endpoint", value_name = "URL")]
     datastore_endpoints: Vec<String>,
     /// The certificate of the authority that signed the etcd's.

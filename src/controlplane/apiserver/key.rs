@@ -138,6 +138,7 @@ pub mod collections {
 
     pub const API_SERVICES: CollectionKey<'_> =
         CollectionKey::cluster("apiregistration.k8s.io", "apiservices");
+    pub const CONFIG_MAPS: CollectionKey<'_> = CollectionKey::namespaced("", "configmaps");
     pub const ROLES: CollectionKey<'_> = CollectionKey::namespaced(RBAC, "roles");
     pub const ENDPOINT_SLICES: CollectionKey<'_> =
         CollectionKey::namespaced("discovery.k8s.io", "endpointslices");

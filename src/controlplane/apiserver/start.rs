@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::allocate::NODE_PORTS;
 use super::audit::{Audit, PolicyError};
 use super::bootstrap::{self, BootstrapError};
+use super::key::collections;
 use super::proxy::Streams;
 use super::{ApiServer, Options};
 use crate::config::NodeConfig;
@@ -24,6 +25,11 @@ pub enum StartError {
     Audit(#[from] PolicyError),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    #[error(
+        "the store holds the state of another cluster, whose certificates this one did not sign: begin with an empty store \
+         (etcdctl del /registry/ --prefix empties an etcd)"
+    )]
+    Foreign,
 }
 
 /// Builds the server and makes the cluster's first objects; when it returns, the server is ready for requests. It listens
@@ -35,6 +41,9 @@ pub async fn start(
     config: &NodeConfig,
     tasks: &Tasks,
 ) -> Result<ApiServer, StartError> {
+    if is_foreign(store.as_ref(), pki.authority.certificate_pem()).await? {
+        return Err(StartError::Foreign);
+    }
     let now = clock.now();
     let options = Options {
         clock: clock.clone(),
@@ -56,6 +65,15 @@ pub async fn start(
     bootstrap::run(&router, store.as_ref(), config, pki, now).await?;
     tasks.spawn_until_stop(server.aggregator().clone().run(router, clock));
     Ok(server)
+}
+
+/// Whether somebody with another authority has written to the store: their nodes could not join here, and their objects
+/// say of Pods that run that are nowhere.
+async fn is_foreign(store: &dyn Store, authority_pem: &str) -> Result<bool, StorageError> {
+    let key = collections::CONFIG_MAPS.key("kube-system", bootstrap::AUTHENTICATION);
+    let Some(entry) = store.get(&key).await? else { return Ok(false) };
+    let object: serde_json::Value = serde_json::from_slice(&entry.data).unwrap_or_default();
+    Ok(object["data"]["client-ca-file"].as_str().is_some_and(|theirs| theirs != authority_pem))
 }
 
 #[cfg(test)]

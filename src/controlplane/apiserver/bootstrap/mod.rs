@@ -25,7 +25,7 @@ use crate::controlplane::storage::{StorageError, Store};
 use crate::pki::{CertificateInfo, PkiError, ServerPki};
 
 use objects::Authorities;
-pub use objects::api_cluster_ip;
+pub use objects::{AUTHENTICATION, api_cluster_ip};
 
 /// Why the first objects could not be made.
 #[derive(Debug, thiserror::Error)]

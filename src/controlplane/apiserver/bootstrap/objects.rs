@@ -123,10 +123,13 @@ fn dns_service(ip: Ipv4Addr) -> Value {
             {"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153}]}})
 }
 
+/// The ConfigMap that says whom to believe.
+pub const AUTHENTICATION: &str = "extension-apiserver-authentication";
+
 /// What an extension API server needs to know whom to believe.
 fn authentication(authorities: &Authorities<'_>) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap",
-    "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+    "metadata": {"name": AUTHENTICATION, "namespace": "kube-system"},
     "data": {
         "client-ca-file": authorities.cluster,
         "requestheader-allowed-names": json!([ServerPki::FRONT_PROXY]).to_string(),

@@ -101,6 +101,16 @@ async fn join_tokens_run_out_and_a_new_one_counts_at_once() {
 }
 
 #[tokio::test]
+async fn the_state_of_another_cluster_is_refused() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = storage::memory();
+    let (_server, _tasks) = started(store.clone(), first.path()).await;
+    let pki = ServerPki::prepare(second.path(), "t", &[]).unwrap();
+    let again = start(store, Arc::new(SystemClock), &pki, &NodeConfig::example(), &Tasks::new()).await;
+    assert!(matches!(again, Err(StartError::Foreign)));
+}
+
+#[tokio::test]
 async fn a_granted_right_counts_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (server, _tasks) = started(storage::memory(), dir.path()).await;
