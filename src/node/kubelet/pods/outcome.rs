@@ -82,7 +82,8 @@ impl Worker {
             }
             Outcome::Refreshed(Ok(())) => self.schedule_refresh(),
             Outcome::Refreshed(Err(_)) => {
-                self.refresh_at = self.memory.troubles.get(&Key::Refresh).map(|trouble| trouble.retry_at);
+                let again = self.memory.troubles.get(&Key::Refresh).map(|trouble| trouble.retry_at);
+                self.refresh_at = if self.outdated { Some(now) } else { again };
             }
             Outcome::Sandbox(_)
             | Outcome::SandboxStopped { .. }
@@ -122,7 +123,8 @@ impl Worker {
         let tokens = self.tokens.try_lock().ok().and_then(|tokens| tokens.refresh_at());
         let asks = self.memory.volumes.values().any(|volume| volume.republish);
         let again = asks.then(|| later(Timestamp::now(), REPUBLISH));
-        self.refresh_at = tokens.into_iter().chain(again).min();
+        let outdated = self.outdated.then(Timestamp::now);
+        self.refresh_at = tokens.into_iter().chain(again).chain(outdated).min();
     }
 
     fn pulled(&mut self, container: &str, result: Result<String, Failure>, now: Timestamp) {

@@ -62,6 +62,8 @@ pub struct Worker {
     seen: Vec<tokio::sync::watch::Receiver<Option<Option<crate::node::kubelet::container::Data>>>>,
     pub(super) tokens: Arc<Mutex<Tokens>>,
     pub(super) refresh_at: Option<Timestamp>,
+    /// What the Pod refers to has changed while its volumes were written: they are written again after that.
+    pub(super) outdated: bool,
     probing: Probing,
     verdicts: mpsc::UnboundedReceiver<probe::Verdict>,
     announced: HashSet<String>,
@@ -93,6 +95,7 @@ impl Worker {
             seen: Vec::new(),
             tokens: Arc::default(),
             refresh_at: None,
+            outdated: false,
             probing,
             verdicts,
             announced: HashSet::new(),
@@ -449,7 +452,9 @@ impl Worker {
     /// Brings written volumes up to date.
     fn refresh(&mut self) {
         self.refresh_at = None;
-        if !self.memory.volumes_ready || self.memory.is_busy(&Key::Refresh) || self.is_ending() {
+        // What is being written was read before.
+        self.outdated = !self.memory.volumes_ready || self.memory.is_busy(&Key::Refresh);
+        if self.outdated || self.is_ending() {
             return;
         }
         let ips = self.view.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();

@@ -6,6 +6,7 @@ use tonic::Code;
 use super::*;
 use crate::client::events::Recorder;
 use crate::node::kubelet::objects::Objects;
+use crate::node::kubelet::pods::ops::Outcome;
 use crate::node::kubelet::services::Services;
 use crate::node::kubelet::testing::{self, FakeApi, FakeRuntime, Fault, eventually};
 use crate::rt::{SystemClock, Tasks};
@@ -18,6 +19,30 @@ struct Bench {
     tasks: Tasks,
     ended: tokio::task::JoinHandle<()>,
     _dir: tempfile::TempDir,
+}
+
+fn context(dir: &std::path::Path, api: &FakeApi, runtime: &FakeRuntime, tasks: &Tasks) -> Arc<Context> {
+    let client = api.client();
+    Arc::new(Context {
+        config: crate::config::NodeConfig::example(),
+        events: Recorder::start(client.clone(), "kubelet", "node", Arc::new(SystemClock), tasks),
+        objects: Objects::new(client.clone(), tasks.clone()),
+        // Its source is gone at once: there are no Services.
+        services: Services::new(crate::node::network::Source::new().1),
+        policies: crate::node::policy::Policies::none(),
+        probes: crate::node::kubelet::probe::Answers::default(),
+        drivers: crate::node::kubelet::plugins::Drivers::new(dir),
+        mirrors: crate::node::kubelet::statics::Mirrors::default(),
+        client,
+        runtime: runtime.client(),
+        images: crate::node::images::Arrival::none(),
+        tasks: tasks.clone(),
+        node: tokio::sync::watch::Sender::new(Arc::default()),
+        dir: dir.to_owned(),
+        resolv_conf: String::new(),
+        cpu_milli: 1000,
+        memory: 1 << 30,
+    })
 }
 
 impl Bench {
@@ -33,27 +58,7 @@ impl Bench {
         }
         let metadata = json!({"name": uid, "namespace": "test", "uid": uid});
         let api = FakeApi::with(&testing::pod(json!({"metadata": metadata, "spec": spec})));
-        let client = api.client();
-        let context = Arc::new(Context {
-            config: crate::config::NodeConfig::example(),
-            events: Recorder::start(client.clone(), "kubelet", "node", Arc::new(SystemClock), &tasks),
-            objects: Objects::new(client.clone(), tasks.clone()),
-            // Its source is gone at once: there are no Services.
-            services: Services::new(crate::node::network::Source::new().1),
-            policies: crate::node::policy::Policies::none(),
-            probes: crate::node::kubelet::probe::Answers::default(),
-            drivers: crate::node::kubelet::plugins::Drivers::new(dir.path()),
-            mirrors: crate::node::kubelet::statics::Mirrors::default(),
-            client,
-            runtime: runtime.client(),
-            images: crate::node::images::Arrival::none(),
-            tasks: tasks.clone(),
-            node: tokio::sync::watch::Sender::new(Arc::default()),
-            dir: dir.path().to_owned(),
-            resolv_conf: String::new(),
-            cpu_milli: 1000,
-            memory: 1 << 30,
-        });
+        let context = context(dir.path(), &api, &runtime, &tasks);
         let (inbox, receiver) = mpsc::unbounded_channel();
         let worker = Worker::new(context, Arc::new(api.pod()), receiver);
         let ended = tasks.spawn(worker.run());
@@ -91,6 +96,36 @@ impl Bench {
 fn hooks(post_start: &str, pre_stop: &str) -> Value {
     let exec = |command: &str| json!({"exec": {"command": [command]}});
     json!({"postStart": exec(post_start), "preStop": exec(pre_stop)})
+}
+
+/// What was being written when something changed had been read before.
+#[tokio::test]
+async fn a_change_while_volumes_are_written_is_not_lost() {
+    let (dir, tasks) = (tempfile::tempdir().expect("folder"), Tasks::new());
+    let (runtime, _changes) = FakeRuntime::start(dir.path(), &tasks);
+    let metadata = json!({"name": "a", "namespace": "test", "uid": "a"});
+    let spec = json!({"containers": [{"name": "a", "image": "web:1"}]});
+    let api = FakeApi::with(&testing::pod(json!({"metadata": metadata, "spec": spec})));
+    let (_inbox, receiver) = mpsc::unbounded_channel();
+    let context = context(dir.path(), &api, &runtime, &tasks);
+    let mut worker = Worker::new(context, Arc::new(api.pod()), receiver);
+    let is_due = |worker: &Worker| worker.refresh_at.is_some_and(|at| at <= Timestamp::now());
+    worker.references_changed();
+    worker.take(Key::Volumes, Outcome::Volumes(Ok(HashMap::new())));
+    assert!(is_due(&worker), "it changed while volumes were prepared");
+    worker.outdated = false;
+    for outcome in [Ok(()), Err("a volume is not there".to_owned())] {
+        worker.memory.busy.insert(Key::Refresh);
+        worker.references_changed();
+        worker.memory.busy.remove(&Key::Refresh);
+        worker.take(Key::Refresh, Outcome::Refreshed(outcome));
+        assert!(is_due(&worker), "it changed while they were refreshed");
+    }
+    worker.refresh();
+    worker.memory.busy.remove(&Key::Refresh);
+    worker.take(Key::Refresh, Outcome::Refreshed(Ok(())));
+    assert!(!is_due(&worker), "once is enough");
+    tasks.stop().cancel();
 }
 
 #[tokio::test]
