@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{CallError, Changes};
+use super::client::Changes;
 use super::{Shared, entry, rpc};
 use crate::controlplane::storage::{Event, EventKind, StorageError};
 use crate::rt::Backoff;
@@ -48,7 +48,7 @@ async fn follow(shared: &Shared, changes: &mut Changes, failures: &mut u32) -> E
     loop {
         let response = match changes.next().await {
             Ok(response) => response,
-            Err(status) => return Ended::Broken(CallError::Unknown(status).status().message().to_owned()),
+            Err(status) => return Ended::Broken(status.message().to_owned()),
         };
         if response.compact_revision > 0 {
             let why = format!("etcd has compacted up to {} meanwhile", response.compact_revision);
