@@ -12,13 +12,13 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Node, ObjectReference, Pod, S
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
+use minik::apiserver::{ApiServer, Options, UserInfo};
 use minik::client::events::Recorder;
 use minik::client::informer::{Cache, Informers};
-use minik::controlplane::apiserver::{ApiServer, Options, UserInfo};
-use minik::controlplane::scheduler;
-use minik::controlplane::storage::{self, ListQuery, Payload, Store};
 use minik::pki::Key;
 use minik::rt::{SystemClock, Tasks};
+use minik::scheduler;
+use minik::storage::{self, ListQuery, Payload, Store};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

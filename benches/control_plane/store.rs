@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use minik::controlplane::storage::{self, Config, ListQuery, Payload, Store};
+use minik::storage::{self, Config, ListQuery, Payload, Store};
 
 use crate::etcd::{Client, Etcd};
 use crate::figures::{AsyncOperation, WORKERS, measure, median, print, ratio};

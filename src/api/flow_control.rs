@@ -140,8 +140,8 @@ fn subject(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::meta::{Gvk, ObjectExt};
-    use crate::api::resources::{Table, builtin};
+    use crate::meta::{Gvk, ObjectExt};
+    use crate::resources::{Table, builtin};
 
     #[test]
     fn the_defaults_are_valid_objects_and_know_each_other() {

@@ -12,8 +12,8 @@ use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, Shell};
 
 use super::output::print;
-use crate::cluster::snapshots::list_snapshots;
-use crate::cluster::{ClusterError, ClusterName, Docker, list, list_registries};
+use cluster::snapshots::list_snapshots;
+use cluster::{ClusterError, ClusterName, Docker, list, list_registries};
 
 /// The variable by which the script asks.
 const VARIABLE: &str = "COMPLETE";

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::cluster::env;
 use super::output::{Format, Output, print, warn};
-use crate::cluster::file::{ClusterFile, FileError, Surroundings, migrate, parse, schema};
-use crate::cluster::{ClusterError, ClusterName};
+use cluster::file::{ClusterFile, FileError, Surroundings, migrate, parse, schema};
+use cluster::{ClusterError, ClusterName};
 
 #[derive(Subcommand)]
 pub(super) enum Command {

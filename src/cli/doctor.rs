@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::options::Form;
 use super::output::{self, Format, Output};
-use crate::cluster::{Docker, DockerError, EngineInfo};
+use cluster::{Docker, DockerError, EngineInfo};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -94,7 +94,7 @@ fn text(findings: &[Finding]) -> String {
 
 async fn look_at_docker() -> Result<(EngineInfo, bool), DockerError> {
     let docker = Docker::connect().await?;
-    let (engine, free) = tokio::join!(docker.info(), crate::cluster::subnet_free(&docker));
+    let (engine, free) = tokio::join!(docker.info(), cluster::subnet_free(&docker));
     Ok((engine?, free?))
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cluster::{ClusterError, DockerError, ImageError};
+use cluster::{ClusterError, DockerError, ImageError};
 
 /// What `minik --help` says about exit codes.
 pub(super) const HELP: &str = "\

@@ -8,9 +8,9 @@ use super::completion;
 use super::options::{Form, OfCluster};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
-use crate::cluster::images::{self, NodeImage};
-use crate::cluster::{ClusterError, Docker, node_image};
-use crate::rt::Stop;
+use cluster::images::{self, NodeImage};
+use cluster::{ClusterError, Docker, node_image};
+use rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

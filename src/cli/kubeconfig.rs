@@ -8,8 +8,8 @@ use serde_json::json;
 use super::cluster::env;
 use super::options::{Form, Named};
 use super::output::{Output, print};
-use crate::cluster::{ClusterError, Docker, access_of, labels};
-use crate::config::kubeconfig;
+use cluster::{ClusterError, Docker, access_of, labels};
+use config::kubeconfig;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::options::{Form, OfCluster};
 use super::output::Output;
-use crate::cluster::{ClusterError, Docker, find, inspect};
+use cluster::{ClusterError, Docker, find, inspect};
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -13,13 +13,12 @@ use super::options::{Form, OfCluster};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use super::{Exit, node_faults, node_images};
-use crate::cluster::{
+use cluster::{
     ChangeOptions, ClusterError, ClusterRecord, Cpus, Docker, Memory, NodeSpec, change, find, find_node,
     node_label, node_number, start_node, stop_node, taint,
 };
-use crate::config::{LbConfig, NodeConfig, RegistryConfig};
-use crate::rt::Stop;
-use crate::{roles, sys};
+use config::{LbConfig, NodeConfig, RegistryConfig};
+use rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -271,7 +270,7 @@ async fn role() -> anyhow::Result<()> {
     })?;
     let config: NodeConfig =
         serde_json::from_str(&text).with_context(|| format!("{} is malformed", NodeConfig::ENV))?;
-    roles::run(config).await
+    roles::run(config, super::version::BUILD).await
 }
 
 /// A node's log is its container's: plain lines on standard error, at `info` unless `RUST_LOG` says otherwise.

@@ -14,13 +14,13 @@ use super::node::NamesArgs;
 use super::options::{Form, OfCluster};
 use super::output::{Format, Output, print};
 use super::progress::reporter;
-use crate::cluster::{
+use cluster::{
     Broken, ClusterError, ClusterName, Docker, SpecError, begin_fault, find_node, heal, node_ip, wait_healed,
 };
-use crate::config::FaultKind;
-use crate::node::faults::Faults;
-use crate::rt::Stop;
-use crate::sys::init;
+use config::FaultKind;
+use node::faults::Faults;
+use rt::Stop;
+use sys::init;
 
 #[derive(Args)]
 pub(super) struct FaultArgs {

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::net::unix::pipe;
 
 use super::output::print;
-use crate::config::image_store;
-use crate::node::images::{self, Images, Wanted};
+use config::image_store;
+use node::images::{self, Images, Wanted};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -52,7 +52,7 @@ pub(super) async fn run(command: &Command) -> anyhow::Result<()> {
         }
         Command::List => {
             let images = here.list().await?;
-            let told = |image: &crate::node::cri::api::Image| {
+            let told = |image: &node::cri::api::Image| {
                 let names = if image.repo_tags.is_empty() { &image.repo_digests } else { &image.repo_tags };
                 json!({"id": image.id, "names": names, "size": image.size})
             };

@@ -5,7 +5,7 @@ use clap::Args;
 use super::cluster::name;
 use super::completion::clusters;
 use super::output::Format;
-use crate::cluster::ClusterName;
+use cluster::ClusterName;
 
 /// The cluster that a command is about, as an option.
 #[derive(Args)]

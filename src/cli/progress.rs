@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cluster::Progress;
+use cluster::Progress;
 
 /// Tells phases on standard error: a spinner on a terminal, else a line per phase, or nothing.
 pub(super) fn reporter(quiet: bool) -> Box<dyn Progress> {

@@ -10,11 +10,11 @@ use super::completion::registries;
 use super::options::Form;
 use super::output::{self, Format, Output};
 use super::progress::reporter;
-use crate::cluster::{
+use cluster::{
     ClusterError, ClusterName, Docker, create_registry, delete_registry, list_registries, start_registry,
     stop_registry,
 };
-use crate::rt::Stop;
+use rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -10,12 +10,12 @@ use super::cluster::duration;
 use super::completion;
 use super::output::Output;
 use super::progress::reporter;
-use crate::cluster::{
+use cluster::{
     ClusterError, ClusterSpec, CreateOptions, Docker, create, delete, expired, images, unique_name,
 };
-use crate::config::kubeconfig;
-use crate::rt::Stop;
-use crate::sys::foreground;
+use config::kubeconfig;
+use rt::Stop;
+use sys::foreground;
 
 #[derive(Args)]
 pub(super) struct RunArgs {

@@ -10,10 +10,10 @@ use super::completion::{clusters, snapshots};
 use super::options::{Form, OfCluster};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
-use crate::cluster::snapshots::{delete_snapshot, fork, list_snapshots, reset, save};
-use crate::cluster::{ChangeOptions, ClusterError, ClusterName, ClusterSpec, CreateOptions, Docker};
-use crate::config::kubeconfig;
-use crate::rt::Stop;
+use cluster::snapshots::{delete_snapshot, fork, list_snapshots, reset, save};
+use cluster::{ChangeOptions, ClusterError, ClusterName, ClusterSpec, CreateOptions, Docker};
+use config::kubeconfig;
+use rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -108,7 +108,7 @@ async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Resu
     output.result(args.form.output, &found, || match found.as_slice() {
         [] => "No snapshots. Keep one: minik snapshot save NAME\n".to_owned(),
         found => {
-            let row = |s: &crate::cluster::snapshots::SnapshotInfo| {
+            let row = |s: &cluster::snapshots::SnapshotInfo| {
                 vec![s.name.clone(), s.cluster.clone(), s.created.clone()]
             };
             output::table(&["NAME", "CLUSTER", "CREATED"], &found.iter().map(row).collect::<Vec<_>>())
@@ -129,7 +129,7 @@ async fn restore(docker: &Docker, args: &RestoreArgs, output: &Output, stop: &St
         Some(name) => name.clone(),
         None => of.parse().map_err(ClusterError::from)?,
     };
-    let there = crate::cluster::find(docker, cluster.as_str()).await;
+    let there = cluster::find(docker, cluster.as_str()).await;
     if there.is_ok() {
         let options =
             ChangeOptions { timeout: args.timeout, kubeconfig: files, rollback: false, ..Default::default() };

@@ -4,13 +4,17 @@ use serde::Serialize;
 
 use super::options::Form;
 use super::output::{Format, Output};
-use crate::cluster::{Docker, labels};
+use cluster::{Docker, labels};
+use config::BuildInfo;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     form: Form,
 }
+
+/// Of which state of the source this program is made.
+pub(super) const BUILD: BuildInfo = BuildInfo { commit: env!("MINIK_COMMIT"), date: env!("MINIK_DATE") };
 
 /// The level of the Kubernetes API.
 const KUBERNETES: &str = "v1.36";
@@ -30,12 +34,8 @@ pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         Ok(docker) => docker.engine_version().await.ok(),
         Err(_) => None,
     };
-    let versions = Versions {
-        minik: labels::THIS_VERSION,
-        commit: env!("MINIK_COMMIT"),
-        kubernetes: KUBERNETES,
-        docker,
-    };
+    let versions =
+        Versions { minik: labels::THIS_VERSION, commit: BUILD.commit, kubernetes: KUBERNETES, docker };
     // Versions are the result itself: asking for quiet does not take them away.
     Output { quiet: output.quiet && args.form.output != Format::Text }.result(
         args.form.output,

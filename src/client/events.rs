@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::rt::{Clock, Tasks};
+use rt::{Clock, Tasks};
 
 /// Notes that wait to be written; when more come than can be written, the newest are dropped.
 const BACKLOG: usize = 1024;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::rt::Backoff;
+use rt::Backoff;
 
 /// Between retries of one key, as upstream's controllers wait.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(5), max: Duration::from_secs(60) };

@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::parse_x509_certificate;
 use x509_parser::time::ASN1Time;
 
-use crate::pki::{Identity, PkiError};
+use pki::{Identity, PkiError};
 
 fn unusable(error: impl std::fmt::Display) -> PkiError {
     PkiError::Certificate(error.to_string())

@@ -159,7 +159,7 @@ mod tests {
         let path = dir.path().join("program");
         std::fs::write(&path, part).expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("changed");
-        let pipe = crate::sys::Pipe::start(&path.display().to_string(), &["--list"], &[]).expect("it starts");
+        let pipe = sys::Pipe::start(&path.display().to_string(), &["--list"], &[]).expect("it starts");
         let output: Vec<bytes::Bytes> = futures::TryStreamExt::try_collect(pipe).await.expect("it runs");
         assert!(String::from_utf8_lossy(&output.concat()).contains("this_program_has_an_identity"));
         assert_eq!(loaded_part(b"#!/bin/sh".to_vec()), b"#!/bin/sh");

@@ -21,8 +21,8 @@ use super::images::{ImageSource, load};
 use super::progress::Silent;
 use super::spec::ClusterSpec;
 use super::{Access, ClusterError, wait};
-use crate::config::kubeconfig;
-use crate::rt::Stop;
+use config::kubeconfig;
+use rt::Stop;
 
 /// A cluster for a test. Dropping it removes it; [`Cluster::delete`] does so too, and says what went wrong.
 pub struct Cluster {

@@ -27,8 +27,8 @@ use super::record::ClusterRecord;
 use super::spec::ClusterName;
 use super::wait::{self, Waited, in_phase, until};
 use super::{Access, ClusterError, access_of, identity, labels, registries};
-use crate::config::{JoinToken, Role, kubeconfig};
-use crate::rt::{Clock, Stop, SystemClock};
+use config::{JoinToken, Role, kubeconfig};
+use rt::{Clock, Stop, SystemClock};
 
 /// How a change is made.
 pub struct ChangeOptions {

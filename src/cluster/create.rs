@@ -20,10 +20,10 @@ use super::{
     Access, Carried, ClusterError, RegistryInfo, access_of, identity, labels, manifests, node_image,
     registries,
 };
-use crate::config::{JoinToken, Role, kubeconfig};
-use crate::pki::AuthorityFiles;
-use crate::rt::{Clock, Stop, SystemClock};
-use crate::sys::foreground;
+use config::{JoinToken, Role, kubeconfig};
+use pki::AuthorityFiles;
+use rt::{Clock, Stop, SystemClock};
+use sys::foreground;
 
 /// How often creating starts over because somebody else took the subnet or the port in between.
 const ATTEMPTS: usize = 5;

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use super::diff::{is_own_volume, own_volumes};
 use super::docker::{Container, Docker, DockerError};
 use super::{ClusterError, labels};
-use crate::config::kubeconfig;
-use crate::rt::{Clock, SystemClock};
+use config::kubeconfig;
+use rt::{Clock, SystemClock};
 
 /// Removes a cluster, whole or half made: containers, network, volumes and kubeconfig entries. Returns whether there
 /// was anything; what is gone already is no error.

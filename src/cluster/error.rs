@@ -8,8 +8,8 @@ use super::file::FileError;
 use super::images::ArchiveError;
 use super::node_image::ImageError;
 use super::spec::SpecError;
-use crate::config::kubeconfig::KubeconfigError;
-use crate::pki::PkiError;
+use config::kubeconfig::KubeconfigError;
+use pki::PkiError;
 
 /// What can go wrong with a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,7 @@ pub enum ClusterError {
     #[error("not ready after {}: {}", seconds(*after), waiting.join("; "))]
     NotReady { after: Duration, waiting: Vec<String>, log: Option<(String, Vec<String>)> },
     #[error(transparent)]
-    Exec(#[from] crate::sys::exec::ExecError),
+    Exec(#[from] sys::exec::ExecError),
     #[error("interrupted")]
     Interrupted,
     #[error("cannot read {path}: {source}")]

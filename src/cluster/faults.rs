@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::diff::is_load_balancer;
 use super::docker::{Container, Docker, DockerError};
 use super::{ClusterError, inside};
-use crate::config::{Fault, FaultKind};
-use crate::rt::{Clock, SystemClock};
+use config::{Fault, FaultKind};
+use rt::{Clock, SystemClock};
 
 /// A node, and what is broken of it on purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -7,9 +7,9 @@ use super::ClusterError;
 use super::docker::{Docker, DockerError};
 use super::labels;
 use super::plan::PutFile;
-use crate::config::kubeconfig::Entry;
-use crate::config::{JoinToken, LbConfig, NodeConfig};
-use crate::pki::{Authority, AuthorityFiles};
+use config::kubeconfig::Entry;
+use config::{JoinToken, LbConfig, NodeConfig};
+use pki::{Authority, AuthorityFiles};
 
 /// How the host's clients reach a cluster: where, whom to trust, and who they are. PEM texts.
 #[derive(Clone)]

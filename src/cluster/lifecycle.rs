@@ -15,8 +15,8 @@ use super::record::ClusterRecord;
 use super::spec::ClusterName;
 use super::wait::{self, Waited};
 use super::{ClusterError, access_of, labels};
-use crate::config::Role;
-use crate::rt::{Clock, Stop, SystemClock};
+use config::Role;
+use rt::{Clock, Stop, SystemClock};
 
 /// Starts everything of a cluster that does not run, makes anew what somebody removed, and waits until the nodes are
 /// Ready. Does nothing where everything runs.

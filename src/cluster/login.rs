@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::ClusterError;
-use crate::sys::exec::{Exec, Invocation, System};
+use sys::exec::{Exec, Invocation, System};
 
 /// What a helper says where it holds a token instead of a password.
 const TOKEN_USER: &str = "<token>";
@@ -101,7 +101,7 @@ fn host(registry: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::exec::{Output, Recorder};
+    use sys::exec::{Output, Recorder};
 
     #[tokio::test]
     async fn the_file_and_the_helpers_are_asked() {

@@ -11,8 +11,8 @@ use super::docker::{BuildRequest, Docker, DockerError};
 use super::labels::{self, Labels, THIS_VERSION};
 use super::progress::{Phases, Progress};
 use super::proxy_env::ProxyEnv;
-use crate::rt::{Clock, Stop, SystemClock};
-use crate::sys::{Pipe, find_program};
+use rt::{Clock, Stop, SystemClock};
+use sys::{Pipe, find_program};
 
 /// What the layer under minik is built from.
 const FILES: &[(&str, &[u8])] = &[
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_embedded() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("node-image");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../node-image");
         let mut there: Vec<String> = std::fs::read_dir(dir)
             .expect("the folder")
             .map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8"))

@@ -13,7 +13,7 @@ use super::record::{ClusterRecord, Drawn};
 use super::size::{Cpus, Memory};
 use super::spec::{ClusterSpec, HostMount, NodeSpec};
 use super::subnet::Subnet;
-use crate::config::{LbConfig, NodeConfig, NodeSettings, Role, image_store};
+use config::{LbConfig, NodeConfig, NodeSettings, Role, image_store};
 
 /// Port of the API server inside the cluster's network.
 pub const API_PORT: u16 = 6443;

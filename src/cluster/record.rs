@@ -17,7 +17,7 @@ use super::settings::Addresses;
 use super::spec::{ClusterName, ClusterSpec};
 use super::subnet::Subnet;
 use super::{ClusterError, labels};
-use crate::config::{NodeConfig, Role};
+use config::{NodeConfig, Role};
 
 /// File name in the state folder of the server.
 const FILE: &str = "cluster.json";

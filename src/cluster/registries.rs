@@ -23,8 +23,8 @@ use super::spec::ClusterName;
 use super::trust::{self, OwnRegistry, REGISTRY_PORT};
 use super::wait::in_phase;
 use super::{ClusterError, access_of, labels, wait};
-use crate::config::{RegistryConfig, Role};
-use crate::rt::Stop;
+use config::{RegistryConfig, Role};
+use rt::Stop;
 
 /// How long a registry may take to answer.
 const ANSWERS: Duration = Duration::from_secs(20);

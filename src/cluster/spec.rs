@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::ports::PortMapping;
 use super::settings::{Addresses, Registries};
 use super::size::{Cpus, Memory};
-use crate::api::validate::{label_value, qualified_name};
-use crate::config::{Arguments, Brought, Datastore, Feature, Role};
+use api::validate::{label_value, qualified_name};
+use config::{Arguments, Brought, Datastore, Feature, Role};
 
 /// Why a specification was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(subnet.node(0).to_string(), "172.31.254.2");
         assert_eq!(subnet.docker_range().to_string(), "172.31.254.128/25");
         assert_eq!((first.to_string(), last.to_string()), ("172.31.255.1".into(), "172.31.255.254".into()));
-        assert!(!subnet.docker_range().contains(&subnet.node(crate::cluster::spec::ClusterSpec::MAX_NODES)));
+        assert!(!subnet.docker_range().contains(&subnet.node(crate::spec::ClusterSpec::MAX_NODES)));
         assert!(!subnet.docker_range().contains(&first));
         assert!(subnet.net().contains(&last));
     }

@@ -13,8 +13,8 @@ use super::docker::Docker;
 use super::progress::Phases;
 use super::spec::ClusterName;
 use super::{Access, ClusterError, labels};
-use crate::client::{Identified, connect};
-use crate::rt::Stop;
+use client::{Identified, connect};
+use rt::Stop;
 
 /// Pause between two attempts to reach an API server that is starting: nothing tells the host when it listens.
 const RETRY: Duration = Duration::from_millis(15);

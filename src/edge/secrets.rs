@@ -13,9 +13,9 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::Notify;
 
 use super::proxy::Users;
-use crate::client::typed::SecretKey;
-use crate::pki::certified;
-use crate::rt::{Stop, Tasks};
+use client::typed::SecretKey;
+use pki::certified;
+use rt::{Stop, Tasks};
 
 /// A Secret, and what was made of it.
 #[derive(Debug, Default)]

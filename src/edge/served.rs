@@ -18,10 +18,10 @@ use super::gateway::{self, NodeWorld};
 use super::ingress;
 use super::proxy::{Certificates, Forwarder, Names, Port, Server, Services, StandInError, stand_in};
 use super::secrets::{Look, Secrets};
-use crate::client::gateway::{Caches, Resolved};
-use crate::client::informer::{Cache, Informers, Key, Object};
-use crate::client::typed::{Front, INGRESS_SERVICE};
-use crate::rt::Tasks;
+use client::gateway::{Caches, Resolved};
+use client::informer::{Cache, Informers, Key, Object};
+use client::typed::{Front, INGRESS_SERVICE};
+use rt::Tasks;
 
 /// Where HTTP and HTTPS of Ingresses are served.
 const HTTP: u16 = 80;

@@ -11,7 +11,7 @@ use hickory_resolver::proto::rr::RData;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::rt::Backoff;
+use rt::Backoff;
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_secs(2) };
 /// How long one name or one connection may take.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use crate::node::network::{Feed, View};
-use crate::rt::{Backoff, Tasks};
-use crate::sys::netlink::{Error, Netlink, Route};
-use crate::sys::sysctl::{Outcome, set};
+use crate::network::{Feed, View};
+use rt::{Backoff, Tasks};
+use sys::netlink::{Error, Netlink, Route};
+use sys::sysctl::{Outcome, set};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
 
@@ -90,7 +90,7 @@ async fn apply(netlink: &Netlink, wanted: &BTreeMap<Ipv4Net, Option<Ipv4Addr>>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::network::Node;
+    use crate::network::Node;
 
     #[test]
     fn every_peer_with_a_network_gets_a_route() {

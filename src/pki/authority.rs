@@ -207,7 +207,7 @@ fn set_validity(params: &mut CertificateParams, lifetime: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::CertificateInfo;
+    use crate::CertificateInfo;
 
     fn authority() -> Authority {
         Authority::generate("minik-test").unwrap()

@@ -8,16 +8,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::network;
-use crate::config::{Feature, NodeConfig};
-use crate::edge::proxy::{Found, Names, PortRef, Protocol, ServicePort, Services};
-use crate::edge::{self, loadbalancer};
-use crate::node::cni;
-use crate::node::cri::Runtime;
-use crate::node::cri::containerd::{self, ContainerdOptions};
-use crate::node::images::{Arrival, Images};
-use crate::node::kubelet::{self, Kubelet, KubeletOptions, identity};
-use crate::node::network::{Feed, Kind, Port, ServiceKey};
-use crate::rt::Tasks;
+use config::{Feature, NodeConfig};
+use edge::proxy::{Found, Names, PortRef, Protocol, ServicePort, Services};
+use edge::{self, loadbalancer};
+use node::cni;
+use node::cri::Runtime;
+use node::cri::containerd::{self, ContainerdOptions};
+use node::images::{Arrival, Images};
+use node::kubelet::{self, Kubelet, KubeletOptions, identity};
+use node::network::{Feed, Kind, Port, ServiceKey};
+use rt::Tasks;
 
 /// The interface on the cluster's network.
 const INTERFACE: &str = "eth0";

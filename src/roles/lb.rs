@@ -18,10 +18,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::client::informer::Informers;
-use crate::client::{Identified, connect};
-use crate::config::LbConfig;
-use crate::rt::Tasks;
+use client::informer::Informers;
+use client::{Identified, connect};
+use config::LbConfig;
+use rt::Tasks;
 
 /// Open connections get this long to end after the stop signal.
 const DRAIN: Duration = Duration::from_secs(1);

@@ -13,15 +13,15 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::client::typed::Front;
-use crate::config::{Feature, NodeConfig};
-use crate::node::network::{Feed, announced, announced_fronts, feed};
-use crate::node::policy::{self, Policies};
-use crate::node::prove::prove;
-use crate::node::{cni, dns, proxy, routes};
-use crate::rt::Tasks;
-use crate::sys::exec::{ExecError, System};
-use crate::sys::netlink::{self, Link, Netlink};
+use client::typed::Front;
+use config::{Feature, NodeConfig};
+use node::network::{Feed, announced, announced_fronts, feed};
+use node::policy::{self, Policies};
+use node::prove::prove;
+use node::{cni, dns, proxy, routes};
+use rt::Tasks;
+use sys::exec::{ExecError, System};
+use sys::netlink::{self, Link, Netlink};
 
 /// The interface that has the DNS address. Loopback rather than a dummy interface: the dummy module is missing on some
 /// kernels, and every node has this one.

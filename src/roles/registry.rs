@@ -8,9 +8,9 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::RegistryConfig;
-use crate::edge::registry;
-use crate::rt::Tasks;
+use config::RegistryConfig;
+use edge::registry;
+use rt::Tasks;
 
 /// What is being pushed or pulled gets this long to end after the stop signal.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -10,20 +10,19 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::client::informer::Informers;
-use crate::config::{Feature, NodeConfig};
-use crate::controlplane::apiserver::{self, bootstrap, serve};
-use crate::controlplane::apiserver::{ApiServer, UserInfo};
-use crate::controlplane::storage::{Engine, Etcd, Store};
-use crate::controlplane::{controllers, scheduler, storage};
-use crate::pki::{Identity, ServerPki};
-use crate::rt::{Clock, SystemClock, Tasks};
+use apiserver::{self, bootstrap, serve};
+use apiserver::{ApiServer, UserInfo};
+use client::informer::Informers;
+use config::{BuildInfo, Feature, NodeConfig};
+use pki::{Identity, ServerPki};
+use rt::{Clock, SystemClock, Tasks};
+use storage::{Engine, Etcd, Store};
 
 /// Upstream's.
 const ETCD_PREFIX: &str = "/registry";
 
 /// Starts the control plane; returns when the API is served and the first objects are stored.
-pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
+pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
     // First of all: whoever comes while the rest starts waits in the queue, and need not come again.
     let listener =
         TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
@@ -42,7 +41,7 @@ pub async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<ControlPl
         .await
         .context("opening the store")?;
     let tls = serve::tls(&pki.serving, pki.authority.certificate_pem())?;
-    let server = apiserver::start(store.clone(), clock.clone(), &pki, config, tasks).await?;
+    let server = apiserver::start(store.clone(), clock.clone(), &pki, config, build, tasks).await?;
     serve::serve(listener, server.router(), tls, tasks);
     tracing::info!("the API is served");
 

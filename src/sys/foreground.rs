@@ -3,7 +3,7 @@
 use std::process::{ExitStatus, Stdio};
 
 use super::exec::ExecError;
-use crate::rt::Stop;
+use rt::Stop;
 
 /// Runs a program to its end and returns its exit code as a shell would say it. When `stop` is cancelled the program, which
 /// got the same Ctrl-C, is told to end. Fails when it cannot be started.

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// The kernel refused, or could not be asked.
 #[derive(Debug, thiserror::Error)]

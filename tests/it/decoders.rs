@@ -16,7 +16,7 @@ use minik::api::schema::{self, FieldValidation};
 use minik::api::selector::{FieldSelector, LabelSelector};
 use minik::api::structural::{self, JsonPath, Structural, text_of};
 use minik::api::{patch, protobuf};
-use minik::controlplane::apiserver::RequestInfo;
+use minik::apiserver::RequestInfo;
 use serde_json::{Value, json};
 
 /// Runs a decoder over its corpus and over changes of it; fails with the input that it panicked on, or took too long for.

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::declared::{Declared, Form, Items};
 use super::fault::Fault;
 use super::library::{Authorization, Format, Semver, Url};
-use crate::api::quantity::Quantity;
+use crate::quantity::Quantity;
 
 /// A string, lent or made.
 #[derive(Clone, Debug)]

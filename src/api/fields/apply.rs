@@ -9,8 +9,8 @@ use super::form::{Form, Types};
 use super::managed::{Entry, Managed, Operation, Writer};
 use super::merge::{merge, prune};
 use super::set::FieldSet;
-use crate::api::meta::ObjectExt;
-use crate::api::status::{ApiError, Reason};
+use crate::meta::ObjectExt;
+use crate::status::{ApiError, Reason};
 
 /// The manager of what an object had before anybody was known to manage it.
 const BEFORE: &str = "before-first-apply";

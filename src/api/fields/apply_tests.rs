@@ -5,8 +5,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::api::fields::track;
-use crate::api::schema::{Schema, named};
+use crate::fields::track;
+use crate::schema::{Schema, named};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -206,17 +206,15 @@ fn the_laws_of_apply_hold() {
 
 #[test]
 fn lists_of_custom_kinds_are_merged_as_their_definition_says() {
-    let structural = crate::api::structural::Structural::of(
-        &json!({"type": "object", "properties": {"spec": {
+    let structural = crate::structural::Structural::of(&json!({"type": "object", "properties": {"spec": {
         "type": "object", "properties": {
             "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "protocol"],
                 "items": {"type": "object", "properties": {"name": {"type": "string"},
                     "protocol": {"type": "string", "default": "TCP"}, "n": {"type": "integer"}}}},
             "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
             "list": {"type": "array", "items": {"type": "string"}},
-            "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}}}}}}),
-    );
-    let open = Schema::open(crate::api::meta::Gvk::of("g", "v1", "K"));
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}}}}}}));
+    let open = Schema::open(crate::meta::Gvk::of("g", "v1", "K"));
     let types = Types { schema: Some(&open), structural: Some(&structural) };
     let apply_as = |manager: &'static str, live: Option<&Value>, config: Value| {
         let applier = Applier { writer: writer(manager), force: false, types };

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::set::field_edge;
-use crate::api::schema::{Field, Kind, ListType, Schema};
-use crate::api::structural::{JsonType, Structural};
+use crate::schema::{Field, Kind, ListType, Schema};
+use crate::structural::{JsonType, Structural};
 
 /// Keys of list items that count as this where an item leaves them out.
 const KEY_DEFAULTS: [(&str, &str); 1] = [("protocol", "TCP")];

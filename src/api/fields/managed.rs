@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::compare::{Difference, compare};
 use super::form::{Form, Types};
 use super::set::FieldSet;
-use crate::api::meta::ObjectExt;
+use crate::meta::ObjectExt;
 
 /// So many writers have entries of their own; the oldest beyond share one.
 const MOST_UPDATERS: usize = 10;

@@ -125,7 +125,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::schema::named;
+    use crate::schema::named;
 
     fn containers(value: Value) -> Value {
         json!({"spec": {"containers": value}})

@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::Form;
 use super::types::{REFERENCE, described, reference};
-use crate::api::meta::Gvk;
-use crate::api::resources::Resource;
-use crate::api::schema::Descriptions;
+use crate::meta::Gvk;
+use crate::resources::Resource;
+use crate::schema::Descriptions;
 
 /// A type whose fields are those that every object and every list has.
 const OBJECT: &str = "io.k8s.api.core.v1.ConfigMap";

@@ -91,7 +91,7 @@ fn kinds_of(row: &Resource) -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::builtin;
+    use crate::resources::builtin;
 
     #[test]
     fn every_link_of_the_index_leads_to_a_document_without_dangling_references() {

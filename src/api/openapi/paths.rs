@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::custom::custom_reference;
 use super::types::reference;
-use crate::api::meta::Gvk;
-use crate::api::resources::Resource;
-use crate::api::schema::builtin;
+use crate::meta::Gvk;
+use crate::resources::Resource;
+use crate::schema::builtin;
 
 /// Method, verb of the resource, and the word of `x-kubernetes-action`.
 const ON_COLLECTION: [(&str, &str, &str); 3] =

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::schema::{Descriptions, Field, Kind, ListType, Schema, named};
+use crate::schema::{Descriptions, Field, Kind, ListType, Schema, named};
 
 pub const REFERENCE: &str = "#/components/schemas/";
 /// Short prefixes of the schema table, and the packages they stand for.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Form;
 use super::types::REFERENCE;
-use crate::api::resources::{Resource, Table};
+use crate::resources::{Resource, Table};
 
 const DEFINITIONS: &str = "#/definitions/";
 
@@ -104,7 +104,7 @@ fn lowered(schema: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::builtin;
+    use crate::resources::builtin;
 
     #[test]
     fn one_document_without_dangling_references() {

@@ -4,7 +4,7 @@ use json_patch::PatchOperation;
 use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
-use crate::api::status::ApiError;
+use crate::status::ApiError;
 
 /// Bytes that the copies of one patch may add, as upstream bounds them, and that its result may have: what a body may have.
 const MOST_BYTES: usize = 3 << 20;
@@ -107,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::patch::{self, json};
+    use crate::patch::{self, json};
 
     fn refused(object: &Value, operations: Vec<Value>) -> Option<u16> {
         json(object, &Value::Array(operations)).err().map(|error| error.code)

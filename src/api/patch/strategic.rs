@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::schema::{Field, Kind, Schema};
-use crate::api::status::ApiError;
+use crate::schema::{Field, Kind, Schema};
+use crate::status::ApiError;
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -196,7 +196,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::schema::named;
+    use crate::schema::named;
 
     fn check(object: Value, patch: Value, expect: Value) {
         let schema = named("apps.v1.Deployment").unwrap();

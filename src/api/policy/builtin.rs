@@ -1,7 +1,7 @@
 //! What the types of built-in kinds tell expressions of their objects.
 
-use crate::api::cel::{Declared, Form, Items};
-use crate::api::schema::{Field, Kind, ListType, Schema};
+use crate::cel::{Declared, Form, Items};
+use crate::schema::{Field, Kind, ListType, Schema};
 
 /// What is declared of a type's objects. A type that stands in itself is open from there on.
 pub fn declare_builtin(schema: &'static Schema) -> Declared {
@@ -64,8 +64,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::meta::Gvk;
-    use crate::api::schema::builtin;
+    use crate::meta::Gvk;
+    use crate::schema::builtin;
 
     #[test]
     fn expressions_are_checked_against_kinds() {

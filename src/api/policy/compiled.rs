@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::conditions::Conditions;
 use super::environment::{Given, environment};
-use crate::api::cel::{Program, Type};
-use crate::api::meta::ObjectExt;
+use crate::cel::{Program, Type};
+use crate::meta::ObjectExt;
 
 /// An expression, or why it is none. The server refuses policies with expressions that are none; those that were stored before
 /// tell so when they are asked.

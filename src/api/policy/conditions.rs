@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::environment::{Given, environment};
 use super::evaluate::Evaluation;
-use crate::api::cel::{Budget, Program, Val};
-use crate::api::meta::ObjectExt;
+use crate::cel::{Budget, Program, Val};
+use crate::meta::ObjectExt;
 
 /// All conditions of one may cost so much together. Rule: `RuntimeCELCostBudgetMatchConditions`.
 const LIMIT: u64 = 2_500_000;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::api::cel::{Declared, Environment, Form, Items, Type, Variable};
+use crate::cel::{Declared, Environment, Form, Items, Type, Variable};
 
 /// Which variables there are beside those that always are.
 #[derive(Clone, Debug, Default)]

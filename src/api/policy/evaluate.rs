@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::compiled::{Compiled, Policy};
 use super::environment::{NAMESPACE, REQUEST, place};
-use crate::api::cel::{
+use crate::cel::{
     Authorization, Authorize, Budget, CALL_LIMIT, Fault, Map, Members, OBJECT_LIMIT, Question, Val,
 };
 

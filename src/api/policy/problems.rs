@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::compiled::{Compiled, compile, given, mutation_member, variables};
 use super::environment::Given;
-use crate::api::cel::Type;
-use crate::api::meta::ObjectExt;
-use crate::api::validate::FieldError;
+use crate::cel::Type;
+use crate::meta::ObjectExt;
+use crate::validate::FieldError;
 
 /// Compiles the expression at a path, which must answer one of these types. Fails to say so.
 fn must_be(path: &str, text: &str, given: &Given, wanted: &[Type]) -> Option<FieldError> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::cel::{Authorize, Question};
+use crate::cel::{Authorize, Question};
 
 /// Lets everybody do everything with Pods, and nothing else.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::compiled::{compile, given, variables};
-use crate::api::cel::Declared;
-use crate::api::meta::{Gvk, ObjectExt};
+use crate::cel::Declared;
+use crate::meta::{Gvk, ObjectExt};
 
 /// Expressions that make no sense for one of the kinds the policy matches, as `status.typeChecking.expressionWarnings`. Nothing is
 /// refused for that. `kinds`: what is known of each; `params`: of the parameters.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::MAGIC;
-use crate::api::meta::{Gvk, ObjectExt};
-use crate::api::schema::{self, Kind, Schema};
+use crate::meta::{Gvk, ObjectExt};
+use crate::schema::{self, Kind, Schema};
 
 /// Encodes an object of a built-in kind: the magic, the envelope, the message. Returns `None` if its kind is not in the table.
 pub fn encode(object: &Value) -> Option<Vec<u8>> {

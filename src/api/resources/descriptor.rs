@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::strategy::{Plain, Strategy, Verdict};
 use super::subresource::{Handler, Part, Review, Subresource};
-use crate::api::fields::Types;
-use crate::api::meta::{Gvk, Gvr, ObjectExt, Str};
-use crate::api::schema::{self, Schema};
-use crate::api::structural::{JsonPath, Structural, text_of};
-use crate::api::table::{self, Printer, Shown};
-use crate::api::validate::{NameRule, object_meta, object_meta_update};
-use crate::rt::Stop;
+use crate::fields::Types;
+use crate::meta::{Gvk, Gvr, ObjectExt, Str};
+use crate::schema::{self, Schema};
+use crate::structural::{JsonPath, Structural, text_of};
+use crate::table::{self, Printer, Shown};
+use crate::validate::{NameRule, object_meta, object_meta_update};
+use rt::Stop;
 
 /// Where a resource's objects are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::descriptor::{Cached, Measure, Resource};
 use super::subresource::{Handler, Part, Review, Stream};
 use super::{apps, batch, core, custom, others};
-use crate::api::meta::Gvk;
-use crate::api::table;
-use crate::api::validate::NameRule;
+use crate::meta::Gvk;
+use crate::table;
+use crate::validate::NameRule;
 
 const GET_UPDATE: &[&str] = &["get", "patch", "update"];
 const CREATE: &[&str] = &["create"];

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::validate::FieldError;
+use crate::validate::FieldError;
 
 /// What a kind says of an object that is to be written.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ pub(super) mod testing {
 
     /// Fills in defaults, and compares what validation says of a new object.
     #[track_caller]
-    pub(in crate::api::resources) fn check(strategy: &dyn Strategy, mut object: Value, expect: &[&str]) {
+    pub(in crate::resources) fn check(strategy: &dyn Strategy, mut object: Value, expect: &[&str]) {
         strategy.default(&mut object);
         let errors = strategy.validate(&object, None);
         let said: Vec<String> = errors.iter().map(ToString::to_string).collect();

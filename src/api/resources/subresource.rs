@@ -1,6 +1,6 @@
 //! Subresources and virtual resources: a closed list of what can answer them, so that the engine's matches are exhaustive.
 
-use crate::api::meta::Gvk;
+use crate::meta::Gvk;
 
 /// A path below an object, with the kind its bodies have.
 #[derive(Clone, Debug, PartialEq, Eq)]

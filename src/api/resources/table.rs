@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::descriptor::Resource;
 use super::groups;
-use crate::api::meta::{Gvk, Str};
+use crate::meta::{Gvk, Str};
 
 /// The rows at one moment, and ways to find them. It never changes: another state is another table.
 #[derive(Default)]

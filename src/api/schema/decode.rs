@@ -9,9 +9,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::{Map, Value};
 
 use super::types::{Field, Kind, Schema};
-use crate::api::meta::{format_micro_time, format_time};
-use crate::api::quantity::Quantity;
-use crate::api::status::ApiError;
+use crate::meta::{format_micro_time, format_time};
+use crate::quantity::Quantity;
+use crate::status::ApiError;
 
 /// What to do about unknown and duplicate fields: the query parameter `fieldValidation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -287,7 +287,7 @@ impl Seed<'_> {
 
 impl Field {
     /// Whether Go's encoder would write the value: empty ones are left out unless they mean something.
-    pub(in crate::api) fn keeps(&self, value: &Value) -> bool {
+    pub(crate) fn keeps(&self, value: &Value) -> bool {
         if self.always {
             return true;
         }
@@ -305,7 +305,7 @@ impl Field {
 
 impl Kind {
     /// What null stands for in a list or map.
-    pub(in crate::api) fn zero(&self) -> Value {
+    pub(crate) fn zero(&self) -> Value {
         match self {
             Self::String | Self::Bytes => "".into(),
             Self::Bool => false.into(),
@@ -426,7 +426,7 @@ mod tests {
 
     use super::super::builtin;
     use super::*;
-    use crate::api::meta::Gvk;
+    use crate::meta::Gvk;
 
     fn decode(kind: &Gvk, body: &str, validation: FieldValidation) -> Result<(Value, Vec<String>), String> {
         builtin(kind).unwrap().decode(body.as_bytes(), validation).map_err(|e| e.message)

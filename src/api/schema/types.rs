@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::api::meta::Gvk;
+use crate::meta::Gvk;
 
 /// How server-side apply merges a list or map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -278,7 +278,7 @@ pub fn named(name: &str) -> Option<&'static Schema> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::{Storage, builtin as rows};
+    use crate::resources::{Storage, builtin as rows};
 
     #[test]
     fn every_line_is_understood() {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::SelectorError;
-use crate::api::validate::{label_value, qualified_name};
+use crate::validate::{label_value, qualified_name};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::compile::{JsonType, Structural};
-use crate::api::schema::ListType;
-use crate::api::validate::{FieldError, FieldErrorKind};
+use crate::schema::ListType;
+use crate::validate::{FieldError, FieldErrorKind};
 
 /// Everything wrong with a value; `path` is where it stands, empty for an object.
 pub fn check(schema: &Structural, value: &Value, path: &str) -> Vec<FieldError> {

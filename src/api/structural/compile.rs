@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::schema::ListType;
+use crate::meta::ObjectExt;
+use crate::schema::ListType;
 
 /// The types of JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What a structural schema tells expressions of its values. Rule: `SchemaDeclType`.
 
 use super::compile::{Additional, JsonType, Structural};
-use crate::api::cel::{Declared, Form, Items};
-use crate::api::schema::ListType;
+use crate::cel::{Declared, Form, Items};
+use crate::schema::ListType;
 
 /// The largest request there is, in bytes, as far as estimates of cost go.
 pub const LARGEST_REQUEST: u64 = 3 * 1024 * 1024;

@@ -4,9 +4,9 @@
 use serde_json::Value;
 
 use super::compile::{Additional, Structural};
-use crate::api::meta::ObjectExt;
-use crate::api::schema::{self, FieldValidation};
-use crate::api::validate::{FieldError, NameRule, dns1035_label, object_meta};
+use crate::meta::ObjectExt;
+use crate::schema::{self, FieldValidation};
+use crate::validate::{FieldError, NameRule, dns1035_label, object_meta};
 
 /// Stands for the name of an object that has none: it is not an object that anybody stores.
 const NAME: &str = "fakename";

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::compile::{Additional, Structural};
-use crate::api::schema;
+use crate::schema;
 
 /// What every object has, whatever its schema says.
 const OF_OBJECTS: [&str; 3] = ["apiVersion", "kind", "metadata"];

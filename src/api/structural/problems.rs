@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::check::check;
 use super::compile::{JsonType, Structural};
 use super::fill;
-use crate::api::meta::ObjectExt;
-use crate::api::validate::FieldError;
+use crate::meta::ObjectExt;
+use crate::validate::FieldError;
 
 /// Everything wrong with a definition's schema at `path`.
 pub fn problems(schema: &Value, path: &str) -> Vec<FieldError> {

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::compile::Structural;
 use super::field_path::field_path;
-use crate::api::cel::{Declared, Environment, Program, Type, Variable};
-use crate::api::meta::ObjectExt;
+use crate::cel::{Declared, Environment, Program, Type, Variable};
+use crate::meta::ObjectExt;
 
 /// A rule.
 #[derive(Debug)]

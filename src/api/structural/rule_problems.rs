@@ -8,10 +8,10 @@ use super::compile::{Additional, Structural};
 use super::declare::{LARGEST_REQUEST, declare};
 use super::field_path::field_path;
 use super::rule::Rule;
-use crate::api::cel::{Declared, escape};
-use crate::api::meta::ObjectExt;
-use crate::api::schema::ListType;
-use crate::api::validate::FieldError;
+use crate::cel::{Declared, escape};
+use crate::meta::ObjectExt;
+use crate::schema::ListType;
+use crate::validate::FieldError;
 
 /// One expression may cost so much, by estimate, over all places of an object. Rule: `StaticEstimatedCostLimit`.
 const RULE_LIMIT: u64 = 10_000_000;

@@ -10,8 +10,8 @@ use super::check::earlier;
 use super::compile::{Additional, Structural};
 use super::declare::declare;
 use super::rule::Rule;
-use crate::api::cel::{Budget, Declared, Fault, OBJECT_LIMIT, Val};
-use crate::api::validate::{FieldError, FieldErrorKind};
+use crate::cel::{Budget, Declared, Fault, OBJECT_LIMIT, Val};
+use crate::validate::{FieldError, FieldErrorKind};
 
 /// What an expression says of an object is no longer, in bytes.
 const LONGEST_MESSAGE: usize = 5 * 1024;
@@ -106,7 +106,7 @@ impl Rules {
         }
         for (name, inner) in says.properties.iter().filter(|(_, inner)| inner.has_rules()) {
             let Some(below) = schema.properties.get(name) else { continue };
-            let known = crate::api::cel::escape(name).and_then(|name| declared.fields.get(&name));
+            let known = crate::cel::escape(name).and_then(|name| declared.fields.get(&name));
             let whole = || declare(below, below.embedded, name);
             let known = known.map(|(_, known)| known.clone()).or_else(whole);
             let inner = Self::at(inner, below, known.as_ref());

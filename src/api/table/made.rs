@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{human_duration, view};
-use crate::api::structural::{JsonPath, text_of};
+use crate::structural::{JsonPath, text_of};
 
 /// One column of a definition.
 #[derive(Clone, Debug)]

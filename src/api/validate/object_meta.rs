@@ -6,7 +6,7 @@ use super::{
     FieldError, Path, dns1035_label, dns1123_label, dns1123_subdomain, label_value, path_segment_name,
     qualified_name,
 };
-use crate::api::meta::{ObjectExt, split_api_version};
+use crate::meta::{ObjectExt, split_api_version};
 
 /// What the names of a kind must look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

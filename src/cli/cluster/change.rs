@@ -7,22 +7,22 @@ use clap::Args;
 use serde_json::json;
 
 use super::{duration, env, name};
-use crate::cli::completion::snapshots;
-use crate::cli::config::read;
-use crate::cli::options::{Form, Named};
-use crate::cli::output::{Format, Output, print};
-use crate::cli::progress::reporter;
-use crate::cli::snapshot::put_back;
-use crate::cluster::{
+use crate::completion::snapshots;
+use crate::config::read;
+use crate::options::{Form, Named};
+use crate::output::{Format, Output, print};
+use crate::progress::reporter;
+use crate::snapshot::put_back;
+use cluster::{
     ChangeOptions, Changed, ClusterError, ClusterName, ClusterRecord, ClusterSpec, Cpus, CreateOptions,
     Docker, Memory, PortMapping, SpecError, change, create, create_registry, find, follow, images, inspect,
     labels, node_numbers, start, stop,
 };
-use crate::config::kubeconfig;
-use crate::rt::Stop;
+use config::kubeconfig;
+use rt::Stop;
 
 #[derive(Args)]
-pub(in crate::cli) struct StartArgs {
+pub(crate) struct StartArgs {
     #[command(flatten)]
     of: Named,
     /// How long the nodes may take to become Ready, for example 90s or 5m.
@@ -36,7 +36,7 @@ pub(in crate::cli) struct StartArgs {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct StopArgs {
+pub(crate) struct StopArgs {
     #[command(flatten)]
     of: Named,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(in crate::cli) struct StopArgs {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct InspectArgs {
+pub(crate) struct InspectArgs {
     #[command(flatten)]
     of: Named,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub(in crate::cli) struct InspectArgs {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct EditArgs {
+pub(crate) struct EditArgs {
     #[command(flatten)]
     of: Named,
     /// A host port to add: [IP:]HOST:PORT[/udp][@loadbalancer|server:0|agent:0,1|agent:*].
@@ -78,7 +78,7 @@ pub(in crate::cli) struct EditArgs {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct ApplyArgs {
+pub(crate) struct ApplyArgs {
     /// The configuration file; - for standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
@@ -93,7 +93,7 @@ pub(in crate::cli) struct ApplyArgs {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct ResetArgs {
+pub(crate) struct ResetArgs {
     #[command(flatten)]
     of: Named,
     /// The snapshot.
@@ -106,7 +106,7 @@ pub(in crate::cli) struct ResetArgs {
     form: Form,
 }
 
-pub(in crate::cli) async fn run_reset(args: &ResetArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) async fn run_reset(args: &ResetArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = docker().await?;
     let options = ChangeOptions {
         timeout: args.timeout,
@@ -118,7 +118,7 @@ pub(in crate::cli) async fn run_reset(args: &ResetArgs, output: &Output, stop: &
 }
 
 /// Makes the cluster if it is not there, else changes it.
-pub(in crate::cli) async fn run_apply(args: ApplyArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) async fn run_apply(args: ApplyArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let mut wanted = read(&args.file, ClusterName::DEFAULT)?;
     if wanted.docker_login {
         super::create::add_login(&mut wanted.carried).await?;
@@ -188,7 +188,7 @@ async fn docker() -> Result<Docker, ClusterError> {
     Ok(Docker::connect().await?)
 }
 
-pub(in crate::cli) async fn run_start(args: StartArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) async fn run_start(args: StartArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = docker().await?;
     let changed = start_cluster(&docker, &args, output, stop).await?;
     output.result(args.form.output, &changed, || match changed.steps.as_slice() {
@@ -216,7 +216,7 @@ async fn start_cluster(
     start(docker, &args.of.name, &options, progress.as_ref(), stop).await
 }
 
-pub(in crate::cli) async fn run_stop(args: StopArgs, output: &Output) -> anyhow::Result<()> {
+pub(crate) async fn run_stop(args: StopArgs, output: &Output) -> anyhow::Result<()> {
     let docker = docker().await?;
     let progress = reporter(output.quiet);
     let stopped = stop(&docker, &args.of.name, progress.as_ref()).await?;
@@ -231,11 +231,7 @@ pub(in crate::cli) async fn run_stop(args: StopArgs, output: &Output) -> anyhow:
     })
 }
 
-pub(in crate::cli) async fn run_restart(
-    args: StartArgs,
-    output: &Output,
-    cancel: &Stop,
-) -> anyhow::Result<()> {
+pub(crate) async fn run_restart(args: StartArgs, output: &Output, cancel: &Stop) -> anyhow::Result<()> {
     let docker = docker().await?;
     let progress = reporter(output.quiet);
     stop(&docker, &args.of.name, progress.as_ref()).await?;
@@ -243,7 +239,7 @@ pub(in crate::cli) async fn run_restart(
     output.result(args.form.output, &changed, || format!("Cluster {:?} is started again.\n", changed.cluster))
 }
 
-pub(in crate::cli) async fn run_inspect(args: &InspectArgs, output: &Output) -> anyhow::Result<()> {
+pub(crate) async fn run_inspect(args: &InspectArgs, output: &Output) -> anyhow::Result<()> {
     let docker = docker().await?;
     let found = inspect(&docker, &args.of.name).await?;
     match args.form.output {
@@ -253,7 +249,7 @@ pub(in crate::cli) async fn run_inspect(args: &InspectArgs, output: &Output) -> 
     }
 }
 
-pub(in crate::cli) async fn run_edit(args: EditArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) async fn run_edit(args: EditArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = docker().await?;
     let progress = reporter(output.quiet);
     let options = ChangeOptions {
@@ -268,7 +264,7 @@ pub(in crate::cli) async fn run_edit(args: EditArgs, output: &Output, stop: &Sto
 }
 
 /// The steps, as people read them.
-pub(in crate::cli) fn changed_text(changed: &Changed, dry_run: bool) -> String {
+pub(crate) fn changed_text(changed: &Changed, dry_run: bool) -> String {
     if changed.steps.is_empty() {
         return format!("Cluster {:?} is as it should be.\n", changed.cluster);
     }
@@ -299,7 +295,7 @@ fn edit(spec: &mut ClusterSpec, args: &EditArgs) -> Result<(), SpecError> {
 fn resize<T: std::str::FromStr<Err = SpecError> + Copy>(
     spec: &mut ClusterSpec,
     text: Option<&str>,
-    set: impl Fn(&mut crate::cluster::NodeSpec, T),
+    set: impl Fn(&mut cluster::NodeSpec, T),
 ) -> Result<(), SpecError> {
     let Some(text) = text else { return Ok(()) };
     let known: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();

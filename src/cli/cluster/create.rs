@@ -9,21 +9,21 @@ use ipnet::Ipv4Net;
 use serde_json::json;
 
 use super::{duration, env, name};
-use crate::cli::config::read;
-use crate::cli::options::Form;
-use crate::cli::output::Output;
-use crate::cli::progress::{human, reporter};
-use crate::cluster::file::{ClusterFile, certificates};
-use crate::cluster::{
+use crate::config::read;
+use crate::options::Form;
+use crate::output::Output;
+use crate::progress::{human, reporter};
+use cluster::file::{ClusterFile, certificates};
+use cluster::{
     Carried, ClusterError, ClusterName, ClusterSpec, Cpus, CreateOptions, Created, Docker, HostAlias, Memory,
     NodeSpec, PortMapping, SpecError, create, create_registry, host_credentials, images, labels, node_label,
     node_numbers, taint,
 };
-use crate::config::{Datastore, Feature, kubeconfig};
-use crate::rt::Stop;
+use config::{Datastore, Feature, kubeconfig};
+use rt::Stop;
 
 #[derive(Args)]
-pub(in crate::cli) struct CreateArgs {
+pub(crate) struct CreateArgs {
     /// The cluster's name.
     #[arg(value_parser = name)]
     name: Option<ClusterName>,
@@ -128,7 +128,7 @@ pub(in crate::cli) struct CreateArgs {
     form: Form,
 }
 
-pub(in crate::cli) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let start = Instant::now();
     let file = match &args.config {
         Some(path) => Some(read(path, args.name.as_ref().map_or(ClusterName::DEFAULT, ClusterName::as_str))?),
@@ -234,7 +234,7 @@ async fn extras(
 }
 
 /// Lets nodes pull with what `docker login` left here; what the file says of a registry goes before it.
-pub(in crate::cli) async fn add_login(carried: &mut Carried) -> Result<(), ClusterError> {
+pub(crate) async fn add_login(carried: &mut Carried) -> Result<(), ClusterError> {
     for (registry, auth) in host_credentials(env).await? {
         carried.credentials.entry(registry).or_insert(auth);
     }
@@ -364,7 +364,7 @@ fn filtered(
 }
 
 /// `[IP:]PORT`.
-pub(in crate::cli) fn api_port(text: &str) -> Result<(Option<Ipv4Addr>, u16), String> {
+pub(crate) fn api_port(text: &str) -> Result<(Option<Ipv4Addr>, u16), String> {
     let wrong = || format!("invalid port {text:?}: [IP:]PORT is expected, for example 6443 or 0.0.0.0:6443");
     let (address, port) = match text.rsplit_once(':') {
         Some((address, port)) => (Some(address.parse().map_err(|_| wrong())?), port),

@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use super::output::{self, Format, Output};
 use super::progress::reporter;
-use crate::cli::completion::clusters;
-use crate::cli::options::Form;
-use crate::cluster::{ClusterError, ClusterName, ClusterSummary, Docker, Phases, SpecError, delete, list};
-use crate::config::kubeconfig;
-use crate::rt::{Clock, Stop, SystemClock};
+use crate::completion::clusters;
+use crate::options::Form;
 pub(super) use change::changed_text;
+use cluster::{ClusterError, ClusterName, ClusterSummary, Docker, Phases, SpecError, delete, list};
+use config::kubeconfig;
 pub(super) use create::api_port;
+use rt::{Clock, Stop, SystemClock};
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -14,10 +14,10 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use super::drops::Drops;
-use crate::cli::options::OfCluster;
-use crate::cli::output::{Format, Output};
-use crate::cluster::{ClusterError, Docker, access_of, client};
-use crate::rt::Stop;
+use crate::options::OfCluster;
+use crate::output::{Format, Output};
+use cluster::{ClusterError, Docker, access_of, client};
+use rt::Stop;
 
 /// Tells of tracked connections, and of what becomes of first packets from and to the address `$0`, until its standard
 /// input ends. `nft` writes lines in pieces; what comes out is whole. Where the kernel has no nftables, nothing is told of
@@ -41,7 +41,7 @@ rm $lines
 nft delete table ip $table 2>/dev/null"#;
 
 #[derive(Args)]
-pub(in crate::cli) struct FlowsArgs {
+pub(crate) struct FlowsArgs {
     /// The Pod's name.
     #[arg(long)]
     pod: String,

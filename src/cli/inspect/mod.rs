@@ -17,13 +17,13 @@ use kube::{Api, Client};
 use serde::Serialize;
 
 use super::output::{Output, table};
-use crate::cli::options::{Form, OfCluster};
-use crate::client::typed::SERVICE_NAME;
-use crate::cluster::{ClusterError, Docker, access_of, client};
-use crate::node::network::{Kind, Node, Service, ServiceKey, Slice, View};
-use crate::node::policy::{self, Member, Observed};
-use crate::node::proxy::{Finding, inspect};
-use crate::rt::Stop;
+use crate::options::{Form, OfCluster};
+use client::typed::SERVICE_NAME;
+use cluster::{ClusterError, Docker, access_of, client};
+use node::network::{Kind, Node, Service, ServiceKey, Slice, View};
+use node::policy::{self, Member, Observed};
+use node::proxy::{Finding, inspect};
+use rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -171,7 +171,7 @@ fn notes(service: &Service, view: &View, endpoints: &BTreeSet<EndpointReport>) -
     }
     for port in &service.ports {
         let mut slices = view.slices(&service.key).filter(|slice| !slice.endpoints.is_empty()).peekable();
-        let has = |p: &crate::node::network::SlicePort| p.name == port.name && p.protocol == port.protocol;
+        let has = |p: &node::network::SlicePort| p.name == port.name && p.protocol == port.protocol;
         if slices.peek().is_some() && !slices.any(|slice| slice.ports.iter().any(has)) {
             let name = if port.name.is_empty() { port.port.to_string() } else { port.name.clone() };
             notes.push(format!("port {name}: no Pod has its targetPort"));

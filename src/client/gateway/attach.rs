@@ -15,7 +15,7 @@ use super::types::{
     RouteSpec, TLSRoute,
 };
 use super::{Condition, GATEWAY_CONTROLLER};
-use crate::client::informer::Key;
+use crate::informer::Key;
 
 /// A kind of route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -271,7 +271,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::client::typed::SecretKey;
+    use crate::typed::SecretKey;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
     /// Every Service `web` has port 80; Secret `good` holds a certificate; namespace `shop` has label `open`.

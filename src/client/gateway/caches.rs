@@ -2,7 +2,7 @@
 
 use super::attach::Objects;
 use super::types::{GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant, TLSRoute};
-use crate::client::informer::{Cache, Informers, Object};
+use crate::informer::{Cache, Informers, Object};
 
 /// One cache per kind.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use super::Condition;
 use super::attach::{Attached, RouteKind};
 use super::references::{World, certificate};
 use super::types::{GROUP, Gateway, Listener, ReferenceGrant};
-use crate::client::informer::Key;
-use crate::client::typed::SecretKey;
+use crate::informer::Key;
+use crate::typed::SecretKey;
 
 /// What a listener does with TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

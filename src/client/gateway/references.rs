@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::attach::{Route, RouteKind};
 use super::types::{BackendRef, GROUP, Gateway, ObjectRef, ReferenceGrant};
-use crate::client::typed::SecretKey;
+use crate::typed::SecretKey;
 
 /// The reason that a condition ResolvedRefs gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

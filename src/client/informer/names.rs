@@ -14,7 +14,7 @@ use tokio_util::sync::DropGuard;
 use super::cache::Key;
 use super::raw::Raw;
 use super::shared::{Sink, follow};
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// How long a first list may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -17,8 +17,8 @@ use kube::{Api, Client};
 use super::cache::{Cache, Key, Object};
 use super::names::Names;
 use super::raw::Raw;
-use crate::client::events::Recorder;
-use crate::rt::{Backoff, SystemClock, Tasks};
+use crate::events::Recorder;
+use rt::{Backoff, SystemClock, Tasks};
 
 /// Between attempts to list or watch again.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_secs(5) };

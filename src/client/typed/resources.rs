@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::api::quantity;
+use api::quantity;
 
 pub const CPU: &str = "cpu";
 pub const MEMORY: &str = "memory";

@@ -17,9 +17,9 @@ use jiff::Timestamp;
 
 use super::networks::{gone_is_fine, label_filter};
 use super::{Docker, DockerError};
-use crate::cluster::labels;
-use crate::cluster::plan::{ContainerPlan, LB, Publish, REGISTRY};
-use crate::config::image_store;
+use crate::labels;
+use crate::plan::{ContainerPlan, LB, Publish, REGISTRY};
+use config::image_store;
 
 /// A node's container as Docker lists it.
 #[derive(Clone, Debug)]

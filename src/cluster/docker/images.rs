@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::networks::gone_is_fine;
 use super::{Docker, DockerError};
-use crate::cluster::labels;
+use crate::labels;
 
 /// An image to be built from a context.
 #[derive(Clone, Debug)]

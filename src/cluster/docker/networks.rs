@@ -10,8 +10,8 @@ use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions, List
 use ipnet::Ipv4Net;
 
 use super::{Docker, DockerError};
-use crate::cluster::labels::{self, Labels};
-use crate::cluster::plan::NetworkPlan;
+use crate::labels::{self, Labels};
+use crate::plan::NetworkPlan;
 
 const MTU: &str = "com.docker.network.driver.mtu";
 

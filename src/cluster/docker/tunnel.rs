@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{DockerError, endpoint};
-use crate::sys::exec::{Daemon, Invocation};
-use crate::sys::inotify::Watcher;
+use sys::exec::{Daemon, Invocation};
+use sys::inotify::Watcher;
 
 /// A forwarded socket, and the `ssh` that forwards it; gone when dropped.
 pub(super) struct Tunnel {

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{API_VERSION, FileError};
-use crate::cluster::spec::ClusterSpec;
-use crate::config::{Arguments, Feature};
+use crate::spec::ClusterSpec;
+use config::{Arguments, Feature};
 
 const NODE: &[&str] = &["memory", "cpus", "labels", "taints", "env", "volumes"];
 const AGENTS: &[&str] = &["count", "memory", "cpus", "labels", "taints", "env", "volumes"];

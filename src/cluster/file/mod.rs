@@ -16,7 +16,7 @@ use super::ports::{PortMapping, node_numbers};
 use super::settings::{Addresses, HostAlias, Registries, is_pem};
 use super::size::{Cpus, Memory};
 use super::spec::{ClusterName, ClusterSpec, NodeSpec, SpecError, node_label, taint};
-use crate::config::{Brought, Datastore};
+use config::{Brought, Datastore};
 use expand::expand;
 pub use form::schema;
 use form::{DatastoreForm, FileForm, Form, RegistriesForm, Settings, check_keys};
@@ -366,7 +366,7 @@ mod tests {
         .expect("good");
         assert_eq!(file.spec.addresses.dns().to_string(), "10.9.0.10");
         assert_eq!(file.spec.host_aliases["db.corp"].to_string(), "10.1.1.1");
-        assert!(file.spec.disabled.contains(&crate::config::Feature::Ingress) && file.docker_login);
+        assert!(file.spec.disabled.contains(&config::Feature::Ingress) && file.docker_login);
         assert_eq!(
             (file.spec.arguments.max_pods, file.spec.arguments.node_monitor_grace),
             (Some(20), Some(20))
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn every_example_is_read() {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/clusters");
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../templates/clusters");
         let mut count = 0;
         for entry in std::fs::read_dir(dir).expect("the folder") {
             let path = entry.expect("entry").path();

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use serde::Deserialize;
 
 use super::digest::Hasher;
-use crate::config::image_store::{BLOBS, Index, LOADS, Load, StoredBlob, StoredImage, full_name};
+use config::image_store::{BLOBS, Index, LOADS, Load, StoredBlob, StoredImage, full_name};
 
 /// Files up to this size are looked into at the end: manifests and configurations. Layers are larger, or are not JSON.
 const SMALL: u64 = 4 << 20;

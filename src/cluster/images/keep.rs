@@ -8,13 +8,13 @@ use futures::StreamExt;
 use super::load::{bring, store_index};
 use super::manage::list_images;
 use super::on_node::running;
-use crate::cluster::docker::Docker;
-use crate::cluster::progress::Phases;
-use crate::cluster::{ClusterError, ClusterName};
+use crate::docker::Docker;
+use crate::progress::Phases;
+use crate::{ClusterError, ClusterName};
 
 /// Takes into the store what it does not have; returns the full names of all images. What a node cannot give is said, and
 /// left to be pulled again. Fails when the nodes or the store cannot be asked.
-pub(in crate::cluster) async fn keep(
+pub(crate) async fn keep(
     docker: &Docker,
     cluster: &ClusterName,
     phases: &Phases<'_>,

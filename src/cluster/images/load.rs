@@ -11,12 +11,12 @@ use tokio_util::io::ReaderStream;
 
 use super::archive::{ArchiveError, Intake, intake};
 use super::on_node::{Nodes, ask, ask_all, running};
-use crate::cluster::docker::{Docker, DockerError};
-use crate::cluster::node_image::remove_unfinished;
-use crate::cluster::progress::{Phases, Progress};
-use crate::cluster::{ClusterError, identity};
-use crate::config::image_store::{DIR, Index, LOADS, Load, full_name};
-use crate::rt::{Clock, Stop, SystemClock};
+use crate::docker::{Docker, DockerError};
+use crate::node_image::remove_unfinished;
+use crate::progress::{Phases, Progress};
+use crate::{ClusterError, identity};
+use config::image_store::{DIR, Index, LOADS, Load, full_name};
+use rt::{Clock, Stop, SystemClock};
 
 /// Where an image comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::load::store_index;
 use super::on_node::{ask_all, running};
-use crate::cluster::docker::Docker;
-use crate::cluster::node_image::archive;
-use crate::cluster::{ClusterError, ClusterName, list};
-use crate::config::image_store::{DIR, LOADS, Load, full_name};
-use crate::rt::{Clock, Stop, SystemClock};
+use crate::docker::Docker;
+use crate::node_image::archive;
+use crate::{ClusterError, ClusterName, list};
+use config::image_store::{DIR, LOADS, Load, full_name};
+use rt::{Clock, Stop, SystemClock};
 
 /// An image, and the nodes that have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -121,7 +121,7 @@ pub struct Pruned {
 pub async fn prune(docker: &Docker, cluster: &ClusterName, all: bool) -> Result<Pruned, ClusterError> {
     let clusters = list(docker).await?;
     if all && clusters.is_empty() {
-        docker.remove_volume(crate::config::image_store::VOLUME).await?;
+        docker.remove_volume(config::image_store::VOLUME).await?;
         return Ok(Pruned::default());
     }
     let nodes = running(docker, cluster.as_str()).await?;

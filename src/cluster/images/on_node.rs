@@ -3,8 +3,8 @@
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 
-use crate::cluster::docker::Docker;
-use crate::cluster::{ClusterError, find, inside};
+use crate::docker::Docker;
+use crate::{ClusterError, find, inside};
 
 /// Asks one node about its images.
 pub(super) async fn ask<T: DeserializeOwned>(

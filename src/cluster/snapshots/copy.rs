@@ -1,11 +1,11 @@
 //! Copies volumes, in a container that has them and does nothing else.
 
 use super::{ABOUT, About, volume_name};
-use crate::cluster::docker::{Docker, WorkMount};
-use crate::cluster::labels::{self, Labels};
-use crate::cluster::node_image::archive;
-use crate::cluster::spec::{ClusterName, NodeSpec};
-use crate::cluster::{ClusterError, identity};
+use crate::docker::{Docker, WorkMount};
+use crate::labels::{self, Labels};
+use crate::node_image::archive;
+use crate::spec::{ClusterName, NodeSpec};
+use crate::{ClusterError, identity};
 
 /// Where the snapshot's volume is, in the container.
 const SNAPSHOT: &str = "/snapshot";

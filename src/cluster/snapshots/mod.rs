@@ -25,9 +25,9 @@ use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
 use super::spec::ClusterName;
 use super::{ClusterError, begin_fault, heal, images};
-use crate::config::{Fault, FaultKind};
-use crate::rt::Stop;
+use config::{Fault, FaultKind};
 pub use restore::{fork, reset};
+use rt::Stop;
 
 /// Nodes that stand still for a copy go on by themselves after so many seconds, should this program die.
 const STILL: u32 = 300;

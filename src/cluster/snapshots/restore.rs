@@ -4,19 +4,19 @@ use futures::future::join_all;
 
 use super::copy;
 use super::{About, find};
-use crate::cluster::change::{ChangeOptions, Changed, change};
-use crate::cluster::create::{self, CreateOptions, Created};
-use crate::cluster::docker::Docker;
-use crate::cluster::lifecycle::existing;
-use crate::cluster::lock::lock;
-use crate::cluster::node_image;
-use crate::cluster::observe::observe;
-use crate::cluster::progress::{Phases, Progress};
-use crate::cluster::record::ClusterRecord;
-use crate::cluster::spec::ClusterName;
-use crate::cluster::wait::in_phase;
-use crate::cluster::{ClusterError, delete};
-use crate::rt::Stop;
+use crate::change::{ChangeOptions, Changed, change};
+use crate::create::{self, CreateOptions, Created};
+use crate::docker::Docker;
+use crate::lifecycle::existing;
+use crate::lock::lock;
+use crate::node_image;
+use crate::observe::observe;
+use crate::progress::{Phases, Progress};
+use crate::record::ClusterRecord;
+use crate::spec::ClusterName;
+use crate::wait::in_phase;
+use crate::{ClusterError, delete};
+use rt::Stop;
 
 /// Reads a snapshot; with it, the node image it was made under, or the one of this program where that is gone.
 async fn read(

@@ -6,15 +6,15 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::api::fields;
-use crate::api::meta::{Gvk, format_time};
-use crate::api::resources::{Handler, Part, Resource, Storage, Table, Verdict};
-use crate::api::schema::{self, FieldValidation, Schema};
-use crate::api::status::ApiError;
-use crate::api::table::IncludeObject;
-use crate::api::validate::FieldError;
-use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
-use crate::rt::{Clock, Stop, Tasks};
+use api::fields;
+use api::meta::{Gvk, format_time};
+use api::resources::{Handler, Part, Resource, Storage, Table, Verdict};
+use api::schema::{self, FieldValidation, Schema};
+use api::status::ApiError;
+use api::table::IncludeObject;
+use api::validate::FieldError;
+use rt::{Clock, Stop, Tasks};
+use storage::{Entry, Payload, StorageError, Store};
 
 use super::admission::{Admission, Attributes, Operation, Warnings};
 use super::audit::Notes;
@@ -346,17 +346,16 @@ impl RequestContext<'_> {
     }
 }
 
-impl From<StorageError> for ApiError {
-    fn from(error: StorageError) -> Self {
-        match error {
-            StorageError::Compacted { asked, oldest } => {
-                Self::expired(format!("too old resource version: {asked} ({oldest})"))
-            }
-            StorageError::Future { asked, current } => Self::too_large_resource_version(asked, current),
-            StorageError::Unavailable(_) => Self::service_unavailable(error.to_string()),
-            StorageError::Overloaded => Self::too_many_requests(error.to_string(), 1),
-            StorageError::Undecided { .. } => Self::timeout(&error.to_string(), 0),
-            StorageError::Exists(_) | StorageError::Conflict(_) => Self::internal(error),
+/// What a client is told of an error of the store.
+pub fn from_storage(error: StorageError) -> ApiError {
+    match error {
+        StorageError::Compacted { asked, oldest } => {
+            ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
         }
+        StorageError::Future { asked, current } => ApiError::too_large_resource_version(asked, current),
+        StorageError::Unavailable(_) => ApiError::service_unavailable(error.to_string()),
+        StorageError::Overloaded => ApiError::too_many_requests(error.to_string(), 1),
+        StorageError::Undecided { .. } => ApiError::timeout(&error.to_string(), 0),
+        StorageError::Exists(_) | StorageError::Conflict(_) => ApiError::internal(error),
     }
 }

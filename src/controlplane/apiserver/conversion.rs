@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use super::hook_call::{self, Caller};
 use super::index::Index;
 use super::wire;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Resource;
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{Batch, Entry, Event};
+use api::meta::ObjectExt;
+use api::resources::Resource;
+use api::status::ApiError;
+use storage::{Batch, Entry, Event};
 
 /// How long a webhook may take, in seconds.
 const TIMEOUT: i64 = 30;

@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use crate::api::resources::Resource;
-use crate::api::status::ApiError;
-use crate::controlplane::storage::Payload;
+use api::resources::Resource;
+use api::status::ApiError;
+use storage::Payload;
 
 use super::key::CollectionKey;
 use super::wire;

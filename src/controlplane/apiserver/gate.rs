@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use crate::api::status::ApiError;
+use api::status::ApiError;
 
 use super::auth::{Authenticator, Requester};
 use super::authz::{Action, Authorizer};

@@ -9,8 +9,8 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::index::Known;
-use crate::api::meta::ObjectExt;
-use crate::client::tls;
+use api::meta::ObjectExt;
+use client::tls;
 
 /// How long a hook that does not say may take.
 const TIMEOUT: i64 = 10;

@@ -8,17 +8,17 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::context::RequestContext;
+use super::context::{RequestContext, from_storage};
 use super::key::CollectionKey;
 use super::key::collections::{NODES, PODS};
 use super::proxy::Streams;
 use super::verbs::Answer;
 use super::wire;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Measure;
-use crate::api::selector::LabelSelector;
-use crate::api::status::ApiError;
-use crate::controlplane::storage::ListQuery;
+use api::meta::ObjectExt;
+use api::resources::Measure;
+use api::selector::LabelSelector;
+use api::status::ApiError;
+use storage::ListQuery;
 
 /// A kubelet that does not answer by then is left out; its first answer takes a second of measuring.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -80,8 +80,8 @@ async fn objects(
     namespace: &str,
 ) -> Result<Vec<Value>, ApiError> {
     let query = ListQuery { prefix: of.prefix(namespace), ..ListQuery::default() };
-    let listing = context.engine.store.list(query).await?;
-    let read = |entry: &std::sync::Arc<crate::controlplane::storage::Entry>| {
+    let listing = context.engine.store.list(query).await.map_err(from_storage)?;
+    let read = |entry: &std::sync::Arc<storage::Entry>| {
         serde_json::from_slice::<Value>(&entry.data).map_err(ApiError::internal)
     };
     listing.entries.iter().map(read).collect()

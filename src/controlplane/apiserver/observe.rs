@@ -18,11 +18,12 @@ use super::fairness::Fairness;
 use super::index::Index;
 use super::key::ObjectKey;
 use super::request::{RequestInfo, query_value};
-use crate::api::meta::ObjectExt;
-use crate::api::resources::condition;
-use crate::api::status::qualified;
-use crate::controlplane::storage::{Entry, ListQuery};
-use crate::metrics::{Counter, Family, Gauge, Held, Histogram, Kind, Registry, Text, process};
+use api::meta::ObjectExt;
+use api::resources::condition;
+use api::status::qualified;
+use config::BuildInfo;
+use metrics::{Counter, Family, Gauge, Held, Histogram, Kind, Registry, Text, process};
+use storage::{Entry, ListQuery};
 
 /// Upstream's bounds of `apiserver_request_duration_seconds`.
 const BOUNDS: [f64; 23] = [
@@ -199,7 +200,6 @@ impl HttpBody for Lasting {
 /// Adds all that this server tells of itself.
 pub fn add_all(registry: &Registry, observer: &Observer, fairness: &Arc<Fairness>, index: &Arc<Index>) {
     registry.tell(process);
-    registry.tell(build);
     let counted = Observer {
         series: observer.series.clone(),
         codes: observer.codes.clone(),
@@ -226,13 +226,14 @@ pub fn add_all(registry: &Registry, observer: &Observer, fairness: &Arc<Fairness
     });
 }
 
-fn build(text: &mut Text) {
+/// Which build this is, as upstream tells it.
+pub fn build(info: BuildInfo, text: &mut Text) {
     let name = "kubernetes_build_info";
     text.family(name, Kind::Gauge, "Which build this is.");
     let labels = [
-        ("build_date", env!("MINIK_DATE")),
+        ("build_date", info.date),
         ("compiler", "rustc"),
-        ("git_commit", env!("MINIK_COMMIT")),
+        ("git_commit", info.commit),
         ("git_version", super::root::GIT_VERSION),
         ("major", "1"),
         ("minor", "36"),

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::{Part, Resource};
+use api::meta::ObjectExt;
+use api::resources::{Part, Resource};
 
 /// Readies `new`, sent to a subresource that writes a part (`None`: to the object itself), as successor of `old`.
 pub fn apply(resource: &Resource, part: Option<Part>, new: &mut Value, old: &Value) {

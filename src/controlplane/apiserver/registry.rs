@@ -17,9 +17,9 @@ use super::index::Follower;
 use super::key::ObjectKey;
 use super::key::collections::API_SERVICES;
 use super::root::Documents;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::{Resource, Table, condition, custom_rows};
-use crate::rt::Stop;
+use api::meta::ObjectExt;
+use api::resources::{Resource, Table, condition, custom_rows};
+use rt::Stop;
 
 const DEFINITIONS: &str = "/apiextensions.k8s.io/customresourcedefinitions/";
 
@@ -204,7 +204,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resources::builtin;
+    use api::resources::builtin;
 
     #[test]
     fn rows_come_and_go_with_their_definition() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::api::resources::Resource;
-use crate::api::selector::{FieldSelector, LabelSelector, SelectorError};
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{Entry, Filter};
+use api::resources::Resource;
+use api::selector::{FieldSelector, LabelSelector, SelectorError};
+use api::status::ApiError;
+use storage::{Entry, Filter};
 
 use super::convert;
 use super::key::{name_of, namespace_of};

@@ -19,8 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use super::auth::PeerCertificate;
-use crate::pki::{Identity, PkiError};
-use crate::rt::{Stop, Tasks};
+use pki::{Identity, PkiError};
+use rt::{Stop, Tasks};
 
 /// A connection that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -15,12 +15,12 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use ipnet::Ipv4Net;
 
-use crate::api::resources::{Handler, Resource, Storage, Stream, Subresource, builtin};
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{StorageError, Store};
-use crate::metrics;
-use crate::pki::{Identity, Key};
-use crate::rt::{Clock, Stop, SystemClock, Tasks};
+use api::resources::{Handler, Resource, Storage, Stream, Subresource, builtin};
+use api::status::ApiError;
+use config::BuildInfo;
+use pki::{Identity, Key};
+use rt::{Clock, Stop, SystemClock, Tasks};
+use storage::{StorageError, Store};
 
 use super::admission::{Admission, AsyncPlugin, Policies, Webhooks};
 use super::aggregation::Aggregator;
@@ -64,12 +64,14 @@ pub struct Options {
     pub node_ports: RangeInclusive<u16>,
     /// The way to the nodes; without it logs and the like answer 503.
     pub streams: Option<Streams>,
-    /// The rows that are served from the beginning: [`crate::api::resources::builtin`].
+    /// The rows that are served from the beginning: [`api::resources::builtin`].
     pub resources: Vec<Arc<Resource>>,
     /// What other API servers know this one by; without it nothing is passed on to them.
     pub front_proxy: Option<Identity>,
     /// Whom to tell what was done; `None`: nobody.
     pub audit: Option<Arc<Audit>>,
+    /// What `/version` tells.
+    pub build: BuildInfo,
 }
 
 impl Options {
@@ -88,6 +90,7 @@ impl Options {
             resources: builtin(),
             front_proxy: None,
             audit: None,
+            build: BuildInfo::UNKNOWN,
         }
     }
 }
@@ -112,6 +115,7 @@ struct Shared {
     /// Cancelled once this server is about to go.
     leaving: Stop,
     audit: Option<Arc<Audit>>,
+    build: BuildInfo,
 }
 
 impl ApiServer {
@@ -129,6 +133,7 @@ impl ApiServer {
             resources,
             front_proxy,
             audit,
+            build,
         } = options;
         let allocator = Allocator::new(service_cidr, &reserved, node_ports);
         let registry = Registry::new(resources, tasks.stop());
@@ -178,7 +183,9 @@ impl ApiServer {
             tokens,
             leaving,
             audit,
+            build,
         };
+        shared.metrics.tell(move |text| observe::build(build, text));
         observe::add_all(&shared.metrics, &shared.observer, &shared.fairness, &shared.index);
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -386,6 +393,7 @@ impl Shared {
             let told = root::Told {
                 store: self.engine.store.as_ref(),
                 tokens: &self.tokens,
+                build: self.build,
                 leaving: &self.leaving,
             };
             return root::answer(&parts, info, snapshot, &told);

@@ -4,9 +4,9 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::{Handler, Review, Stream};
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::resources::{Handler, Review, Stream};
+use api::status::ApiError;
 
 use super::admission::Operation;
 use super::context::RequestContext;

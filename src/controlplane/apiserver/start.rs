@@ -9,10 +9,10 @@ use super::bootstrap::{self, BootstrapError};
 use super::key::collections;
 use super::proxy::Streams;
 use super::{ApiServer, Options};
-use crate::config::NodeConfig;
-use crate::controlplane::storage::{StorageError, Store};
-use crate::pki::{Key, PkiError, ServerPki};
-use crate::rt::{Clock, Tasks};
+use config::{BuildInfo, NodeConfig};
+use pki::{Key, PkiError, ServerPki};
+use rt::{Clock, Tasks};
+use storage::{StorageError, Store};
 
 /// Why the API server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,7 @@ pub async fn start(
     clock: Arc<dyn Clock>,
     pki: &ServerPki,
     config: &NodeConfig,
+    build: BuildInfo,
     tasks: &Tasks,
 ) -> Result<ApiServer, StartError> {
     if is_foreign(store.as_ref(), pki.authority.certificate_pem()).await? {
@@ -57,6 +58,7 @@ pub async fn start(
             tasks,
         )?,
         front_proxy: Some(pki.front_proxy_client.clone()),
+        build,
         streams: Some(Streams::new(store.clone(), pki, tasks.clone())?),
         ..Options::new(store.clone(), Key::from_pem(&pki.service_account_key.pem())?, tasks.clone())
     };

@@ -18,8 +18,8 @@ use kube::api::{DeleteParams, PostParams};
 
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
-use crate::pki::{Csr, KeyUsages};
+use client::informer::{Cache, Key};
+use pki::{Csr, KeyUsages};
 
 /// Signs client certificates for the API server, after somebody approved them.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -337,7 +337,7 @@ mod tests {
 
     fn csr(common_name: &str, dns: &[&str], ips: &[&str]) -> Csr {
         let sans: Vec<String> = dns.iter().chain(ips).map(|name| (*name).to_owned()).collect();
-        let key = crate::pki::Key::generate().unwrap();
+        let key = pki::Key::generate().unwrap();
         Csr::parse(&key.request(common_name, Some("system:nodes"), &sans).unwrap()).unwrap()
     }
 

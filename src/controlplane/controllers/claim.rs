@@ -10,8 +10,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
-use crate::client::informer::{Cache, Object};
-use crate::client::typed::{controller_of, owner_ref, selects};
+use client::informer::{Cache, Object};
+use client::typed::{controller_of, owner_ref, selects};
 
 /// What an owner finds among the objects of its namespace.
 #[derive(Debug)]

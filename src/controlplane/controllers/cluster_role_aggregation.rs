@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::selects;
+use client::informer::{Cache, Key};
+use client::typed::selects;
 
 /// The rules that an aggregating role is to have: those of all roles that it selects, by name, each once. `None` if it does not
 /// aggregate, or has them already.

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use kube::{Api, Client};
 
 use super::metrics::Metrics;
-use crate::client::events::Recorder;
-use crate::client::informer::{Cache, Informers, Object};
-use crate::pki::Authority;
-use crate::rt::{Clock, Tasks};
+use client::events::Recorder;
+use client::informer::{Cache, Informers, Object};
+use pki::Authority;
+use rt::{Clock, Tasks};
 
 /// What the controllers are told about the cluster.
 pub struct Settings {

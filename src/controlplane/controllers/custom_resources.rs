@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 /// Holds a definition until its objects are gone.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";

@@ -13,8 +13,8 @@ use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::managed_slices::{MANAGED_BY, ManagedSlices, Op};
 use super::service_pods::selector;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{SERVICE_NAME, owner_ref};
+use client::informer::{Cache, Key};
+use client::typed::{SERVICE_NAME, owner_ref};
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";

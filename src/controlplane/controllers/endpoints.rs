@@ -15,8 +15,8 @@ use super::indexes;
 use super::service_pods::{
     self, HEADLESS, Port, address, hostname, is_headless, ports, publishes_not_ready, selector, target_ref,
 };
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{Labels, is_ready};
+use client::informer::{Cache, Key};
+use client::typed::{Labels, is_ready};
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";

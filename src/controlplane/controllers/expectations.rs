@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::client::informer::Key;
+use client::informer::Key;
 
 /// After this long the watch is trusted anyway (upstream's ExpectationsTimeout).
 const TIMEOUT: SignedDuration = SignedDuration::from_mins(5);

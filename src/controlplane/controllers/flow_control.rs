@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::context::{Context, Error, ignore_exists, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::api::flow_control::{AUTO_UPDATE, Standard, defaults};
-use crate::api::meta::ObjectExt;
-use crate::client::informer::{Cache, Key};
+use api::flow_control::{AUTO_UPDATE, Standard, defaults};
+use api::meta::ObjectExt;
+use client::informer::{Cache, Key};
 
 const DANGLING: &str = "Dangling";
 

@@ -23,9 +23,9 @@ use tokio::time::Instant;
 
 use super::context::{Context, Error};
 use super::metrics::Counters;
-use crate::client::informer::{Cache, Change, Object};
-use crate::client::queue::Queue;
-use crate::rt::Tasks;
+use client::informer::{Cache, Change, Object};
+use client::queue::Queue;
+use rt::Tasks;
 
 /// What is to happen to a key that was reconciled without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::controlplane::controllers::metrics::Metrics;
+    use crate::metrics::Metrics;
 
     /// Does what its script says, attempt after attempt, and writes down the keys it saw.
     struct Scripted {

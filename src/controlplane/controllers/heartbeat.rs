@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::context::Context;
-use crate::client::informer::{Cache, Key};
-use crate::client::queue::Queue;
-use crate::client::typed::ANNOUNCED_BY;
+use client::informer::{Cache, Key};
+use client::queue::Queue;
+use client::typed::ANNOUNCED_BY;
 
 /// Between two rounds of connections.
 const INTERVAL: Duration = Duration::from_millis(150);

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::context::{Context, Error, ignore_not_found};
 use super::hash::safe_hash;
-use crate::client::informer::{Key, Object};
-use crate::client::typed::owner_ref;
+use client::informer::{Key, Object};
+use client::typed::owner_ref;
 
 /// The label by which Pods of DaemonSets and StatefulSets say which revision they are of.
 pub(super) const REVISION_LABEL: &str = "controller-revision-hash";

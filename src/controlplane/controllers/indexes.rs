@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::context::Context;
-use crate::client::informer::{Cache, Object};
-use crate::client::typed::controller_of;
+use client::informer::{Cache, Object};
+use client::typed::controller_of;
 
 const BY_OWNER: &str = "owner";
 const BY_NODE: &str = "node";

@@ -11,10 +11,8 @@ use serde_json::{Value, json};
 
 use super::context::{Context, Error, ignore_exists, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{
-    INGRESS_CLASS, INGRESS_CONTROLLER, INGRESS_SERVICE, OTHER_PROXY, is_served, problems,
-};
+use client::informer::{Cache, Key};
+use client::typed::{INGRESS_CLASS, INGRESS_CONTROLLER, INGRESS_SERVICE, OTHER_PROXY, is_served, problems};
 
 struct Reconciler {
     context: Context,

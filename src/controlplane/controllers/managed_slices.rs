@@ -10,8 +10,8 @@ use kube::api::{DeleteParams, PostParams};
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::Harness;
 use super::writes::Writes;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::SERVICE_NAME;
+use client::informer::{Cache, Key};
+use client::typed::SERVICE_NAME;
 
 /// The label that names a slice's manager.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

@@ -11,7 +11,7 @@ use super::context::{Context, Error, ignore_not_found};
 use super::discovered::{Kind, kinds};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 /// The finalizer (in `spec.finalizers`) that this controller answers for.
 const FINALIZER: &str = "kubernetes";

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 /// Prefix length of one node's range.
 const NODE_PREFIX: u8 = 24;

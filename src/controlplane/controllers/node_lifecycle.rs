@@ -16,8 +16,8 @@ use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::node_zones::{Eviction, Limiter};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{is_ready, node_condition, node_is_ready};
+use client::informer::{Cache, Key};
+use client::typed::{is_ready, node_condition, node_is_ready};
 
 const LEASES: &str = "kube-node-lease";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";

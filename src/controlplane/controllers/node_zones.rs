@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 
-use crate::client::typed::node_is_ready;
+use client::typed::node_is_ready;
 
 /// Between two nodes of a zone that are tainted (upstream's node-eviction-rate of 0.1 a second).
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);

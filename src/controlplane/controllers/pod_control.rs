@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::context::{Context, Error, ignore_not_found};
 use super::expectations::Expectations;
 use super::harness::Harness;
-use crate::client::informer::{Cache, Key, Object};
-use crate::client::typed::{controller_of, owner_ref, selects};
+use client::informer::{Cache, Key, Object};
+use client::typed::{controller_of, owner_ref, selects};
 
 /// A Pod of a template, controlled by `owner`; the API server completes the name.
 pub(super) fn template_pod<O: Object>(template: &PodTemplateSpec, owner: &O) -> Pod {

@@ -12,8 +12,8 @@ use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::{disruption_target, evict};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{is_terminal, node_is_ready};
+use client::informer::{Cache, Key};
+use client::typed::{is_terminal, node_is_ready};
 
 /// A node may come back under its name: its Pods wait this long (upstream's quarantineTime).
 const QUARANTINE: Duration = Duration::from_secs(40);

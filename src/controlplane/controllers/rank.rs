@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::client::typed::ready_condition;
+use client::typed::ready_condition;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use super::context::{Context, Error, ignore_not_found};
 use super::discovered::kinds;
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::api::quantity::Quantity;
-use crate::api::quota::{self, Amounts};
-use crate::client::informer::{Cache, Key, Names, Object};
-use crate::client::queue::Queue;
+use api::quantity::Quantity;
+use api::quota::{self, Amounts};
+use client::informer::{Cache, Key, Names, Object};
+use client::queue::Queue;
 
 /// Kinds that nobody serves are looked for again after so long; a definition of theirs is noticed at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);

@@ -11,7 +11,7 @@ use kube::api::{ObjectMeta, PostParams};
 use super::context::{Context, Error, ignore_exists};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::service_account::wants_content;
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 const NAME: &str = "kube-root-ca.crt";
 const ENTRY: &str = "ca.crt";

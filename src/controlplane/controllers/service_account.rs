@@ -8,7 +8,7 @@ use kube::api::{ObjectMeta, PostParams};
 
 use super::context::{Context, Error, ignore_exists};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 const DEFAULT: &str = "default";
 

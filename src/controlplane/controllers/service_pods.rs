@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::harness::Harness;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{Labels, is_ready, is_terminal, selects_map};
+use client::informer::{Cache, Key};
+use client::typed::{Labels, is_ready, is_terminal, selects_map};
 
 /// The label by which kube-proxy leaves headless Services alone.
 pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";

@@ -8,7 +8,7 @@ use kube::api::{ObjectMeta, PostParams};
 
 use super::context::{Context, Error, ignore_exists};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 /// Nodes keep their leases in one of them, and Pods without a namespace live in another.
 const SYSTEM: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];

@@ -10,8 +10,8 @@ use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::{disruption_target, evict};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{is_terminal, tolerates};
+use client::informer::{Cache, Key};
+use client::typed::{is_terminal, tolerates};
 
 fn no_execute(node: &Node) -> Vec<&Taint> {
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());

@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 const KIND: &str = "kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::client::informer::Key;
+use client::informer::Key;
 
 /// After this long the cache is trusted anyway: what was written may be gone again, unseen.
 const TIMEOUT: SignedDuration = SignedDuration::from_secs(30);

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::snapshot::{NodeInfo, PodInfo, Snapshot};
 use super::terms::pod_term;
-use crate::client::typed::{controller_of, first_untolerated, node_allowed, selects};
+use client::typed::{controller_of, first_untolerated, node_allowed, selects};
 
 /// A topology key and one of its values: a place.
 pub(super) type TopologyPair = (String, String);

@@ -11,8 +11,8 @@ use super::cycle::Cycle;
 use super::filters;
 use super::snapshot::{PodInfo, Snapshot};
 use super::why::Why;
-use crate::client::informer::Key;
-use crate::client::typed::selects;
+use client::informer::Key;
+use client::typed::selects;
 
 /// A Pod that is to go, by its name and its uid: another one of the same name is not meant.
 #[derive(Clone, Debug, PartialEq)]

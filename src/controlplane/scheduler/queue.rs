@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::client::informer::Key;
-use crate::rt::Backoff;
+use client::informer::Key;
+use rt::Backoff;
 
 /// Between attempts for one Pod, as upstream's `podInitialBackoffSeconds` and `podMaxBackoffSeconds`.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) };

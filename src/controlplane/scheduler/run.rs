@@ -21,10 +21,10 @@ use super::queue::Queue;
 use super::schedule::schedule;
 use super::snapshot::{PodInfo, Snapshot, priority};
 use super::volumes::Storage;
-use crate::client::events::Recorder;
-use crate::client::informer::{Cache, Informers, Key};
-use crate::client::typed::{is_terminal, pod_condition};
-use crate::rt::{Clock, Tasks};
+use client::events::Recorder;
+use client::informer::{Cache, Informers, Key};
+use client::typed::{is_terminal, pod_condition};
+use rt::{Clock, Tasks};
 
 /// Who writes the Events that concern no Pod's own profile.
 const NAME: &str = profile::DEFAULT;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, from_value, json};
 
 use super::*;
-use crate::controlplane::scheduler::profile::Profile;
+use crate::profile::Profile;
 
 fn node(name: &str, rest: Value) -> Value {
     let mut value = json!({

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, WeightedPodAffinity
 
 use super::profile::{self, Profile};
 use super::volumes::PodVolumes;
-use crate::client::informer::Key;
-use crate::client::typed::resources::{Amounts, add, amounts, assumed, requested};
-use crate::client::typed::{HostPort, Labels, controller_of, host_ports};
+use client::informer::Key;
+use client::typed::resources::{Amounts, add, amounts, assumed, requested};
+use client::typed::{HostPort, Labels, controller_of, host_ports};
 
 /// A Pod with what scheduling reads of it, worked out once.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use k8s_openapi::api::core::v1::PodAffinityTerm;
 
 use super::snapshot::PodInfo;
-use crate::client::typed::{Labels, selects};
+use client::typed::{Labels, selects};
 
 /// Whether a Pod-affinity term of a Pod in `namespace` means `pod`.
 pub(super) fn pod_term(

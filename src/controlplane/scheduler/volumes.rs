@@ -7,7 +7,7 @@ use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use kube::ResourceExt;
 
 use super::snapshot::Snapshot;
-use crate::client::informer::{Cache, Informers, Key};
+use client::informer::{Cache, Informers, Key};
 
 /// The caches of claims, volumes and classes.
 pub(super) struct Storage {

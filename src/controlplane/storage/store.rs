@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use super::cache::{Cursor, Limits, Snapshot, WatchCache};
 use super::log::{Embedded, Etcd, EtcdLog, Journal, LocalLog, Log, Nowhere, QueueLimits, Write};
 use super::{Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
-use crate::rt::{Clock, SystemClock};
+use rt::{Clock, SystemClock};
 
 /// Where a store keeps what is written to it.
 #[derive(Clone, Default)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::client::gateway::{
+use crate::proxy::{Backend, Cors, Filter, HeaderChanges, PathChange, Redirect, Rewrite};
+use client::gateway::{
     CorsFilter, HeaderFilter, MirrorFilter, NamedValue, PathModifier, RedirectFilter, RewriteFilter,
     RouteFilter,
 };
-use crate::edge::proxy::{Backend, Cors, Filter, HeaderChanges, PathChange, Redirect, Rewrite};
 
 /// How long browsers keep what they were told, when nothing is said; in seconds.
 const CORS_AGE: u32 = 5;

@@ -9,13 +9,13 @@ use regex::Regex;
 
 use super::filters::filter;
 use super::world::NodeWorld;
-use crate::client::gateway::{
-    BackendRef, GatewayState, GrpcMethod, ListenerState, NamedValue, PathValue, Resolved, Route, RouteFilter,
-    RouteKind, RouteMatch, RouteRule, Tls, duration,
-};
-use crate::edge::proxy::{
+use crate::proxy::{
     Action, Backend, Filter, Hosts, Match, PathMatch, Port, PortRef, Rule, ServicePort, Settings, Site,
     Stream, ValueMatch, Wildcard,
+};
+use client::gateway::{
+    BackendRef, GatewayState, GrpcMethod, ListenerState, NamedValue, PathValue, Resolved, Route, RouteFilter,
+    RouteKind, RouteMatch, RouteRule, Tls, duration,
 };
 
 /// What is served at each port of a Gateway.

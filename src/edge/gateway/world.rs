@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use rustls::sign::CertifiedKey;
 
-use crate::client::gateway::World;
-use crate::client::informer::Cache;
-use crate::client::typed::{SecretKey, selects};
-use crate::edge::secrets::Look;
+use crate::secrets::Look;
+use client::gateway::World;
+use client::informer::Cache;
+use client::typed::{SecretKey, selects};
 
 /// Namespaces, and the Secrets that are followed.
 pub struct NodeWorld<'a> {

@@ -8,12 +8,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::treatment::Treatment;
-use crate::client::typed::{SecretKey, expression, is_served};
-use crate::edge::proxy::{
+use crate::proxy::{
     Action, Backend, Certificates, Filter, Hosts, Match, PathMatch, Port, PortRef, Redirect, Rule,
     ServicePort, Settings, Site, Wildcard,
 };
-use crate::edge::secrets::Look;
+use crate::secrets::Look;
+use client::typed::{SecretKey, expression, is_served};
 
 /// What is served at port 80 and at port 443.
 pub struct Ports {
@@ -127,7 +127,7 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::edge::proxy::Asked;
+    use crate::proxy::Asked;
 
     fn site(ingresses: &[Arc<Ingress>]) -> Arc<Site> {
         let ports = ports(ingresses, &classes(), &mut Look::default(), Certificates::default());

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::client::typed::{Annotations, BackendProtocol, CorsAnnotations, SecretKey};
-use crate::edge::proxy::{
+use crate::proxy::{
     Affinity, Cors, Filter, HeaderChanges, PathChange, Protocol, Redirect, Rewrite, Settings,
 };
-use crate::edge::secrets::Look;
+use crate::secrets::Look;
+use client::typed::{Annotations, BackendProtocol, CorsAnnotations, SecretKey};
 
 /// The cookie's name when nothing is said, as ingress-nginx has it.
 const COOKIE: &str = "INGRESSCOOKIE";

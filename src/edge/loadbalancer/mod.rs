@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::rt::{Backoff, Tasks};
-use crate::sys::netlink::{Error, Netlink, announce};
+use rt::{Backoff, Tasks};
+use sys::netlink::{Error, Netlink, announce};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
 

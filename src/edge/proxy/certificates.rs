@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 
 use super::hosts::Hosts;
-use crate::pki::{CertificateError, certified};
+use pki::{CertificateError, certified};
 
 /// The certificates of a port, by host name.
 #[derive(Clone, Debug, Default)]

@@ -21,7 +21,7 @@ use super::find::{Found, Names, Services};
 use super::headers::{Host, forwarded, host_of, is_grpc, is_upgrade, strip};
 use super::rules::{Action, Asked, Backend, Port, Protocol, Rule};
 use super::upstream::{SendError, Upstream, Via};
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// So many endpoints are tried before a request fails: in a roll, many of those that are known may have gone at once.
 const TRIES: usize = 8;

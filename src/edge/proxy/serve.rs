@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use super::forward::{Forwarder, Peer};
 use super::rules::Port;
 use super::stream;
-use crate::rt::{Backoff, Stop, Tasks};
+use rt::{Backoff, Stop, Tasks};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
 /// How long a client may take to say who it is, or what it wants.

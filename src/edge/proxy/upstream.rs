@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 
 use super::body::{BoxError, Lent};
 use super::rules::Protocol;
-use crate::client::tls;
-use crate::rt::Tasks;
+use client::tls;
+use rt::Tasks;
 
 /// Why no answer came.
 #[derive(Debug)]

@@ -26,9 +26,9 @@ use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 use tokio::net::TcpListener;
 
-use crate::rt::Tasks;
 use error::Refusal;
 use path::Target;
+use rt::Tasks;
 pub use store::Store;
 
 /// The version of the API, as Docker asks for it.

@@ -11,7 +11,7 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 use serde_json::json;
 
-use crate::sys::exec::{Exec, ExecError, Invocation};
+use sys::exec::{Exec, ExecError, Invocation};
 
 /// Where the runtime looks for networks.
 pub const CONF_DIR: &str = "/etc/cni/net.d";

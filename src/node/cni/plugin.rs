@@ -19,11 +19,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::leases::{LeaseError, Leases, Owner, gateway};
-use crate::rt::Tasks;
-use crate::sys::exec::{Exec, ExecError, Invocation, System};
-use crate::sys::netlink::{self, Link, Netlink};
-use crate::sys::netns::Namespace;
-use crate::sys::veth::Pair;
+use rt::Tasks;
+use sys::exec::{Exec, ExecError, Invocation, System};
+use sys::netlink::{self, Link, Netlink};
+use sys::netns::Namespace;
+use sys::veth::Pair;
 
 /// The name of Pods' network plugin.
 pub const NAME: &str = "minik";

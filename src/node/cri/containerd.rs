@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Runtime;
-use crate::rt::{Backoff, Tasks};
-use crate::sys::exec::{Daemon, ExecError, Invocation};
-use crate::sys::inotify::{WatchError, Watcher};
+use rt::{Backoff, Tasks};
+use sys::exec::{Daemon, ExecError, Invocation};
+use sys::inotify::{WatchError, Watcher};
 
 /// Where things are on a node.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(self, mut daemon: Daemon, stop: crate::rt::Stop) {
+    async fn keep(self, mut daemon: Daemon, stop: rt::Stop) {
         let mut failures = 0;
         loop {
             let started = tokio::time::Instant::now();

@@ -5,7 +5,7 @@ mod containerd_api;
 pub mod credentials;
 mod runtime;
 pub use containerd_api::{Containerd, messages};
-pub(in crate::node) use runtime::channel;
+pub(crate) use runtime::channel;
 pub use runtime::labels;
 
 /// Messages and clients generated from the trimmed interface definition.

@@ -275,7 +275,7 @@ impl Runtime {
 }
 
 /// A connection to a unix socket; made when first used, and again after the other side restarted.
-pub(in crate::node) fn channel(socket: &Path) -> Channel {
+pub(crate) fn channel(socket: &Path) -> Channel {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: http::Uri| {
         let path = path.clone();

@@ -23,8 +23,8 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use crate::config::NodeConfig;
-use crate::rt::Tasks;
+use config::NodeConfig;
+use rt::Tasks;
 
 const NAMESPACE: &str = NodeConfig::DNS_CONFIG_MAP.0;
 const NAME: &str = NodeConfig::DNS_CONFIG_MAP.1;

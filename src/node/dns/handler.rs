@@ -15,7 +15,7 @@ use super::outside::Outside;
 use super::records::{a, cname};
 use super::upstream::Reply;
 use super::zone::{Answer, Zone};
-use crate::node::network::Feed;
+use crate::network::Feed;
 
 /// The largest UDP answer that is sent, whatever the client would take: more is cut, and the client comes again by TCP.
 const MAX_UDP: u16 = 4096;

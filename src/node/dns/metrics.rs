@@ -12,8 +12,8 @@ use hickory_server::proto::op::ResponseCode;
 use hickory_server::proto::rr::RecordType;
 use tokio::net::TcpListener;
 
-use crate::metrics::{Counter, Family, Histogram, Kind, Text};
-use crate::rt::Tasks;
+use metrics::{Counter, Family, Histogram, Kind, Text};
+use rt::Tasks;
 
 /// CoreDNS' buckets, in seconds.
 const BOUNDS: [f64; 12] =

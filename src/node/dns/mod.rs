@@ -25,9 +25,9 @@ pub use metrics::Metrics;
 pub use upstream::{Upstream, UpstreamError};
 pub use zone::{Answer, Zone};
 
-use crate::node::network::Feed;
-use crate::rt::Tasks;
+use crate::network::Feed;
 use outside::Outside;
+use rt::Tasks;
 
 /// An idle TCP client is hung up on after this.
 const TCP_IDLE: Duration = Duration::from_secs(10);

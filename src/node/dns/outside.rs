@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::custom::Custom;
 use super::upstream::{Reply, Upstream};
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// The present configuration, with its resolvers.
 struct Configured {

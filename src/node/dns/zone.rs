@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::records::{a, cname, ns, ptr, soa, srv, txt};
 use super::{Error, Options};
-use crate::node::network::{Kind, Service, ServiceKey, View};
+use crate::network::{Kind, Service, ServiceKey, View};
 
 /// What a question comes to.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Fault, FaultKind, NodeConfig};
-use crate::rt::Tasks;
-use crate::sys::exec::{Exec, ExecError, Invocation, System};
-use crate::sys::inotify::{WatchError, Watcher};
-use crate::sys::netlink::{self, Netlink};
-use crate::sys::nftables::Nftables;
-use crate::sys::{foreground, freeze};
+use config::{Fault, FaultKind, NodeConfig};
+use rt::Tasks;
+use sys::exec::{Exec, ExecError, Invocation, System};
+use sys::inotify::{WatchError, Watcher};
+use sys::netlink::{self, Netlink};
+use sys::nftables::Nftables;
+use sys::{foreground, freeze};
 
 /// Where faults are written down; gone when the container stops, as they are themselves.
 const DIR: &str = "/run/minik/faults";
@@ -275,7 +275,7 @@ fn remove(path: &Path) -> Result<(), FaultError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::exec::Recorder;
+    use sys::exec::Recorder;
 
     fn faults(dir: &Path) -> (Faults, Recorder) {
         let recorder = Recorder::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Images;
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// Held by whoever changes or lists the node's images: the role while they are on their way, and commands on the host.
 const LOCK: &str = "/run/minik/images.lock";

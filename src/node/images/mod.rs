@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cri::credentials::node_auths;
 use super::cri::{Containerd, Runtime, RuntimeError, messages};
-use crate::config::image_store::{self, Index, StoredImage, full_name};
+use config::image_store::{self, Index, StoredImage, full_name};
 
 pub use arrival::{Arrival, lock};
 pub use store::{StoreError, compact, read_index, verify};

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
-use crate::config::image_store::{BLOBS, Index, LOADS, Load, StoredBlob};
+use config::image_store::{BLOBS, Index, LOADS, Load, StoredBlob};
 
 /// What went wrong with the store's files.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::image_store::StoredImage;
+    use config::image_store::StoredImage;
 
     fn digest(content: &str) -> String {
         let digest = ring::digest::digest(&SHA256, content.as_bytes());

@@ -13,12 +13,12 @@ use super::plugins::Drivers;
 use super::probe::Answers;
 use super::services::Services;
 use super::statics::Mirrors;
-use crate::client::events::Recorder;
-use crate::config::NodeConfig;
-use crate::node::cri::Runtime;
-use crate::node::images::Arrival;
-use crate::node::policy::Policies;
-use crate::rt::Tasks;
+use crate::cri::Runtime;
+use crate::images::Arrival;
+use crate::policy::Policies;
+use client::events::Recorder;
+use config::NodeConfig;
+use rt::Tasks;
 
 /// What every part of the kubelet works with.
 pub struct Context {

@@ -14,7 +14,7 @@ use super::pods::Manager;
 use super::spec;
 use super::statics::is_static;
 use super::stats::{PodUse, Sampler};
-use crate::sys::cgroups;
+use sys::cgroups;
 
 /// Upstream's housekeeping interval.
 const LOOK: Duration = Duration::from_secs(10);
@@ -234,7 +234,7 @@ async fn remove_images(context: &Context, manager: &Manager) {
             used.insert(status.image_id);
         }
     }
-    let idle = |image: &&crate::node::cri::api::Image| {
+    let idle = |image: &&crate::cri::api::Image| {
         !image.pinned
             && !used.contains(&image.id)
             && !image.repo_digests.iter().chain(&image.repo_tags).any(|name| used.contains(name))
@@ -250,7 +250,7 @@ async fn remove_images(context: &Context, manager: &Manager) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing;
+    use crate::kubelet::testing;
     use serde_json::{Value, json};
 
     const PLENTY: Low = Low { memory: u64::MAX, disk: u64::MAX };

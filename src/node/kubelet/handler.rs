@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::client::tls;
-use crate::node::cri::Runtime;
+use crate::cri::Runtime;
+use client::tls;
 
 /// As much of an answer as goes into an event.
 const SHOWN: usize = 1024;

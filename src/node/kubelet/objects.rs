@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::container::{Data, Source};
 use super::spec;
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// What Pods refer to by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

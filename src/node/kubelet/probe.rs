@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::context::reference;
 use super::handler::Target;
-use crate::client::events::Recorder;
+use client::events::Recorder;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
@@ -193,8 +193,7 @@ mod tests {
 
     #[test]
     fn answers_are_counted_until_the_pod_is_gone() {
-        let pod =
-            crate::node::kubelet::testing::pod(serde_json::json!({"metadata": {"name": "p", "uid": "u"}}));
+        let pod = crate::kubelet::testing::pod(serde_json::json!({"metadata": {"name": "p", "uid": "u"}}));
         let answers = Answers::default();
         for healthy in [true, true, false] {
             answers.add(&pod, "c", ProbeKind::Liveness, healthy);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::node::cri::Runtime;
-use crate::node::cri::api::ContainerState;
+use crate::cri::Runtime;
+use crate::cri::api::ContainerState;
 
 /// Upstream's rules: looked at every 10 s, turned over at 10 MiB, five files kept, the current one among them.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -22,15 +22,15 @@ use super::server::{self, Routes, ServerError};
 use super::services::Services;
 use super::statics::Mirrors;
 use super::stats::Sampler;
-use crate::client::events::Recorder;
-use crate::config::NodeConfig;
-use crate::node::cri::Runtime;
-use crate::node::images::Arrival;
-use crate::node::network::Feed;
-use crate::node::policy::Policies;
-use crate::rt::{SystemClock, Tasks};
-use crate::sys::identity::Machine;
-use crate::sys::{cgroups, inotify};
+use crate::cri::Runtime;
+use crate::images::Arrival;
+use crate::network::Feed;
+use crate::policy::Policies;
+use client::events::Recorder;
+use config::NodeConfig;
+use rt::{SystemClock, Tasks};
+use sys::identity::Machine;
+use sys::{cgroups, inotify};
 
 /// Where Pods' folders and plugins' sockets are: drivers' manifests name this place. A volume.
 const DIR: &str = "/var/lib/kubelet";
@@ -40,7 +40,7 @@ pub struct KubeletOptions {
     pub config: NodeConfig,
     /// From [`super::identity::join`].
     pub identity: Identity,
-    /// From [`crate::node::cri::containerd::supervise`]: the runtime, and whether it is up.
+    /// From [`crate::cri::containerd::supervise`]: the runtime, and whether it is up.
     pub runtime: Runtime,
     pub runtime_up: watch::Receiver<bool>,
     /// Images on their way here, which a Pod that needs one waits for.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::node::network::{self, Feed};
+use crate::network::{self, Feed};
 
 /// A Service as far as a Pod's environment tells of it. Headless Services have no variables.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::informers::Feed;
 use super::model::{Kind, Service};
 use super::view::View;
-use crate::client::typed::Front;
-use crate::rt::Tasks;
+use client::typed::Front;
+use rt::Tasks;
 
 /// The LoadBalancer Services that the view says `node` answers for.
 fn announced_services<'a>(view: &'a View, node: &'a str) -> impl Iterator<Item = &'a Service> {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::model::{Node, Service, ServiceKey, Slice};
 use super::view::{Change, View};
-use crate::rt::{Backoff, Tasks};
+use rt::{Backoff, Tasks};
 
 /// The shared view and what wakes its readers. A generation of 0 says that the first list is not here yet.
 #[derive(Clone, Debug)]

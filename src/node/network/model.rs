@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::client::typed::{ANNOUNCED_BY, GATEWAY, OTHER_PROXY, SERVICE_NAME};
+use client::typed::{ANNOUNCED_BY, GATEWAY, OTHER_PROXY, SERVICE_NAME};
 
 /// The zone that a node is in, as upstream labels it.
 const ZONE: &str = "topology.kubernetes.io/zone";

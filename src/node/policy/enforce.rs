@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use super::observed::{Member, Observed};
 use super::plan::plan;
 use super::text::{TABLE, table};
-use crate::client::informer::{Cache, Informers, Object};
-use crate::client::typed::{INGRESS_SERVICE, Labels};
-use crate::node::network::{Feed, Protocol};
-use crate::rt::{Backoff, Tasks};
-use crate::sys::exec::{Exec, ExecError};
-use crate::sys::nftables::{Guard, Known, Nftables, TOOL, Transaction};
+use crate::network::{Feed, Protocol};
+use client::informer::{Cache, Informers, Object};
+use client::typed::{INGRESS_SERVICE, Labels};
+use rt::{Backoff, Tasks};
+use sys::exec::{Exec, ExecError};
+use sys::nftables::{Guard, Known, Nftables, TOOL, Transaction};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
 
@@ -262,7 +262,7 @@ async fn apply(
     tool: &Nftables,
     known: &mut Known,
     guard: &mut Guard,
-    table: &crate::sys::nftables::Table,
+    table: &sys::nftables::Table,
 ) -> Result<(), ExecError> {
     let (batch, next) = std::mem::take(known).batch(table);
     let transactions = usize::from(!batch.is_empty());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
-use crate::client::typed::{Labels, is_terminal};
-use crate::node::network::Protocol;
+use crate::network::Protocol;
+use client::typed::{Labels, is_terminal};
 
 /// Upstream sets this label on every namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::observed::{Member, Observed};
-use crate::client::typed::selects;
-use crate::node::network::Protocol;
+use crate::network::Protocol;
+use client::typed::selects;
 
 /// Which ports a rule allows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::plan::{Isolation, Match, Plan, Ports};
-use crate::sys::nftables::Table;
+use sys::nftables::Table;
 
 const FAMILY: &str = "ip";
 /// The table's name.

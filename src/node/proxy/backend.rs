@@ -7,10 +7,10 @@ use futures::future::BoxFuture;
 use super::iptables::Iptables;
 use super::nftables::Nftables;
 use super::plan::Plan;
-use crate::node::network::Changed;
-use crate::sys::exec::{Exec, ExecError};
-use crate::sys::iptables::PacketFilter;
-use crate::sys::nftables::{self, Transaction};
+use crate::network::Changed;
+use sys::exec::{Exec, ExecError};
+use sys::iptables::PacketFilter;
+use sys::nftables::{self, Transaction};
 
 /// What a sync has done, as the kernel tells others of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::plan::{At, ServicePort};
-use crate::node::network::{Protocol, ServiceKey};
-use crate::sys::conntrack::Tracked;
+use crate::network::{Protocol, ServiceKey};
+use sys::conntrack::Tracked;
 
 /// Entries of UDP Services and the endpoints behind them.
 pub(super) type Flows = BTreeMap<At, BTreeSet<Ipv4Addr>>;

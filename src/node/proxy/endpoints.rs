@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::node::network::{Kind, Port, Service, View};
+use crate::network::{Kind, Port, Service, View};
 
 /// One endpoint of one port, merged from all slices that name it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::plan::HealthCheck;
-use crate::rt::{Stop, Tasks};
+use rt::{Stop, Tasks};
 
 struct Served {
     check: watch::Sender<HealthCheck>,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::plan::{At, FrontendKind, Settings, plan};
 use super::trace::{Packet, trace};
-use crate::node::network::{Node, ServiceKey, View};
+use crate::network::{Node, ServiceKey, View};
 
 /// An address that belongs to nobody (RFC 5737): stands for clients outside the cluster.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);

@@ -2,7 +2,7 @@
 
 use ring::digest::{SHA256, digest};
 
-use crate::node::network::Protocol;
+use crate::network::Protocol;
 
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 
 use super::endpoints::{Target, choose, external};
-use crate::node::network::{Changed, Kind, Port, Protocol, Service, ServiceKey, View};
+use crate::network::{Changed, Kind, Port, Protocol, Service, ServiceKey, View};
 
 /// What the plan must know of the node and the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::conntrack::{Entries, Flows};
 use super::plan::{Plan, ServicePort, Settings};
-use crate::node::network::{Changed, ServiceKey, View};
+use crate::network::{Changed, ServiceKey, View};
 
 /// The plan, and what has happened to it since it was last applied.
 pub(super) struct Planner {
@@ -79,8 +79,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::node::network::{Service, Slice};
-    use crate::node::proxy::plan::{At, plan};
+    use crate::network::{Service, Slice};
+    use crate::proxy::plan::{At, plan};
 
     fn settings() -> Settings {
         Settings {

@@ -11,11 +11,11 @@ use super::conntrack::{Flows, stale};
 use super::health::HealthServers;
 use super::plan::{Plan, Settings};
 use super::planner::Planner;
-use crate::node::network::{Changed, Feed};
-use crate::rt::{Backoff, Tasks};
-use crate::sys::conntrack::forget_udp;
-use crate::sys::exec::ExecError;
-use crate::sys::nftables::Guard;
+use crate::network::{Changed, Feed};
+use rt::{Backoff, Tasks};
+use sys::conntrack::forget_udp;
+use sys::exec::ExecError;
+use sys::nftables::Guard;
 
 /// A Service and its endpoints come as several changes, one after the other: so many are applied without a pause.
 const AT_ONCE: u32 = 4;

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use super::endpoints::Target;
 use super::plan::{At, Frontend, FrontendKind, Plan, Policy, Refusal, ServicePort};
-use crate::node::network::Protocol;
+use crate::network::Protocol;
 
 /// The first packet of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::nfnetlink::{find, messages};
+use crate::nfnetlink::{find, messages};
 
 const NETLINK_NETFILTER: isize = 12;
 /// NFNLGRP_NFTABLES.

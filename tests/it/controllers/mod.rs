@@ -15,11 +15,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use minik::apiserver::UserInfo;
 use minik::client::informer::{Informers, Key};
 use minik::client::queue::Queue;
-use minik::controlplane::apiserver::UserInfo;
-use minik::controlplane::scheduler;
 use minik::rt::{SystemClock, Tasks};
+use minik::scheduler;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use minik::controlplane::apiserver::UserInfo;
+use minik::apiserver::UserInfo;
 use minik::node::network::{Feed, ServiceKey, View, feed};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

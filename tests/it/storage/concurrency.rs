@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use minik::controlplane::storage::{Entry, EventKind, ListQuery, StorageError, Store};
 use minik::rt::Tasks;
+use minik::storage::{Entry, EventKind, ListQuery, StorageError, Store};
 
 use super::{Bench, PATIENCE, create, data, events, list, text, under};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik::controlplane::storage::{self, Config, Engine, EventKind, ListQuery, StorageError};
 use minik::rt::{ManualClock, Tasks};
+use minik::storage::{self, Config, Engine, EventKind, ListQuery, StorageError};
 
 use super::etcd::Member;
 use super::expiry::lasting;

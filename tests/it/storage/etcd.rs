@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use minik::controlplane::storage::{
+use minik::storage::{
     self, Batch, Config, Engine, Entry, Etcd, Event, ListQuery, Listing, Payload, StorageError, Store, Watch,
 };
 use tempfile::TempDir;

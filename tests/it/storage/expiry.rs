@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik::controlplane::storage::{Config, EventKind, Payload};
 use minik::rt::ManualClock;
+use minik::storage::{Config, EventKind, Payload};
 
 use super::{Bench, create, delete, events, text};
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use minik::controlplane::storage::{Config, EventKind, Limits, ListQuery, StorageError};
+use minik::storage::{Config, EventKind, Limits, ListQuery, StorageError};
 
 use super::{Bench, PATIENCE, create, data, delete, events, keys, list, under, update};
 

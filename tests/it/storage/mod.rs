@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use minik::controlplane::storage::{
-    self, Config, Engine, Entry, EventKind, ListQuery, Listing, Payload, Store, Watch,
-};
+use minik::storage::{self, Config, Engine, Entry, EventKind, ListQuery, Listing, Payload, Store, Watch};
 use tempfile::TempDir;
 
 /// Longer than anything here takes; only a failure waits for it.

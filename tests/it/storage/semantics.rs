@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use minik::controlplane::storage::{Attrs, ListQuery, Payload, StorageError};
+use minik::storage::{Attrs, ListQuery, Payload, StorageError};
 
 use super::{Bench, create, data, delete, keys, list, text, under, update};
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use minik::apiserver::{self, ApiServer, UserInfo, serve};
 use minik::client::informer::Informers;
-use minik::config::{NodeConfig, Role};
-use minik::controlplane::apiserver::{self, ApiServer, UserInfo, serve};
-use minik::controlplane::controllers;
-use minik::controlplane::storage::{self, Store};
+use minik::config::{BuildInfo, NodeConfig, Role};
+use minik::controllers;
 use minik::pki::{Authority, Identity, ServerPki};
 use minik::rt::{SystemClock, Tasks};
+use minik::storage::{self, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -68,8 +68,9 @@ impl TestApi {
             ca_hash: pki.authority.spki_hash().expect("a hash"),
             ..NodeConfig::example()
         };
-        let api =
-            apiserver::start(store, Arc::new(SystemClock), &pki, &config, &tasks).await.expect("a server");
+        let api = apiserver::start(store, Arc::new(SystemClock), &pki, &config, BuildInfo::UNKNOWN, &tasks)
+            .await
+            .expect("a server");
         Self { api, pki, config, tasks }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{sources, without_tests};
+use super::{crate_of, sources, without_tests};
 
 /// A module as the folders and the file that lead to it, `["api", "schema", "decode"]`.
 type Module = Vec<String>;
@@ -13,7 +13,7 @@ type Uses = BTreeMap<(Module, Module), String>;
 fn module_of(path: &str) -> Module {
     let path = path.strip_prefix("src/").expect("a source file").trim_end_matches(".rs");
     let mut module: Module = path.split('/').map(str::to_owned).collect();
-    if module.last().is_some_and(|last| last == "mod") {
+    if module.last().is_some_and(|last| matches!(last.as_str(), "mod" | "lib")) {
         module.pop();
     }
     module
@@ -85,10 +85,10 @@ fn group(text: &str, prefix: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> 
     at
 }
 
-/// Where a path that stands in `module` leads to; `None` if it leaves the crate's root.
-fn resolve(module: &Module, path: &[String]) -> Option<Module> {
-    let mut target =
-        if path.first().is_some_and(|first| first == "crate") { Vec::new() } else { module.clone() };
+/// Where a path that stands in `module` of the crate at `root` leads to; `None` if it leaves the crate.
+fn resolve(root: &Module, module: &Module, path: &[String]) -> Option<Module> {
+    let from_root = path.first().is_some_and(|first| first == "crate");
+    let mut target = if from_root { root.clone() } else { module.clone() };
     for (index, word) in path.iter().enumerate() {
         match word.as_str() {
             "crate" if index == 0 => {}
@@ -120,8 +120,9 @@ fn uses(files: &[(String, String)]) -> Uses {
     let mut uses = Uses::new();
     for (path, text) in files {
         let module = module_of(path);
+        let root = crate_of(path).map(module_of).unwrap_or_default();
         for spoken in paths(&code(text)) {
-            let Some(target) = resolve(&module, &spoken) else { continue };
+            let Some(target) = resolve(&root, &module, &spoken) else { continue };
             if let Some(pair) = siblings(&module, &target, &folders) {
                 uses.entry(pair).or_insert_with(|| format!("{path} names {}", spoken.join("::")));
             }

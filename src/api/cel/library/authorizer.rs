@@ -4,9 +4,9 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
+use crate::cel::Budget;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
 
 /// A check costs so much. Rule: two fit into one expression.
 const COST: u64 = 350_000;

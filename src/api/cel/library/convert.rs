@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
+use crate::cel::Budget;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
 
 type Valued<'a> = Result<Val<'a>, Fault>;
 

@@ -1,10 +1,10 @@
 //! Named formats, and texts with values put into them.
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::{Key, Val};
-use crate::api::validate;
+use crate::cel::Budget;
+use crate::cel::fault::Fault;
+use crate::cel::value::{Key, Val};
+use crate::validate;
 
 type Check = fn(&str) -> Vec<String>;
 

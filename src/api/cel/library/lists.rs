@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
+use crate::cel::Budget;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
 
 type Valued<'a> = Result<Val<'a>, Fault>;
 

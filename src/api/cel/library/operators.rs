@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::declared::Items;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::{Key, List, Val, same_keys};
+use crate::cel::Budget;
+use crate::cel::declared::Items;
+use crate::cel::fault::Fault;
+use crate::cel::value::{Key, List, Val, same_keys};
 
 type Valued<'a> = Result<Val<'a>, Fault>;
 

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::Entry;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
 
 pub const ALL: &[Entry] = &[
     ("optional.of", "(A) optional<A>", |_, args| match args {

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 use super::Entry;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
 
 /// A version. What is said of its build does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]

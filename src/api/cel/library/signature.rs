@@ -1,6 +1,6 @@
 //! Signatures, as they are written in the tables: `list<A>.indexOf(A) int` is `list<A>.(A) int`.
 
-use crate::api::cel::types::Type;
+use crate::cel::types::Type;
 
 /// One way to call a function.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 use regex::{Regex, RegexBuilder};
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::node::Matching;
-use crate::api::cel::value::Val;
+use crate::cel::Budget;
+use crate::cel::fault::Fault;
+use crate::cel::node::Matching;
+use crate::cel::value::Val;
 
 type Valued<'a> = Result<Val<'a>, Fault>;
 

@@ -4,9 +4,9 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 use super::Entry;
-use crate::api::cel::Budget;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
+use crate::cel::Budget;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
 
 type Valued<'a> = Result<Val<'a>, Fault>;
 
@@ -59,7 +59,7 @@ fn zone(name: &str) -> Result<TimeZone, Fault> {
         let offset = jiff::tz::Offset::from_seconds(sign * (hours * 3600 + minutes * 60));
         return offset.map(TimeZone::fixed).map_err(|_| unknown());
     }
-    crate::api::cron::zone(name).ok_or_else(unknown)
+    crate::cron::zone(name).ok_or_else(unknown)
 }
 
 /// A part of a moment, or how many whole `unit`s of nanoseconds a duration has.

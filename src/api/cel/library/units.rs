@@ -1,9 +1,9 @@
 //! Quantities, and what quantities and versions have in common.
 
 use super::Entry;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::Val;
-use crate::api::quantity::Quantity;
+use crate::cel::fault::Fault;
+use crate::cel::value::Val;
+use crate::quantity::Quantity;
 
 const COMPARED: &str = "Quantity.(Quantity) bool; Semver.(Semver) bool";
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Entry;
-use crate::api::cel::fault::Fault;
-use crate::api::cel::value::{Key, Text, Val};
+use crate::cel::fault::Fault;
+use crate::cel::value::{Key, Text, Val};
 
 /// A URL's parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

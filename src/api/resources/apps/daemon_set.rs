@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::workload;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::default_template;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::core::default_template;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, amount, check, is_empty_selector, is_zero_amount, label_selector, same,
 };
 
@@ -102,7 +102,7 @@ fn strategy(strategy: &mut Check<'_, '_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::apps::workload::tests::{check, workload};
+    use crate::resources::apps::workload::tests::{check, workload};
 
     #[test]
     fn says_what_is_wrong() {

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::workload;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::default_template;
-use crate::api::resources::descriptor::keep_meta;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, amount, check, is_zero_amount};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::core::default_template;
+use crate::resources::descriptor::keep_meta;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, amount, check, is_zero_amount};
 
 pub struct Deployment;
 

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::workload;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::default_template;
-use crate::api::resources::fill::Fill;
-use crate::api::selector::LabelSelector;
-use crate::api::validate::{Check, FieldError, check};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::core::default_template;
+use crate::resources::fill::Fill;
+use crate::selector::LabelSelector;
+use crate::validate::{Check, FieldError, check};
 
 pub struct ReplicaSet;
 
@@ -104,7 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resources::apps::workload::tests::check;
+    use crate::resources::apps::workload::tests::check;
 
     #[test]
     fn replica_sets() {

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path, check_at};
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, Path, check_at};
 
 /// ControllerRevisions: snapshots that never change.
 pub struct ControllerRevision;

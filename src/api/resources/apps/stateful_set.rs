@@ -3,13 +3,11 @@
 use serde_json::{Value, json};
 
 use super::workload;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::{
-    default_claim, default_template, validate_claim_template, validate_template,
-};
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, amount, check, dns1123_label, is_zero_amount, same};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::core::{default_claim, default_template, validate_claim_template, validate_template};
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, amount, check, dns1123_label, is_zero_amount, same};
 
 pub struct StatefulSet;
 
@@ -138,7 +136,7 @@ fn template(spec: &mut Check<'_, '_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::apps::workload::tests::check;
+    use crate::resources::apps::workload::tests::check;
 
     fn refused(spec: Value, expect: &[&str]) {
         check(&StatefulSet, json!({"spec": spec}), None, expect);

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::core::validate_template;
-use crate::api::resources::fill::Fill;
-use crate::api::selector::LabelSelector;
-use crate::api::validate::{Check, FieldError, is_empty_selector, is_readable_selector, label_selector};
+use crate::meta::ObjectExt;
+use crate::resources::core::validate_template;
+use crate::resources::fill::Fill;
+use crate::selector::LabelSelector;
+use crate::validate::{Check, FieldError, is_empty_selector, is_readable_selector, label_selector};
 
 /// Checks `spec.selector`: it is there, says something, and is readable.
 pub fn selector(spec: &mut Check<'_, '_>, kind: &str) {
@@ -105,7 +105,7 @@ pub fn collisions(status: &mut Check<'_, '_>, old: &Value) {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::api::resources::Strategy;
+    use crate::resources::Strategy;
 
     /// A workload with one container, changed by a merge patch and defaulted.
     pub fn workload(kind: &dyn Strategy, extra: Value) -> Value {

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::job::{default_job_template, validate_job};
-use crate::api::cron::{self, Schedule};
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, check};
+use crate::cron::{self, Schedule};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, check};
 
 const POLICIES: &[&str] = &["Allow", "Forbid", "Replace"];
 /// A Job of a CronJob is called after it and its time, which takes eleven characters of 63.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::meta::ObjectExt;
-use crate::api::validate::{Check, FieldError, qualified_name};
+use crate::meta::ObjectExt;
+use crate::validate::{Check, FieldError, qualified_name};
 
 const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
 const OPERATORS: &[&str] = &["In", "NotIn"];

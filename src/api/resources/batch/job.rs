@@ -4,12 +4,12 @@ use serde_json::Value;
 
 use super::failure_policy::{failure_policy, success_policy};
 use super::job_update;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::{default_template, validate_template};
-use crate::api::resources::fill::Fill;
-use crate::api::selector::LabelSelector;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::core::{default_template, validate_template};
+use crate::resources::fill::Fill;
+use crate::selector::LabelSelector;
+use crate::validate::{
     Check, FieldError, check, dns1123_label, domain_prefixed_path, is_readable_selector, label_selector,
 };
 

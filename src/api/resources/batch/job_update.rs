@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, check};
+use crate::meta::ObjectExt;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, check};
 
 /// What of a Job may change. Rule: `ValidateJobSpecUpdate`.
 pub fn validate(new: &Value, old: &Value) -> Vec<FieldError> {

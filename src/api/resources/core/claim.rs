@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::quantity::Quantity;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, NameRule, Path, check, check_at, dns1123_subdomain, label_selector, object_meta, same,
 };
 
@@ -101,11 +101,7 @@ pub fn quantity(amount: &mut Check<'_, '_>, positive: bool) {
             amount.push(FieldError::invalid(&amount.path, number.to_string(), "must be greater than zero"));
         }
         Ok(number) if number.sign() < 0 => {
-            amount.push(FieldError::invalid(
-                &amount.path,
-                number.to_string(),
-                crate::api::validate::NOT_NEGATIVE,
-            ));
+            amount.push(FieldError::invalid(&amount.path, number.to_string(), crate::validate::NOT_NEGATIVE));
         }
         Ok(_) => {}
         Err(error) => amount.wrong(error.to_string()),

@@ -4,10 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path, config_map_key};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, Path, config_map_key};
 
 /// Rule: `MaxSecretSize`, for both kinds.
 const MAX_BYTES: usize = 1024 * 1024;

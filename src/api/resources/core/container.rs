@@ -9,9 +9,9 @@ use super::container_mounts::{devices, mounts};
 use super::probe;
 use super::requirements::requirements;
 use super::security::container_security;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, dns1123_label, port_name, port_number};
+use crate::meta::ObjectExt;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, dns1123_label, port_name, port_number};
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
@@ -223,7 +223,7 @@ fn ports(container: &mut Check<'_, '_>, seen: &mut Seen) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::validate::{Path, check_at};
+    use crate::validate::{Path, check_at};
 
     #[test]
     fn the_pull_policy_follows_the_tag() {

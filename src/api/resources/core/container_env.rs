@@ -1,7 +1,7 @@
 //! The environment of a container.
 
 use super::downward::{self, Target};
-use crate::api::validate::{Check, FieldError, config_map_key, env_var_name};
+use crate::validate::{Check, FieldError, config_map_key, env_var_name};
 
 const SOURCES: &[&str] = &["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 

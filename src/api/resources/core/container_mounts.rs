@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::volume::descending_path;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError};
+use crate::meta::ObjectExt;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError};
 
 const PROPAGATIONS: &[&str] = &["Bidirectional", "HostToContainer", "None"];
 

@@ -1,7 +1,7 @@
 //! Fields of a Pod and amounts of a container that the Pod may be told about.
 
-use crate::api::quantity::Quantity;
-use crate::api::validate::{Check, dns1123_label, qualified_name};
+use crate::quantity::Quantity;
+use crate::validate::{Check, dns1123_label, qualified_name};
 
 /// Where the fact goes; not every fact may go everywhere.
 #[derive(Clone, Copy, PartialEq, Eq)]

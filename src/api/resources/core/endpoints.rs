@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, Path, check_at, destination, dns1123_label, dns1123_subdomain, ip_address,
     label_value, labels_errors, port_number, qualified_name,
 };
@@ -160,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resources::strategy::testing::check;
+    use crate::resources::strategy::testing::check;
 
     #[test]
     fn slices() {

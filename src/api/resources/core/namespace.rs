@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// Held until the namespace's content is gone.

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::scheduling;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path, check};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, Path, check};
 
 pub struct Node;
 

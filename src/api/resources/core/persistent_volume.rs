@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::claim::{access_modes, fractional_bytes, quantity};
 use super::scheduling::node_selector;
 use super::volume_source::{count_sources, persistent_sources};
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, IMMUTABLE, check, dns1123_subdomain, same};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, IMMUTABLE, check, dns1123_subdomain, same};
 
 const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
 /// Members of the spec that are not the source.

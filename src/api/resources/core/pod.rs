@@ -10,12 +10,12 @@ use super::requirements::requirements;
 use super::scheduling;
 use super::security::pod_security;
 use super::volume;
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::resources::Strategy;
-use crate::api::resources::descriptor::keep_meta;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::quantity::Quantity;
+use crate::resources::Strategy;
+use crate::resources::descriptor::keep_meta;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, Path, Rule, annotations_errors, check_at, dns1123_label, dns1123_subdomain,
     ip_address, labels_errors, qualified_name,
 };

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::container;
 use super::persistent_volume::default_sources;
-use crate::api::resources::fill::Fill;
+use crate::resources::fill::Fill;
 
 /// Defaults of the Pod template below `key` of a workload's spec.
 pub fn default_template(spec: &mut Value, key: &str) {

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path};
+use crate::meta::ObjectExt;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, Path};
 
 /// What of a Pod's spec may change. Rule: `ValidatePodUpdate`.
 pub fn validate(new: &Value, old: &Value, path: &Path) -> Vec<FieldError> {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, http_header_name, port_name, port_number};
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, http_header_name, port_name, port_number};
 
 /// Rule: `SetDefaults_Probe`.
 pub fn default_probe(probe: &mut Value) {

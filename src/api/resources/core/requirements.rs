@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::validate::{Check, FieldError, NOT_NEGATIVE, qualified_name};
+use crate::meta::ObjectExt;
+use crate::quantity::Quantity;
+use crate::validate::{Check, FieldError, NOT_NEGATIVE, qualified_name};
 
 const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 

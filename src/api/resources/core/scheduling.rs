@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::validate::{
+use crate::validate::{
     Check, FieldError, dns1123_label, label_selector, label_value, labels_errors, qualified_name,
 };
 
@@ -213,7 +213,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::validate::{Path, check_at};
+    use crate::validate::{Path, check_at};
 
     fn check(spec: Value, expect: &[&str]) {
         let errors = check_at(&spec, &Path::new("spec"), validate);

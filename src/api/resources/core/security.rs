@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::volume::descending_path;
-use crate::api::meta::ObjectExt;
-use crate::api::validate::{Check, FieldError, range_error};
+use crate::meta::ObjectExt;
+use crate::validate::{Check, FieldError, range_error};
 
 const MOST_ID: i64 = 2_147_483_647;
 
@@ -130,7 +130,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::validate::{Path, check_at};
+    use crate::validate::{Path, check_at};
 
     #[test]
     fn says_what_is_wrong() {

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::service_rules;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, check};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, check};
 
 const AFFINITY_SECONDS: i64 = 10_800;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::validate::{
     Check, FieldError, cidr, destination, dns1123_label, dns1123_subdomain, ip_address, labels_errors,
     port_name, port_number, qualified_name,
 };

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::claim::validate_claim_spec;
 use super::downward;
 use super::volume_source::{count_sources, persistent_sources};
-use crate::api::meta::ObjectExt;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::validate::{
     Check, FieldError, annotations_errors, dns1123_label, dns1123_subdomain, labels_errors,
 };
 
@@ -35,7 +35,7 @@ pub fn validate<'a>(spec: &mut Check<'a, '_>) -> BTreeSet<&'a str> {
 /// Sources that Pods have and PersistentVolumes have not.
 fn local_sources(volume: &mut Check<'_, '_>) {
     volume.within("emptyDir", |source| {
-        let size = crate::api::quantity::Quantity::from_value(source.get("sizeLimit"));
+        let size = crate::quantity::Quantity::from_value(source.get("sizeLimit"));
         if source.has("sizeLimit") && size.is_ok_and(|size| size.sign() < 0) {
             source.forbidden("sizeLimit", "SizeLimit field must be a valid resource quantity");
         }
@@ -233,7 +233,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::validate::{Path, check_at};
+    use crate::validate::{Path, check_at};
 
     fn check(volume: Value, expect: &[&str]) {
         let shown = volume.to_string();

@@ -1,7 +1,7 @@
 //! Where the bytes of a volume are: the sources that Pods and PersistentVolumes share.
 
 use super::volume::host_path;
-use crate::api::validate::{Check, FieldError, dns1123_label, dns1123_subdomain};
+use crate::validate::{Check, FieldError, dns1123_label, dns1123_subdomain};
 
 /// There is one source, and only one. `others`: members of the value that are no sources.
 pub fn count_sources(volume: &mut Check<'_, '_>, others: &[&str]) {

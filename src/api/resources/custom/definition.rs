@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::structural::{JsonPath, Structural, problems, rule_problems};
-use crate::api::validate::{self, FieldError};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::structural::{JsonPath, Structural, problems, rule_problems};
+use crate::validate::{self, FieldError};
 
 /// Holds a definition until its objects are gone.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";

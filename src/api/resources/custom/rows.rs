@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::strategy::Custom;
-use crate::api::meta::{ObjectExt, Str};
-use crate::api::resources::descriptor::{Resource, ScalePaths};
-use crate::api::schema::Schema;
-use crate::api::structural::{JsonPath, Rules, Structural};
-use crate::api::table::{PathColumn, PathColumns, Shown};
-use crate::rt::Stop;
+use crate::meta::{ObjectExt, Str};
+use crate::resources::descriptor::{Resource, ScalePaths};
+use crate::schema::Schema;
+use crate::structural::{JsonPath, Rules, Structural};
+use crate::table::{PathColumn, PathColumns, Shown};
+use rt::Stop;
 
 const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 /// Of a definition that is being deleted.
@@ -146,7 +146,7 @@ fn selectable(version: &Value) -> Vec<(String, JsonPath)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::Handler;
+    use crate::resources::Handler;
 
     #[test]
     fn a_definition_brings_a_row_for_every_served_version() {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::descriptor::copy_member;
-use crate::api::resources::{Strategy, Verdict};
-use crate::api::structural::{self, Rules, Structural};
-use crate::api::validate::{FieldError, FieldErrorKind, qualified_name};
+use crate::meta::ObjectExt;
+use crate::resources::descriptor::copy_member;
+use crate::resources::{Strategy, Verdict};
+use crate::structural::{self, Rules, Structural};
+use crate::validate::{FieldError, FieldErrorKind, qualified_name};
 
 /// How one version of a custom kind behaves.
 pub struct Custom {

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, Path, dns1123_label, dns1123_subdomain};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, Path, dns1123_label, dns1123_subdomain};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::validate::{Check, FieldError, check, dns1123_label, path_segment_name};
+use crate::meta::ObjectExt;
+use crate::quantity::Quantity;
+use crate::validate::{Check, FieldError, check, dns1123_label, path_segment_name};
 
 /// The kinds of metrics, each with the member that tells about it.
 const SOURCES: [(&str, &str); 5] = [
@@ -179,8 +179,8 @@ fn target(target: &mut Check<'_, '_>) {
 mod tests {
     use serde_json::json;
 
-    use crate::api::resources::Strategy;
-    use crate::api::resources::others::AutoscalerV2;
+    use crate::resources::Strategy;
+    use crate::resources::others::AutoscalerV2;
 
     use super::*;
 

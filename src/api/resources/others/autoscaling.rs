@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::autoscaler_rules;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{FieldError, check};
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{FieldError, check};
 
 /// HorizontalPodAutoscalers of autoscaling/v2, the stored form.
 pub struct AutoscalerV2;

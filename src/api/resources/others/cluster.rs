@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::toleration;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::core::toleration;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, Path, check, check_at, dns1035_label, dns1123_label, dns1123_subdomain, labels_errors,
     port_number,
 };
@@ -80,7 +80,7 @@ impl Strategy for RuntimeClass {
             }
             class.within("overhead", |overhead| {
                 overhead.each_key("podFixed", |amount, name| {
-                    crate::api::resources::core::amount(amount, name);
+                    crate::resources::core::amount(amount, name);
                 });
             });
             class.within("scheduling", |scheduling| {
@@ -160,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resources::strategy::testing::check;
+    use crate::resources::strategy::testing::check;
 
     #[test]
     fn classes_and_leases() {

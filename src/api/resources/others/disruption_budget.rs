@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::api::resources::Strategy;
-use crate::api::validate::{FieldError, amount, check, label_selector};
+use crate::resources::Strategy;
+use crate::validate::{FieldError, amount, check, label_selector};
 
 /// PodDisruptionBudgets.
 pub struct DisruptionBudget;

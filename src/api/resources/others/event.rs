@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::api::resources::Strategy;
+use crate::resources::Strategy;
 
 /// Names of the same fact in `events.k8s.io` and in the core group, which is what is stored.
 const NAMES: [(&str, &str); 7] = [

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, check, dns1123_subdomain};
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, check, dns1123_subdomain};
 
 const VERBS: &[&str] =
     &["*", "create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
@@ -191,7 +191,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resources::strategy::testing;
+    use crate::resources::strategy::testing;
 
     fn check(strategy: &dyn Strategy, spec: Value, expect: &[&str]) {
         testing::check(strategy, json!({"metadata": {"name": "n"}, "spec": spec}), expect);

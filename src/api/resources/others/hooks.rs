@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::api::policy::{condition_problems, policy_problems};
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::policy::{condition_problems, policy_problems};
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, Path, check, check_at, client_config, dns1123_label, dns1123_subdomain,
     label_selector, qualified_name,
 };
@@ -359,7 +359,7 @@ impl Strategy for PolicyBinding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::strategy::testing::check;
+    use crate::resources::strategy::testing::check;
 
     fn hook(extra: Value) -> Value {
         let mut hook = json!({"name": "a.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],

@@ -3,10 +3,10 @@
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, check, cidr, dns1035_label, dns1123_label, dns1123_subdomain, domain_prefixed_path,
     ip_address, label_selector, path_segment_name, port_name, port_number, wildcard_dns1123_subdomain,
 };
@@ -328,7 +328,7 @@ impl Strategy for IpAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::strategy::testing;
+    use crate::resources::strategy::testing;
 
     fn check(strategy: &dyn Strategy, spec: Value, expect: &[&str]) {
         testing::check(strategy, json!({"metadata": {"name": "n"}, "spec": spec}), expect);

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::resources::Strategy;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{Check, FieldError, NOT_NEGATIVE, check, qualified_name};
+use crate::meta::ObjectExt;
+use crate::quantity::Quantity;
+use crate::resources::Strategy;
+use crate::resources::fill::Fill;
+use crate::validate::{Check, FieldError, NOT_NEGATIVE, check, qualified_name};
 
 const SCOPES: [&str; 7] = [
     "BestEffort",
@@ -131,7 +131,7 @@ fn selector(spec: &mut Check<'_, '_>) {
         let whole = selector.value.clone();
         let at = selector.at("matchExpressions");
         for expression in selector.list("matchExpressions") {
-            let errors = crate::api::validate::check_at(expression, &at, |expression| {
+            let errors = crate::validate::check_at(expression, &at, |expression| {
                 let scope = expression.text("scopeName");
                 if !SCOPES.contains(&scope) {
                     expression.invalid("scopeName", "unsupported scope");
@@ -271,7 +271,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::resources::strategy::testing;
+    use crate::resources::strategy::testing;
 
     fn check(strategy: &dyn Strategy, spec: Value, expect: &[&str]) {
         testing::check(strategy, json!({"spec": spec}), expect);

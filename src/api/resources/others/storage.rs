@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::resources::Strategy;
-use crate::api::resources::core::csi_driver;
-use crate::api::resources::fill::Fill;
-use crate::api::validate::{
+use crate::meta::ObjectExt;
+use crate::quantity::Quantity;
+use crate::resources::Strategy;
+use crate::resources::core::csi_driver;
+use crate::resources::fill::Fill;
+use crate::validate::{
     Check, FieldError, IMMUTABLE, Path, check, check_at, dns1123_subdomain, label_selector, qualified_name,
     same,
 };
@@ -170,7 +170,7 @@ impl Strategy for CsiStorageCapacity {
             capacity.need_named("storageClassName", dns1123_subdomain);
             for key in ["capacity", "maximumVolumeSize"] {
                 if Quantity::from_value(capacity.get(key)).is_ok_and(|amount| amount.sign() < 0) {
-                    capacity.invalid(key, crate::api::validate::NOT_NEGATIVE);
+                    capacity.invalid(key, crate::validate::NOT_NEGATIVE);
                 }
             }
             if let Some(old) = old {

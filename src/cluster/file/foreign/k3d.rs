@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Ours, check, list, refuse, text};
-use crate::cluster::file::FileError;
-use crate::config::Arguments;
+use crate::file::FileError;
+use config::Arguments;
 
 const TOP: &[&str] = &[
     "apiVersion",

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Ours, check, list, node_name, refuse, text};
-use crate::cluster::file::FileError;
-use crate::config::Arguments;
+use crate::file::FileError;
+use config::Arguments;
 
 const TOP: &[&str] = &[
     "kind",

@@ -1,8 +1,8 @@
 //! Files as people have them for other tools.
 
 use super::super::{Surroundings, migrate, parse};
-use crate::cluster::file::ClusterFile;
-use crate::config::Feature;
+use crate::file::ClusterFile;
+use config::Feature;
 
 fn around() -> Surroundings<'static> {
     Surroundings {

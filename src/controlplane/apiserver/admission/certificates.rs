@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Attributes, Context, Operation, Plugin};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::authz::Action;
+use crate::authz::Action;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
@@ -121,7 +121,7 @@ impl Plugin for CertificateSubjectRestriction {
         }
         let request = object.str_at("/spec/request").unwrap_or_default();
         let pem = super::decode_base64(request).and_then(|bytes| String::from_utf8(bytes).ok());
-        let csr = pem.and_then(|pem| crate::pki::Csr::parse(&pem).ok());
+        let csr = pem.and_then(|pem| pki::Csr::parse(&pem).ok());
         if csr.is_some_and(|csr| csr.organizations.iter().any(|group| group == "system:masters")) {
             let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
             return Err(attributes.forbidden(&why));

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::authz::{self, Action, RoleRef, Rule};
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::authz::{self, Action, RoleRef, Rule};
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

@@ -1,8 +1,8 @@
 //! Gives Ingresses the default class.
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
 const OLD_CLASS: &str = "kubernetes.io/ingress.class";

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::quota::{Amounts, pod_total};
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::quantity::Quantity;
+use api::quota::{Amounts, pod_total};
+use api::status::ApiError;
 
 /// Defaults for containers that name no requests or limits, and the bounds that LimitRanges set.
 pub(super) struct LimitRanger;

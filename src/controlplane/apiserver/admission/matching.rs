@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Attributes, Operation};
-use crate::api::meta::ObjectExt;
-use crate::api::selector::LabelSelector;
-use crate::controlplane::apiserver::index::Known;
+use crate::index::Known;
+use api::meta::ObjectExt;
+use api::selector::LabelSelector;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -105,7 +105,7 @@ fn selects(selector: &Value, object: &Value) -> bool {
 }
 
 fn is_everything(selector: Option<&Value>) -> bool {
-    selector.is_none_or(|selector| selector.is_null() || crate::api::validate::is_empty_selector(selector))
+    selector.is_none_or(|selector| selector.is_null() || api::validate::is_empty_selector(selector))
 }
 
 fn selected(owner: &Value, subject: &Subject<'_>) -> bool {

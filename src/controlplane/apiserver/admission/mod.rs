@@ -41,9 +41,9 @@ use super::hook_call::decode_base64;
 use super::index::{Index, Known};
 use super::reservation::Reservations;
 use super::user::UserInfo;
-use crate::api::resources::Resource;
-use crate::api::status::ApiError;
-use crate::rt::Clock;
+use api::resources::Resource;
+use api::status::ApiError;
+use rt::Clock;
 
 pub(super) use policies::Policies;
 pub(super) use webhooks::Webhooks;

@@ -1,8 +1,8 @@
 //! Nothing is created in a namespace that is missing or going away.
 
 use super::{Attributes, Context, Operation, Plugin};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 /// Namespaces that stay.
 const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];

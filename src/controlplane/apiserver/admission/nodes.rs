@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::index::{Used, uses_anything};
+use crate::index::{Used, uses_anything};
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 /// A new node takes no Pods before it has proved to be ready: the node lifecycle controller removes the taint.
 pub(super) struct TaintNodesByCondition;
@@ -260,8 +260,7 @@ fn own_certificate(attributes: &Attributes<'_>, node: &str) -> Option<String> {
         return None;
     }
     let pem = super::decode_base64(request.str_at("/spec/request").unwrap_or_default());
-    let csr =
-        pem.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|pem| crate::pki::Csr::parse(&pem).ok());
+    let csr = pem.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|pem| pki::Csr::parse(&pem).ok());
     let name = csr.map(|csr| csr.common_name).unwrap_or_default();
     (name != format!("system:node:{node}"))
         .then(|| format!("can only create a node CSR with CN=system:node:{node}, requested CN={name}"))
@@ -279,8 +278,8 @@ fn own_lease(attributes: &Attributes<'_>, node: &str) -> Option<String> {
 mod tests {
     use super::super::{Notes, Warnings};
     use super::*;
-    use crate::api::resources::builtin;
-    use crate::controlplane::apiserver::user::UserInfo;
+    use crate::user::UserInfo;
+    use api::resources::builtin;
 
     fn check(resource: &str, old: Option<Value>, new: Value, expect: Option<&str>) {
         let user = UserInfo::new("system:node:n1", &[UserInfo::NODES]);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
+use api::meta::ObjectExt;
 
 /// Marks the API's image of a static Pod.
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";

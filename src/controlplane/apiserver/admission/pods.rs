@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 /// A Pod's priority, from its PriorityClass or the default one.
 pub(super) struct Priority;

@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
+use super::super::context::from_storage;
 use super::{Attributes, Operation};
-use crate::api::meta::ObjectExt;
-use crate::api::quota::{self, Amounts};
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::index::Index;
-use crate::controlplane::apiserver::key::CollectionKey;
-use crate::controlplane::apiserver::reservation::{Reservation, Reservations};
-use crate::controlplane::storage::ListQuery;
+use crate::index::Index;
+use crate::key::CollectionKey;
+use crate::reservation::{Reservation, Reservations};
+use api::meta::ObjectExt;
+use api::quota::{self, Amounts};
+use api::status::ApiError;
+use storage::ListQuery;
 
 /// Keeps namespaces within their quotas.
 #[derive(Default)]
@@ -158,7 +159,8 @@ impl Quotas {
         let standing: Vec<Value> = index
             .store()
             .list(query)
-            .await?
+            .await
+            .map_err(from_storage)?
             .entries
             .iter()
             .filter_map(|entry| serde_json::from_slice(&entry.data).ok())
@@ -182,7 +184,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::quantity::Quantity;
+    use api::quantity::Quantity;
 
     #[test]
     fn says_what_is_exceeded() {

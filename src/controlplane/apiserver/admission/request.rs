@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::matching::word;
 use super::{Attributes, Operation};
-use crate::api::meta::ObjectExt;
+use api::meta::ObjectExt;
 
 /// The object of a write with its type, which storage does not always say.
 pub fn typed<'a>(attributes: &Attributes<'_>, object: &'a Value) -> Cow<'a, Value> {

@@ -1,9 +1,9 @@
 //! What expressions may ask about rights.
 
-use crate::api::cel::{Authorize, Question};
-use crate::controlplane::apiserver::authz::{self, Action};
-use crate::controlplane::apiserver::index::Index;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::authz::{self, Action};
+use crate::index::Index;
+use crate::user::UserInfo;
+use api::cel::{Authorize, Question};
 
 /// Answers for the user of a request, or for the ServiceAccount that is asked about.
 pub(super) struct Rights<'a> {

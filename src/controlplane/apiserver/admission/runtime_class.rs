@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 /// What a Pod's RuntimeClass takes of the node, and where its Pods may run.
 pub(super) struct RuntimeClass;

@@ -4,8 +4,8 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 /// Where every container finds its token, the cluster's authority and its namespace.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin, pod};
-use crate::api::meta::ObjectExt;
-use crate::api::quantity::Quantity;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::quantity::Quantity;
+use api::status::ApiError;
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";

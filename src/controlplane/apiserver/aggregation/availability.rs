@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use super::look::Found;
 use super::remote::Backend;
 use super::{Aggregator, Told};
-use crate::api::meta::{ObjectExt, format_time};
-use crate::controlplane::apiserver::bootstrap::send;
-use crate::controlplane::apiserver::key::CollectionKey;
-use crate::controlplane::apiserver::key::collections::{API_SERVICES, ENDPOINT_SLICES, SERVICES};
-use crate::controlplane::storage::Watch;
-use crate::rt::{Backoff, Clock};
+use crate::bootstrap::send;
+use crate::key::CollectionKey;
+use crate::key::collections::{API_SERVICES, ENDPOINT_SLICES, SERVICES};
+use api::meta::{ObjectExt, format_time};
+use rt::{Backoff, Clock};
+use storage::Watch;
 
 /// A server says nothing when it ends or changes: this often it is looked at though nothing has happened, as upstream does.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -148,7 +148,7 @@ async fn touched(
         let Ok(batch) = watch.next().await else { return };
         for event in &batch.events {
             let object: Value = serde_json::from_slice(&event.entry.data).unwrap_or_default();
-            let gone = event.kind == crate::controlplane::storage::EventKind::Delete;
+            let gone = event.kind == storage::EventKind::Delete;
             let matters = match (slices, api_service) {
                 (true, _) => object.label("kubernetes.io/service-name") == Some(service),
                 (_, true) => gone || Backend::of(&object).as_ref() != Some(backend),

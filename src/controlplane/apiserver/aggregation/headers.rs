@@ -4,7 +4,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::user::UserInfo;
 
 pub const USER: &str = "x-remote-user";
 pub const UID: &str = "x-remote-uid";

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::Aggregator;
 use super::availability::PATH;
 use super::look::Found;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::condition;
-use crate::controlplane::apiserver::bootstrap::send;
-use crate::rt::Clock;
+use crate::bootstrap::send;
+use api::meta::ObjectExt;
+use api::resources::condition;
+use rt::Clock;
 
 /// Says of an APIService that the server keeps it: at start alone, or always.
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -110,7 +110,7 @@ fn said(name: &str, answer: Result<(u16, String), String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::resources::builtin;
+    use api::resources::builtin;
 
     #[test]
     fn groups_stand_in_the_order_that_clients_prefer() {

@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::remote::Backend;
 use super::told::{Told, part_of_v2, resources};
 use super::{Aggregator, headers};
-use crate::api::meta::ObjectExt;
-use crate::controlplane::apiserver::key::collections::ENDPOINT_SLICES;
-use crate::controlplane::apiserver::proxy::relay;
-use crate::controlplane::apiserver::user::UserInfo;
-use crate::controlplane::storage::ListQuery;
+use crate::key::collections::ENDPOINT_SLICES;
+use crate::proxy::relay;
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
+use storage::ListQuery;
 
 /// How long a server may take to answer what it serves.
 const PATIENCE: Duration = Duration::from_secs(5);

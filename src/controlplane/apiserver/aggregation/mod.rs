@@ -32,10 +32,10 @@ use super::index::Index;
 use super::proxy::relay::{self, Peer};
 use super::registry::Registry;
 use super::user::UserInfo;
-use crate::api::status::ApiError;
-use crate::client::tls;
-use crate::pki::Identity;
-use crate::rt::Tasks;
+use api::status::ApiError;
+use client::tls;
+use pki::Identity;
+use rt::Tasks;
 
 /// Passes requests on to other API servers, and knows which of them can be reached.
 pub struct Aggregator {

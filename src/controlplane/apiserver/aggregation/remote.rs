@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::Told;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::condition;
+use api::meta::ObjectExt;
+use api::resources::condition;
 
 /// Which Service a server stands behind, and whom to believe that it is it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::meta::{ObjectExt, split_api_version};
+use api::meta::{ObjectExt, split_api_version};
 
 /// What a server told when it was last asked.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -23,8 +23,8 @@ use serde_json::Value;
 use super::index::Follower;
 use super::key::collections::SERVICES;
 use super::reservation::Reservation;
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 use service::Demand;
 
 /// Ports that Services of type NodePort and LoadBalancer may have on every node, where nobody asks for others.
@@ -111,7 +111,7 @@ impl Allocator {
         demand: &Demand,
         uid: Option<&str>,
         ticket: u64,
-    ) -> Result<(), crate::api::validate::FieldError> {
+    ) -> Result<(), api::validate::FieldError> {
         let owner = Owner::Pending(ticket);
         if demand.cluster_ip {
             service::assign_cluster_ip(service, self.network, |wanted| match wanted {

@@ -7,8 +7,8 @@ use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
 use super::Holdings;
-use crate::api::meta::ObjectExt;
-use crate::api::validate::FieldError;
+use api::meta::ObjectExt;
+use api::validate::FieldError;
 
 /// What a Service needs to be given.
 #[derive(Debug, Default, PartialEq, Eq)]

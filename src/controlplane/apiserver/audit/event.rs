@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::policy::{Level, Stage};
-use crate::api::meta::format_micro_time;
-use crate::controlplane::apiserver::request::RequestInfo;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
+use api::meta::format_micro_time;
 
 /// What is known of a request, as it goes on.
 pub(super) struct Record {

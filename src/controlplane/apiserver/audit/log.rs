@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// How many events may wait for the disk.
 const QUEUE: usize = 10_000;

@@ -27,8 +27,8 @@ use self::policy::{Level, Policy, Stage};
 use super::request::RequestInfo;
 use super::user::UserInfo;
 use super::wire::Format;
-use crate::api::protobuf;
-use crate::rt::{Clock, Tasks};
+use api::protobuf;
+use rt::{Clock, Tasks};
 
 pub use self::notes::Notes;
 pub use self::policy::PolicyError;

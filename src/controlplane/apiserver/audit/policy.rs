@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::controlplane::apiserver::request::RequestInfo;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
 
 /// Why a policy cannot be followed.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use http::{Method, Request};
 
 use super::policy::{Level, Policy, Stage};
 use super::*;
-use crate::rt::SystemClock;
+use rt::SystemClock;
 
 const POLICY: &str = "
 apiVersion: audit.k8s.io/v1

@@ -9,15 +9,15 @@ use super::claims::{Claims, Reference};
 use super::impersonate::Impersonation;
 use super::tokens::{ISSUER, Tokens};
 use super::{PeerCertificate, bootstrap_token};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::config::JoinToken;
-use crate::controlplane::apiserver::authz::Authorizer;
-use crate::controlplane::apiserver::index::Index;
-use crate::controlplane::apiserver::key::CollectionKey;
-use crate::controlplane::apiserver::key::collections::{NODES, PODS, SECRETS};
-use crate::controlplane::apiserver::user::UserInfo;
-use crate::rt::Clock;
+use crate::authz::Authorizer;
+use crate::index::Index;
+use crate::key::CollectionKey;
+use crate::key::collections::{NODES, PODS, SECRETS};
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
+use api::status::ApiError;
+use config::JoinToken;
+use rt::Clock;
 
 /// Finds out who sends a request.
 pub struct Authenticator {

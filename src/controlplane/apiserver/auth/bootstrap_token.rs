@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::config::JoinToken;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
+use config::JoinToken;
 
 /// The user of a bootstrap token, judged by its Secret.
 pub(super) fn user(token: &JoinToken, object: &Value, now: Timestamp) -> Option<UserInfo> {

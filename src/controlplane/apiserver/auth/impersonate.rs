@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use crate::controlplane::apiserver::authz::Action;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::authz::Action;
+use crate::user::UserInfo;
 
 const EXTRA: &str = "impersonate-extra-";
 

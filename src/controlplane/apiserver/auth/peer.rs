@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::controlplane::apiserver::user::UserInfo;
-use crate::pki::{CertificateInfo, PkiError};
+use crate::user::UserInfo;
+use pki::{CertificateInfo, PkiError};
 
 /// The verified client certificate of a connection, read once; in the extensions of each of its requests as an `Arc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl PeerCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::Authority;
+    use pki::Authority;
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
 

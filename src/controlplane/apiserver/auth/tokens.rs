@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use ring::digest;
 
 use super::claims::Claims;
-use crate::pki::Key;
+use pki::Key;
 
 /// Who issues this cluster's ServiceAccount tokens, and the audience of tokens for its API.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Decision, decide, rules_for, sentence};
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::RequestInfo;
-use crate::controlplane::apiserver::index::Index;
-use crate::controlplane::apiserver::rbac::{Action, Rule};
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::RequestInfo;
+use crate::index::Index;
+use crate::rbac::{Action, Rule};
+use crate::user::UserInfo;
+use api::status::ApiError;
 
 /// Decides over the index.
 pub struct Authorizer {

@@ -1,6 +1,6 @@
 //! What a refusal says.
 
-use crate::controlplane::apiserver::rbac::Action;
+use crate::rbac::Action;
 
 /// What upstream says about an action that is not allowed: `User "jane" cannot list resource "pods" in API group "" in
 /// the namespace "default"`.

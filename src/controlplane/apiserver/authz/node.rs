@@ -1,9 +1,9 @@
 //! What nodes may do.
 
-use crate::config::NodeConfig;
-use crate::controlplane::apiserver::index::{NodeUses, Used};
-use crate::controlplane::apiserver::rbac::{Action, Rule};
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::index::{NodeUses, Used};
+use crate::rbac::{Action, Rule};
+use crate::user::UserInfo;
+use config::NodeConfig;
 
 /// What a node's identity may do: its kubelet, its service proxy and its DNS. The group's rules are upstream's
 /// `system:node` with the reads of `system:node-proxier`; [`allows`] narrows them to what the node's Pods use, and what an

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::api::flow_control::AUTO_UPDATE;
-use crate::api::meta::ObjectExt;
+use api::flow_control::AUTO_UPDATE;
+use api::meta::ObjectExt;
 
 /// What has to be written so that `stored` has everything that `wanted` says; `None`: nothing. Roles and bindings only gain:
 /// what people added stays, and `autoupdate: "false"` keeps them as they are (upstream's reconciliation). Of other objects

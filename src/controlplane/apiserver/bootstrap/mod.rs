@@ -17,12 +17,12 @@ use tower::ServiceExt;
 
 use super::convert;
 use super::user::UserInfo;
-use crate::api::flow_control;
-use crate::api::meta::{Gvk, ObjectExt};
-use crate::api::resources::{Resource, Table, builtin};
-use crate::config::NodeConfig;
-use crate::controlplane::storage::{StorageError, Store};
-use crate::pki::{CertificateInfo, PkiError, ServerPki};
+use api::flow_control;
+use api::meta::{Gvk, ObjectExt};
+use api::resources::{Resource, Table, builtin};
+use config::NodeConfig;
+use pki::{CertificateInfo, PkiError, ServerPki};
+use storage::{StorageError, Store};
 
 use objects::Authorities;
 pub use objects::{AUTHENTICATION, api_cluster_ip};
@@ -108,7 +108,7 @@ fn collection(row: &Resource, object: &Value) -> String {
 }
 
 /// Sends a request as the API server itself; returns the code and the body.
-pub(in crate::controlplane::apiserver) async fn send(
+pub(crate) async fn send(
     router: &Router,
     method: Method,
     path: &str,

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::config::{JoinToken, NodeConfig};
-use crate::pki::ServerPki;
+use config::{JoinToken, NodeConfig};
+use pki::ServerPki;
 
 /// The namespaces that are always there.
 pub(super) fn namespaces() -> Vec<Value> {

@@ -162,9 +162,9 @@ fn subject_of(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::apiserver::authz::{Action, Rbac, RbacKind, decide};
-    use crate::controlplane::apiserver::index::Known;
-    use crate::controlplane::apiserver::user::UserInfo;
+    use crate::authz::{Action, Rbac, RbacKind, decide};
+    use crate::index::Known;
+    use crate::user::UserInfo;
 
     fn index() -> Rbac {
         let mut rbac = Rbac::default();

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::level::{Queuing, Settings};
-use crate::api::meta::ObjectExt;
-use crate::controlplane::apiserver::request::RequestInfo;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
 
 const ANY: &str = "*";
 const CATCH_ALL: &str = "catch-all";

@@ -27,8 +27,8 @@ use super::index::Follower;
 use super::key::ObjectKey;
 use super::request::RequestInfo;
 use super::user::UserInfo;
-use crate::api::flow_control;
-use crate::api::status::ApiError;
+use api::flow_control;
+use api::status::ApiError;
 
 pub use self::seats::{LevelCount, Seat};
 
@@ -133,7 +133,7 @@ impl Follower for Fairness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::apiserver::request::RequestInfo;
+    use crate::request::RequestInfo;
     use futures::{FutureExt as _, StreamExt as _};
     use http::Method;
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::node_uses::NodeUses;
-use crate::api::meta::ObjectExt;
-use crate::api::resources::{Cached, Resource};
-use crate::controlplane::apiserver::convert;
-use crate::controlplane::apiserver::key::{ObjectKey, collections as of, name_of, namespace_of};
-use crate::controlplane::apiserver::rbac::{Rbac, RbacKind};
+use crate::convert;
+use crate::key::{ObjectKey, collections as of, name_of, namespace_of};
+use crate::rbac::{Rbac, RbacKind};
+use api::meta::ObjectExt;
+use api::resources::{Cached, Resource};
 
 const KUBE_SYSTEM: &str = "kube-system";
 /// How the names of those Secrets begin that authenticate.
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn keeps_what_it_wants_by_key() {
-        let kept = Kept::of(crate::api::resources::builtin().iter());
+        let kept = Kept::of(api::resources::builtin().iter());
         assert!(kept.wants("/core/services/default/web"));
         assert!(kept.wants("/rbac.authorization.k8s.io/roles/default/x"));
         assert!(kept.wants("/core/secrets/kube-system/bootstrap-token-abcdef"));

@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::known::Kept;
-use crate::api::resources::Table;
-use crate::controlplane::storage::{Batch, EventKind, Filter, ListQuery, StorageError, Store};
-use crate::rt::Tasks;
+use api::resources::Table;
+use rt::Tasks;
+use storage::{Batch, EventKind, Filter, ListQuery, StorageError, Store};
 
 /// Told of every change that the index takes in, in order. Called under the index's lock: it must not block.
 pub trait Follower: Send + Sync {

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::controlplane::apiserver::key::collections as of;
+use crate::key::collections as of;
+use api::meta::ObjectExt;
 
 /// The Pod that a kubelet shows for a manifest of its own carries this: it gives its node no rights.
 const MIRROR: &str = "kubernetes.io/config.mirror";

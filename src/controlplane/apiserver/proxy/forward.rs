@@ -11,8 +11,8 @@ use super::relay::{self, Peer, upgrade_of};
 use super::rewrite::Rewriting;
 use super::target;
 use super::{Dial, Location, Streams};
-use crate::api::status::{ApiError, Reason};
-use crate::controlplane::apiserver::request::RequestInfo;
+use crate::request::RequestInfo;
+use api::status::{ApiError, Reason};
 
 /// How much of a kubelet's refusal is repeated to the client.
 const REFUSAL: usize = 2000;

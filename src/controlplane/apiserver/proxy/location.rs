@@ -7,11 +7,11 @@ use rand::RngExt;
 use serde_json::Value;
 
 use super::{Dial, Location, Streams, outside, proxied_path, target};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::key::collections::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
-use crate::controlplane::apiserver::request::RequestInfo;
-use crate::controlplane::storage::ListQuery;
+use crate::key::collections::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
+use crate::request::RequestInfo;
+use api::meta::ObjectExt;
+use api::status::ApiError;
+use storage::ListQuery;
 
 /// `[scheme:]name[:port]`, as the proxy subresources name things.
 #[derive(Clone, Debug, PartialEq, Eq)]

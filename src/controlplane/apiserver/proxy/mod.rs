@@ -23,15 +23,16 @@ use http::{Request, Response, Uri};
 use rustls::ClientConfig;
 use serde_json::Value;
 
+use super::context::from_storage;
 use super::key::CollectionKey;
 use super::key::collections::{NODES, PODS};
 use super::request::RequestInfo;
-use crate::api::resources::Stream;
-use crate::api::status::ApiError;
-use crate::client::tls;
-use crate::controlplane::storage::Store;
-use crate::pki::{PkiError, ServerPki};
-use crate::rt::Tasks;
+use api::resources::Stream;
+use api::status::ApiError;
+use client::tls;
+use pki::{PkiError, ServerPki};
+use rt::Tasks;
+use storage::Store;
 
 pub use target::PodStream;
 pub use websocket::{Messages, Socket};
@@ -139,7 +140,7 @@ impl Streams {
 
     /// The stored object; 404 if there is none.
     async fn object(&self, of: CollectionKey<'_>, namespace: &str, name: &str) -> Result<Value, ApiError> {
-        let entry = self.store.get(&of.key(namespace, name)).await?;
+        let entry = self.store.get(&of.key(namespace, name)).await.map_err(from_storage)?;
         let entry = entry.ok_or_else(|| ApiError::not_found(of.group, of.plural, name))?;
         serde_json::from_slice(&entry.data).map_err(ApiError::internal)
     }

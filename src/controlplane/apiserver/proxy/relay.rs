@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::api::status::ApiError;
-use crate::rt::Tasks;
+use api::status::ApiError;
+use rt::Tasks;
 
 /// A server that does not answer the connection by then counts as gone.
 const CONNECT: Duration = Duration::from_secs(10);

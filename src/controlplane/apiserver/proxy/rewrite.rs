@@ -113,7 +113,7 @@ impl Rewriting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::apiserver::proxy::Dial;
+    use crate::proxy::Dial;
     use http_body_util::BodyExt as _;
 
     fn rewriting() -> Rewriting {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::{Handler, Stream};
-use crate::api::status::ApiError;
+use api::meta::ObjectExt;
+use api::resources::{Handler, Stream};
+use api::status::ApiError;
 
 /// Where on a kubelet a Pod's stream is.
 #[derive(Clone, Debug, PartialEq, Eq)]

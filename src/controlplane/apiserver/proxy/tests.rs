@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::controlplane::apiserver::auth::PeerCertificate;
-use crate::controlplane::apiserver::key::collections::{ENDPOINT_SLICES, SERVICES};
-use crate::controlplane::apiserver::serve;
-use crate::controlplane::storage::{self, Payload};
+use crate::auth::PeerCertificate;
+use crate::key::collections::{ENDPOINT_SLICES, SERVICES};
+use crate::serve;
+use storage::{self, Payload};
 
 struct Stage {
     streams: Streams,

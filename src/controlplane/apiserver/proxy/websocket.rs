@@ -13,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::api::status::ApiError;
-use crate::rt::Tasks;
+use api::status::ApiError;
+use rt::Tasks;
 
 /// Ends every handshake's key, by RFC 6455.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::rule::{Action, Rule};
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::user::UserInfo;
 
 /// Roles and bindings, compiled for evaluation. It is fed with the objects as they are written.
 #[derive(Default)]

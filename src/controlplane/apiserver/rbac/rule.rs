@@ -41,8 +41,8 @@ pub struct Action<'a> {
     pub is_resource: bool,
 }
 
-impl<'a> From<&'a crate::controlplane::apiserver::RequestInfo> for Action<'a> {
-    fn from(info: &'a crate::controlplane::apiserver::RequestInfo) -> Self {
+impl<'a> From<&'a crate::RequestInfo> for Action<'a> {
+    fn from(info: &'a crate::RequestInfo) -> Self {
         Self {
             verb: info.verb,
             group: &info.group,

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Reviews;
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
-use crate::controlplane::apiserver::authz::{Action, Rule};
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::authz::{Action, Rule};
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
+use api::status::ApiError;
+use api::validate::FieldError;
 
 const GROUP: &str = "authorization.k8s.io";
 

@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::Reviews;
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::auth::ISSUER;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::auth::ISSUER;
+use crate::user::UserInfo;
+use api::meta::ObjectExt;
+use api::status::ApiError;
 
 /// A user as `authentication.k8s.io/v1` UserInfo.
 fn user_info(user: &UserInfo) -> Value {

@@ -14,9 +14,9 @@ use super::authz::Authorizer;
 use super::index::Index;
 use super::request::RequestInfo;
 use super::user::UserInfo;
-use crate::api::resources::Review;
-use crate::api::status::ApiError;
-use crate::rt::Clock;
+use api::resources::Review;
+use api::status::ApiError;
+use rt::Clock;
 
 /// Answers reviews and token requests.
 pub struct Reviews {

@@ -4,13 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Reviews;
-use crate::api::meta::{ObjectExt, format_time};
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
-use crate::controlplane::apiserver::auth::{Bound, Claims, ISSUER, Reference};
-use crate::controlplane::apiserver::key::collections::{NODES, PODS, SECRETS};
-use crate::controlplane::apiserver::request::RequestInfo;
-use crate::controlplane::apiserver::user::UserInfo;
+use crate::auth::{Bound, Claims, ISSUER, Reference};
+use crate::key::collections::{NODES, PODS, SECRETS};
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
+use api::meta::{ObjectExt, format_time};
+use api::status::ApiError;
+use api::validate::FieldError;
 
 const MIN_SECONDS: i64 = 10 * 60;
 const MAX_SECONDS: i64 = 1 << 32;

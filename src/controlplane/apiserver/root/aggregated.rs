@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::api::meta::Gvk;
-use crate::api::resources::Resource;
-use crate::controlplane::apiserver::aggregation::{Remote, Remotes};
+use crate::aggregation::{Remote, Remotes};
+use api::meta::Gvk;
+use api::resources::Resource;
 
 use super::discovery::groups;
 
@@ -66,7 +66,7 @@ fn resource(row: &Resource) -> Value {
         entry["categories"] = json!(row.categories);
     }
     if !row.subresources.is_empty() {
-        let subresource = |sub: &crate::api::resources::Subresource| json!({"subresource": sub.name(), "responseKind": kind_of(&sub.kind), "verbs": sub.verbs});
+        let subresource = |sub: &api::resources::Subresource| json!({"subresource": sub.name(), "responseKind": kind_of(&sub.kind), "verbs": sub.verbs});
         entry["subresources"] = row.subresources.iter().map(subresource).collect();
     }
     entry

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::api::resources::Resource;
-use crate::controlplane::apiserver::aggregation::{Remotes, group_priority};
+use crate::aggregation::{Remotes, group_priority};
+use api::resources::Resource;
 
 /// Versions, each with how much it is preferred.
 type Preferred = Vec<(i64, String)>;
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn every_row_can_be_discovered() {
-        let rows: Vec<_> = crate::api::resources::builtin();
+        let rows: Vec<_> = api::resources::builtin();
         let documents = documents(&rows, &Remotes::default());
         let pods = &documents["/api/v1"]["resources"];
         let names: Vec<&str> =

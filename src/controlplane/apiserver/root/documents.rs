@@ -12,12 +12,12 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::{aggregated, discovery, health, openid};
-use crate::api::openapi;
-use crate::api::resources::{Resource, Table};
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::aggregation::Remotes;
-use crate::controlplane::apiserver::verbs::Answer;
-use crate::controlplane::apiserver::wire;
+use crate::aggregation::Remotes;
+use crate::verbs::Answer;
+use crate::wire;
+use api::openapi;
+use api::resources::{Resource, Table};
+use api::status::ApiError;
 
 const JSON: &str = "application/json";
 /// Older clients ask for the first of these.

@@ -11,15 +11,16 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::status::ApiError;
-use crate::controlplane::storage::Store;
-use crate::rt::Stop;
+use api::status::ApiError;
+use rt::Stop;
+use storage::Store;
 
 use super::auth::Tokens;
 use super::registry::Snapshot;
 use super::request::RequestInfo;
 use super::verbs::Answer;
 use super::wire;
+use config::BuildInfo;
 
 pub use documents::Documents;
 
@@ -27,6 +28,7 @@ pub use documents::Documents;
 pub struct Told<'a> {
     pub store: &'a dyn Store,
     pub tokens: &'a Tokens,
+    pub build: BuildInfo,
     /// Cancelled once this server is about to go.
     pub leaving: &'a Stop,
 }
@@ -47,7 +49,7 @@ pub fn answer(parts: &Parts, info: &RequestInfo, snapshot: &Snapshot, told: &Tol
     }
     match path {
         "/" => Ok(wire::json(StatusCode::OK, discovery.paths())),
-        "/version" => Ok(wire::json(StatusCode::OK, &version())),
+        "/version" => Ok(wire::json(StatusCode::OK, &version(told.build))),
         "/openapi/v2" => {
             documents.openapi_v2(&snapshot.table, &snapshot.remotes, accept.unwrap_or_default(), parts)
         }
@@ -64,14 +66,14 @@ pub fn answer(parts: &Parts, info: &RequestInfo, snapshot: &Snapshot, told: &Tol
 pub const GIT_VERSION: &str = "v1.36.0+minik";
 
 /// The Kubernetes version whose API this is.
-fn version() -> Value {
+fn version(build: BuildInfo) -> Value {
     json!({
         "major": "1",
         "minor": "36",
         "gitVersion": GIT_VERSION,
-        "gitCommit": env!("MINIK_COMMIT"),
+        "gitCommit": build.commit,
         "gitTreeState": "clean",
-        "buildDate": env!("MINIK_DATE"),
+        "buildDate": build.date,
         "goVersion": "none",
         "compiler": "rustc",
         "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),

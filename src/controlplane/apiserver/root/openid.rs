@@ -5,8 +5,8 @@ use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use crate::controlplane::apiserver::auth::{ISSUER, Tokens};
-use crate::controlplane::apiserver::wire;
+use crate::auth::{ISSUER, Tokens};
+use crate::wire;
 
 const CONFIGURATION: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/openid/v1/jwks";
@@ -37,7 +37,7 @@ pub fn answer(path: &str, tokens: &Tokens) -> Option<Response<Body>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::Key;
+    use pki::Key;
 
     #[test]
     fn the_issuer_says_where_its_keys_are() {

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::config::JoinToken;
-use crate::controlplane::apiserver::user::UserInfo;
-use crate::controlplane::storage;
-use crate::rt::{ManualClock, SystemClock};
+use crate::user::UserInfo;
+use config::{BuildInfo, JoinToken};
 use jiff::Timestamp;
+use rt::{ManualClock, SystemClock};
 
 async fn started(store: Arc<dyn Store>, dir: &std::path::Path) -> (ApiServer, Tasks) {
     started_by(Arc::new(SystemClock), store, dir).await
@@ -24,7 +23,7 @@ async fn started_by(
 ) -> (ApiServer, Tasks) {
     let tasks = Tasks::new();
     let pki = ServerPki::prepare(dir, "t", &[]).unwrap();
-    let server = start(store, clock, &pki, &NodeConfig::example(), &tasks).await.unwrap();
+    let server = start(store, clock, &pki, &NodeConfig::example(), BuildInfo::UNKNOWN, &tasks).await.unwrap();
     (server, tasks)
 }
 
@@ -106,7 +105,9 @@ async fn the_state_of_another_cluster_is_refused() {
     let store = storage::memory();
     let (_server, _tasks) = started(store.clone(), first.path()).await;
     let pki = ServerPki::prepare(second.path(), "t", &[]).unwrap();
-    let again = start(store, Arc::new(SystemClock), &pki, &NodeConfig::example(), &Tasks::new()).await;
+    let again =
+        start(store, Arc::new(SystemClock), &pki, &NodeConfig::example(), BuildInfo::UNKNOWN, &Tasks::new())
+            .await;
     assert!(matches!(again, Err(StartError::Foreign)));
 }
 

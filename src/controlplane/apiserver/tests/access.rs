@@ -5,8 +5,8 @@ use http::Request;
 use tower::ServiceExt as _;
 
 use super::Server;
-use crate::api::resources::builtin;
-use crate::controlplane::apiserver::UserInfo;
+use crate::UserInfo;
+use api::resources::builtin;
 
 /// How a verb is asked for: method, whether of one object, and the query.
 fn spoken(verb: &str) -> (&'static str, bool, &'static str) {

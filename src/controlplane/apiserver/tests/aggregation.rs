@@ -12,11 +12,10 @@ use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
 use super::Server;
-use crate::controlplane::apiserver::auth::PeerCertificate;
-use crate::controlplane::apiserver::{UserInfo, serve};
-use crate::controlplane::storage;
-use crate::pki::ServerPki;
-use crate::rt::{SystemClock, Tasks};
+use crate::auth::PeerCertificate;
+use crate::{UserInfo, serve};
+use pki::ServerPki;
+use rt::{SystemClock, Tasks};
 
 const GROUP: &str = "/apis/wardle.example.com";
 const API_SERVICE: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com";

@@ -1,9 +1,9 @@
 //! A kind that no other file knows: from its one row follow routes, discovery, OpenAPI, tables and the names in RBAC.
 
 use super::*;
-use crate::api::schema::Schema;
-use crate::api::structural::JsonPath;
-use crate::api::table::{PathColumn, PathColumns, Shown};
+use api::schema::Schema;
+use api::structural::JsonPath;
+use api::table::{PathColumn, PathColumns, Shown};
 
 const BEACONS: &str = "/apis/lights.example.com/v1/namespaces/default/beacons";
 

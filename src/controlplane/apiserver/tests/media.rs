@@ -5,7 +5,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::{MAPS, Server};
-use crate::api::protobuf;
+use api::protobuf;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 

@@ -27,10 +27,10 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::api::resources::{Resource, builtin};
-use crate::controlplane::storage::{self, Store};
-use crate::pki::Key;
-use crate::rt::{Clock, Tasks};
+use api::resources::{Resource, builtin};
+use pki::Key;
+use rt::{Clock, Tasks};
+use storage::{self, Store};
 
 use super::user::UserInfo;
 use super::{ApiServer, Options};

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::Server;
-use crate::controlplane::storage::{self, Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
+use storage::{self, Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
 
 /// A store whose creates wait, once it is told so, until they are let go.
 struct Slow {

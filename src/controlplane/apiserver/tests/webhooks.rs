@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::super::serve;
 use super::*;
-use crate::pki::Authority;
+use pki::Authority;
 
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::api::fields::{self, Applied, Applier, Writer};
-use crate::api::meta::{ObjectExt, format_time};
-use crate::api::resources::Part;
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
+use api::fields::{self, Applied, Applier, Writer};
+use api::meta::{ObjectExt, format_time};
+use api::resources::Part;
+use api::status::ApiError;
+use api::validate::FieldError;
 
 use super::super::authz::Authorizer;
 use super::super::context::RequestContext;

@@ -4,7 +4,7 @@ use futures::stream::{self, StreamExt as _};
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::api::status::{ApiError, Reason};
+use api::status::{ApiError, Reason};
 
 use super::super::context::RequestContext;
 use super::super::key;

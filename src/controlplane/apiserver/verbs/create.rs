@@ -3,8 +3,8 @@
 use rand::RngExt as _;
 use serde_json::Value;
 
-use crate::api::meta::{ObjectExt, format_time};
-use crate::api::status::{ApiError, Reason};
+use api::meta::{ObjectExt, format_time};
+use api::status::{ApiError, Reason};
 
 use super::super::context::RequestContext;
 use super::write::{self, Admit, Decision, Write, Written};

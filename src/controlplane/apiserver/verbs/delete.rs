@@ -4,8 +4,8 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::status::{self, ApiError};
+use api::meta::ObjectExt;
+use api::status::{self, ApiError};
 
 use super::super::context::RequestContext;
 use super::super::wire;

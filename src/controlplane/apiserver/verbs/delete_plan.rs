@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::api::meta::{ObjectExt, format_time};
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
+use api::meta::{ObjectExt, format_time};
+use api::status::ApiError;
+use api::validate::FieldError;
 
 use super::super::wire::Params;
 

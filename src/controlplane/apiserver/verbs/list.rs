@@ -3,10 +3,10 @@
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{ListQuery, Listing, StorageError};
+use api::status::ApiError;
+use storage::{ListQuery, Listing, StorageError};
 
-use super::super::context::RequestContext;
+use super::super::context::{RequestContext, from_storage};
 use super::super::selection::Selection;
 use super::super::wire::{self, Continue};
 use super::Answer;
@@ -55,7 +55,7 @@ pub async fn fetch(
     let mut listing = store.list(query).await.map_err(|error| match (error, &snapshot.after) {
         (StorageError::Compacted { .. }, Some(_)) => ApiError::expired(CONTINUE_EXPIRED),
         (StorageError::Compacted { .. }, None) => ApiError::expired(LIST_EXPIRED),
-        (error, _) => error.into(),
+        (error, _) => from_storage(error),
     })?;
     listing.entries = context.engine.converter.entries(context.resource, listing.entries).await?;
     Ok((base, listing))

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::api::status::ApiError;
-use crate::api::validate::{FieldError, FieldErrorKind};
+use api::status::ApiError;
+use api::validate::{FieldError, FieldErrorKind};
 
 use super::super::wire::{Continue, Params};
 

@@ -25,8 +25,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
-use crate::api::resources::Handler;
-use crate::api::status::ApiError;
+use api::resources::Handler;
+use api::status::ApiError;
 
 use super::context::RequestContext;
 use super::special;

@@ -3,9 +3,9 @@
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
-use crate::api::patch;
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
+use api::patch;
+use api::status::ApiError;
+use api::validate::FieldError;
 
 use super::super::context::RequestContext;
 use super::write::{self, Admit, Decision, Write};

@@ -4,13 +4,13 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::meta::{ObjectExt, format_time};
-use crate::api::selector::LabelSelector;
-use crate::api::status::{ApiError, Reason};
-use crate::controlplane::storage::ListQuery;
+use api::meta::{ObjectExt, format_time};
+use api::selector::LabelSelector;
+use api::status::{ApiError, Reason};
+use storage::ListQuery;
 
 use super::super::admission::Operation;
-use super::super::context::RequestContext;
+use super::super::context::{RequestContext, from_storage};
 use super::super::convert;
 use super::super::request::RequestInfo;
 use super::super::reservation::Reservations;
@@ -111,7 +111,13 @@ pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
     let (options, dry_run) = DeleteOptions::read(eviction.get("deleteOptions"), &context.params)?;
-    let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    let entry = context
+        .engine
+        .store
+        .get(&context.key())
+        .await
+        .map_err(from_storage)?
+        .ok_or_else(|| context.not_found())?;
     let pod = context.read(&entry)?;
     if let Some(why) = options.broken_precondition(&pod) {
         return Err(context.conflict(&why));
@@ -166,7 +172,12 @@ async fn spend_budget(context: &RequestContext<'_>, pod: &Value, dry_run: bool) 
         .find("policy", "v1", "poddisruptionbudgets")
         .ok_or_else(|| ApiError::internal("there is no resource for disruption budgets"))?;
     let prefix = convert::collection(budgets).prefix(&context.info.namespace);
-    let listing = context.engine.store.list(ListQuery { prefix, ..ListQuery::default() }).await?;
+    let listing = context
+        .engine
+        .store
+        .list(ListQuery { prefix, ..ListQuery::default() })
+        .await
+        .map_err(from_storage)?;
     let mut covering = Vec::new();
     for entry in &listing.entries {
         if covers(&convert::read(budgets, &entry.data)?, pod) {

@@ -5,14 +5,14 @@ use std::sync::{Arc, LazyLock};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::api::fields::{self, Applied};
-use crate::api::meta::ObjectExt;
-use crate::api::resources::{Resource, ScalePaths};
-use crate::api::status::ApiError;
-use crate::api::table::workloads;
-use crate::api::validate::FieldError;
+use api::fields::{self, Applied};
+use api::meta::ObjectExt;
+use api::resources::{Resource, ScalePaths};
+use api::status::ApiError;
+use api::table::workloads;
+use api::validate::FieldError;
 
-use super::super::context::RequestContext;
+use super::super::context::{RequestContext, from_storage};
 use super::super::{projection, wire};
 use super::patch::{self, Patch};
 use super::write::{self, Admit, Decision, Outcome, Write};
@@ -32,7 +32,13 @@ pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer
 async fn get(context: &RequestContext<'_>) -> Answer {
     context.check_single()?;
     let paths = &context.resource.scale_paths;
-    let entry = context.engine.store.get(&context.key()).await?.ok_or_else(|| context.not_found())?;
+    let entry = context
+        .engine
+        .store
+        .get(&context.key())
+        .await
+        .map_err(from_storage)?
+        .ok_or_else(|| context.not_found())?;
     let entry = context.converted(entry).await?;
     answer(context, &scale_of(&context.read(&entry)?, paths))
 }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
+use api::validate::FieldError;
 
 use super::super::context::RequestContext;
 use super::super::projection;

@@ -13,11 +13,11 @@ use http::StatusCode;
 use rand::RngExt as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{Batch, Entry, StorageError, Watch};
-use crate::rt::Stop;
+use api::status::ApiError;
+use rt::Stop;
+use storage::{Batch, Entry, StorageError, Watch};
 
-use super::super::context::RequestContext;
+use super::super::context::{RequestContext, from_storage};
 use super::super::conversion::Converter;
 use super::super::selection::Selection;
 use super::super::wire;
@@ -114,7 +114,7 @@ fn watch_error(error: StorageError) -> ApiError {
         StorageError::Compacted { asked, oldest } => {
             ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
         }
-        error => error.into(),
+        error => from_storage(error),
     }
 }
 

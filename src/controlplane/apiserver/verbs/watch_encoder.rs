@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{Entry, Event, EventKind};
+use api::status::ApiError;
+use storage::{Entry, Event, EventKind};
 
 use super::super::selection::Selection;
 use super::super::wire::Encoder;
@@ -115,7 +115,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::controlplane::storage::Encodings;
+    use storage::Encodings;
 
     fn entry(label: &str) -> Arc<Entry> {
         let attrs: Vec<(Box<str>, Box<str>)> = vec![("l:app".into(), label.into())];

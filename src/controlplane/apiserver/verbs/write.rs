@@ -12,13 +12,13 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
-use crate::api::resources::Verdict;
-use crate::api::status::ApiError;
-use crate::controlplane::storage::{Entry, Payload, StorageError, Store};
+use api::meta::ObjectExt;
+use api::resources::Verdict;
+use api::status::ApiError;
+use storage::{Entry, Payload, StorageError, Store};
 
 use super::super::admission::Operation;
-use super::super::context::RequestContext;
+use super::super::context::{RequestContext, from_storage};
 use super::super::reservation::Reservations;
 use super::super::wire;
 
@@ -109,7 +109,11 @@ pub async fn write(
     mut decide: impl FnMut(Option<&Value>) -> Result<Decision, ApiError> + Send,
 ) -> Result<Written, ApiError> {
     let store = &context.engine.store;
-    let mut seen = if write.fresh && !write.dry_run { None } else { store.get(&write.key).await? };
+    let mut seen = if write.fresh && !write.dry_run {
+        None
+    } else {
+        store.get(&write.key).await.map_err(from_storage)?
+    };
     loop {
         let old = match &seen {
             Some(entry) => {
@@ -275,8 +279,10 @@ async fn commit(
     match done {
         Ok(outcome) => Ok(Ok(outcome)),
         Err(StorageError::Conflict(standing)) => Ok(Err(standing)),
-        Err(StorageError::Exists(_)) => Ok(Err(context.engine.store.get(&key).await?)),
-        Err(error) => Err(error.into()),
+        Err(StorageError::Exists(_)) => {
+            Ok(Err(context.engine.store.get(&key).await.map_err(from_storage)?))
+        }
+        Err(error) => Err(from_storage(error)),
     }
 }
 

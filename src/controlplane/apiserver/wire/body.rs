@@ -8,10 +8,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::negotiate::Format;
-use crate::api::meta::{Gvk, ObjectExt, join_api_version};
-use crate::api::protobuf;
-use crate::api::schema::{FieldValidation, Schema};
-use crate::api::status::ApiError;
+use api::meta::{Gvk, ObjectExt, join_api_version};
+use api::protobuf;
+use api::schema::{FieldValidation, Schema};
+use api::status::ApiError;
 
 /// Upstream's limit on request bodies, and ours on what one comes to.
 pub const LIMIT: usize = 3 * 1024 * 1024;

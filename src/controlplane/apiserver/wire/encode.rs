@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::api::meta::Str;
-use crate::controlplane::storage::{Attrs, Payload, Ttl};
+use api::meta::Str;
+use storage::{Attrs, Payload, Ttl};
 
 /// Encodes an object once, as every reader will get it: `kind`, `apiVersion` and `metadata` first, the revision left empty
 /// for the storage engine to fill in.

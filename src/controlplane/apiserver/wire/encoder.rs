@@ -8,13 +8,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::api::protobuf::encode as protobuf;
-use crate::api::resources::Resource;
-use crate::api::schema::{self, Schema};
-use crate::api::status::ApiError;
-use crate::api::table::{self, IncludeObject};
-use crate::controlplane::storage::Entry;
-use crate::rt::Clock;
+use api::protobuf::encode as protobuf;
+use api::resources::Resource;
+use api::schema::{self, Schema};
+use api::status::ApiError;
+use api::table::{self, IncludeObject};
+use rt::Clock;
+use storage::Entry;
 
 use super::super::convert;
 use super::joined::{Join, Joined, joined_length};

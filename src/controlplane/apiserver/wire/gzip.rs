@@ -11,7 +11,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap,
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-use crate::rt::Tasks;
+use rt::Tasks;
 
 /// Shorter answers are not worth it, as upstream has it.
 pub const SHORTEST: usize = 128 * 1024;

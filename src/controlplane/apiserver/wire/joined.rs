@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
-use crate::api::protobuf::encode::field_head;
+use api::protobuf::encode::field_head;
 
 /// What stands around the items of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

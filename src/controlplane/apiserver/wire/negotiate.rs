@@ -1,7 +1,7 @@
 //! Which media type a client accepts.
 
-use crate::api::protobuf;
-use crate::api::status::ApiError;
+use api::protobuf;
+use api::status::ApiError;
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

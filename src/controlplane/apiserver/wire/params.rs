@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
+use api::status::ApiError;
+use api::validate::FieldError;
 
 /// The parameters of a query, decoded.
 #[derive(Clone, Debug, Default)]

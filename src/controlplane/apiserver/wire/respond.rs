@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::api::status::ApiError;
+use api::status::ApiError;
 
 use super::Format;
 use super::encoder::document;

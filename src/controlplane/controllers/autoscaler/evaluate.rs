@@ -15,7 +15,7 @@ use kube::ResourceExt;
 
 use super::replicas::{Aim, Ratio, Samples, by_pods, ready_pods};
 use super::source::{Source, total};
-use crate::api::quantity::Quantity;
+use api::quantity::Quantity;
 
 /// What is known when metrics are evaluated.
 pub(super) struct Round<'a> {

@@ -32,8 +32,8 @@ use self::source::Source;
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::pod_control::explain;
-use crate::api::quantity::Quantity;
-use crate::client::informer::{Cache, Key};
+use api::quantity::Quantity;
+use client::informer::{Cache, Key};
 
 /// Between two looks at the metrics (upstream's horizontal-pod-autoscaler-sync-period).
 const PERIOD: Duration = Duration::from_secs(15);

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use crate::client::typed::pod_condition;
+use client::typed::pod_condition;
 
 /// A Pod's CPU counts only when it has run for this long (upstream's cpu-initialization-period).
 const CPU_START: SignedDuration = SignedDuration::from_mins(5);
@@ -157,7 +157,7 @@ pub(super) fn by_pods(
 
 /// How many of the Pods run and are ready.
 pub(super) fn ready_pods(pods: &[Arc<Pod>]) -> usize {
-    pods.iter().filter(|pod| crate::client::typed::is_ready(pod)).count()
+    pods.iter().filter(|pod| client::typed::is_ready(pod)).count()
 }
 
 #[cfg(test)]

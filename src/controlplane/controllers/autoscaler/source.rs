@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::Value;
 
 use super::replicas::{Sample, Samples};
-use crate::api::quantity::Quantity;
+use api::quantity::Quantity;
 
 /// Asks the metrics APIs about one namespace.
 pub(super) struct Source<'a> {

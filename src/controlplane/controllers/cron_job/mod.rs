@@ -14,8 +14,8 @@ use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::{explain, is_terminating};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{controller_of, is_controlled_by};
+use client::informer::{Cache, Key};
+use client::typed::{controller_of, is_controlled_by};
 
 struct Reconciler {
     context: Context,

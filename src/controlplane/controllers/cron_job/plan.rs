@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Resource, ResourceExt};
 
 use super::super::job::{condition, is_finished};
-use crate::api::cron::{Schedule, zone};
-use crate::client::typed::owner_ref;
+use api::cron::{Schedule, zone};
+use client::typed::owner_ref;
 
 const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// More missed runs than this are told about (upstream's limit).

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::super::history::REVISION_LABEL;
 use super::super::pod_control::template_pod;
-use crate::client::typed::{first_untolerated, node_allowed};
+use client::typed::{first_untolerated, node_allowed};
 
 /// What every Pod of a DaemonSet bears with, as upstream adds it.
 const TOLERATED: &[(&str, &str)] = &[

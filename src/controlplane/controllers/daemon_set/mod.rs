@@ -22,8 +22,8 @@ use super::harness::{Harness, Outcome, Reconcile};
 use super::history::{REVISION_LABEL, Revised, Settled, truncate};
 use super::indexes;
 use super::pod_control::{PodControl, watch_owners, watch_pods};
-use crate::client::informer::{Cache, Key};
-use crate::rt::Backoff;
+use client::informer::{Cache, Key};
+use rt::Backoff;
 
 /// Between replacements of a Pod that keeps failing on one node (upstream's failedPodsBackoff).
 const FAILED: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(15) };

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use super::super::history::REVISION_LABEL;
 use super::fit::{Verdict, bare_pod, target, verdict};
-use crate::client::typed::{available_in, is_available, is_ready, scaled};
+use client::typed::{available_in, is_available, is_ready, scaled};
 
 /// At most this many Pods are created or deleted at once (upstream's BurstReplicas).
 const BURST: usize = 250;

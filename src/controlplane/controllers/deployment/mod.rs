@@ -23,8 +23,8 @@ use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::explain;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{controller_of, is_terminal, selects};
+use client::informer::{Cache, Key};
+use client::typed::{controller_of, is_terminal, selects};
 
 struct Reconciler {
     context: Context,

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 
 use super::super::hash::{safe_hash, without_empty};
 use super::arithmetic::{Bounds, DESIRED, MAX};
-use crate::client::typed::owner_ref;
+use client::typed::owner_ref;
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";

@@ -17,8 +17,8 @@ use self::plan::{Scales, matching, plan};
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{controller_of, selects};
+use client::informer::{Cache, Key};
+use client::typed::{controller_of, selects};
 
 struct Reconciler {
     context: Context,

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use crate::client::typed::{controller_of, is_ready, scaled, selects};
+use client::typed::{controller_of, is_ready, scaled, selects};
 
 /// How long an eviction may take before the Pod counts again (upstream's DeletionTimeout).
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);

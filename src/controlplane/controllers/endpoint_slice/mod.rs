@@ -12,7 +12,7 @@ use super::context::{Context, Error};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::managed_slices::{ManagedSlices, Op};
 use super::{indexes, service_pods};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 struct Reconciler {
     services: Cache<Service>,

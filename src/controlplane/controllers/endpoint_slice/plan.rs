@@ -14,7 +14,7 @@ use super::super::managed_slices::{MANAGED_BY, Op};
 use super::super::service_pods::{
     HEADLESS, Port, address, hostname, is_headless, ports, publishes_not_ready, target_ref,
 };
-use crate::client::typed::{Labels, SERVICE_NAME, is_ready, owner_ref};
+use client::typed::{Labels, SERVICE_NAME, is_ready, owner_ref};
 
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Upstream's `--max-endpoints-per-slice`.

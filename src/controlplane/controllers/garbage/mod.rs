@@ -32,8 +32,8 @@ use self::graph::{Graph, Item, Plan};
 use super::context::{Context, Error, ignore_not_found};
 use super::discovered::{Kind, kinds};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::queue::Queue;
-use crate::rt::{Backoff, Stop, Tasks};
+use client::queue::Queue;
+use rt::{Backoff, Stop, Tasks};
 
 /// Between attempts to discover or watch.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(10) };

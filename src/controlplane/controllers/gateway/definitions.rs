@@ -4,9 +4,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::client::gateway::GROUP;
-use crate::client::informer::{Cache, Key};
-use crate::controlplane::controllers::context::{Context, Error, ignore_exists};
+use crate::context::{Context, Error, ignore_exists};
+use client::gateway::GROUP;
+use client::informer::{Cache, Key};
 
 const TEMPLATE: &str = include_str!("../../../../templates/gateway-api.yaml");
 /// The release of the Gateway API whose standard channel this is: others read it there.

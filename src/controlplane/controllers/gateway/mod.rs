@@ -25,14 +25,14 @@ use tokio::sync::Notify;
 
 use super::context::{Context, Error, ignore_exists, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
-use crate::client::gateway::{
+use client::gateway::{
     Caches, GATEWAY_CLASS, GATEWAY_CONTROLLER, GROUP, Gateway, GatewayClass, Parent, Resolved, RouteKey,
     RouteKind, World,
 };
-use crate::client::informer::{Cache, Key, Object};
-use crate::client::typed::{SecretKey, selects};
-use crate::pki::certified;
-use crate::rt::Backoff;
+use client::informer::{Cache, Key, Object};
+use client::typed::{SecretKey, selects};
+use pki::certified;
+use rt::Backoff;
 
 /// Between attempts to install the definitions.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };

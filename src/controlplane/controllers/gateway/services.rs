@@ -7,10 +7,10 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::status::Address;
-use crate::client::gateway::{GATEWAY_NAME, GATEWAY_PROXY, GatewayState, service_name};
-use crate::client::informer::Cache;
-use crate::client::typed::{GATEWAY, OTHER_PROXY, is_controlled_by, owner_ref};
-use crate::controlplane::controllers::context::{Context, Error, ignore_exists, ignore_not_found};
+use crate::context::{Context, Error, ignore_exists, ignore_not_found};
+use client::gateway::{GATEWAY_NAME, GATEWAY_PROXY, GatewayState, service_name};
+use client::informer::Cache;
+use client::typed::{GATEWAY, OTHER_PROXY, is_controlled_by, owner_ref};
 
 /// The longest value that a label may have.
 const LABEL: usize = 63;

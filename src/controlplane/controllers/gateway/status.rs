@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::gateway::{
+use client::gateway::{
     Condition, GATEWAY_CONTROLLER, GROUP, GatewayClass, GatewayState, ListenerState, Parent,
 };
 
@@ -152,7 +152,7 @@ pub(super) fn route(known: &Value, parents: &[Parent], generation: Option<i64>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::gateway::ParentRef;
+    use client::gateway::ParentRef;
 
     #[test]
     fn times_stay_while_nothing_changes_and_others_parents_stay() {

@@ -28,8 +28,8 @@ use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::{PodControl, watch_owners, watch_pods};
 use super::writes::Writes;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::controller_of;
+use client::informer::{Cache, Key};
+use client::typed::controller_of;
 
 pub(super) use self::plan::{condition, is_finished};
 

@@ -17,8 +17,8 @@ use super::pods::{
     restarts,
 };
 use super::policy::{Verdict, judge, success_rule};
-use crate::client::typed::{is_active, is_ready, is_terminal};
-use crate::rt::Backoff;
+use client::typed::{is_active, is_ready, is_terminal};
+use rt::Backoff;
 
 /// Between failed Pods of a Job and their replacements, as upstream defines.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), max: Duration::from_mins(10) };

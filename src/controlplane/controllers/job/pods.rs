@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, EnvVar, EnvVarSource, ObjectFi
 use kube::ResourceExt;
 
 use super::super::pod_control::template_pod;
-use crate::client::typed::{is_terminal, pod_condition};
+use client::typed::{is_terminal, pod_condition};
 
 /// Keeps a Pod until its Job has counted it.
 pub(super) const TRACKING: &str = "batch.kubernetes.io/job-tracking";

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
 use super::index_set::IndexSet;
-use crate::client::typed::pod_condition;
+use client::typed::pod_condition;
 
 /// What a failed Pod means for its Job.
 #[derive(Clone, Debug, PartialEq, Eq)]

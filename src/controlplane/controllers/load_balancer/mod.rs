@@ -17,8 +17,8 @@ use self::pools::{CONFIG_MAP, POOL, Pool, Pools};
 use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::heartbeat::Heartbeats;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
+use client::informer::{Cache, Key};
+use client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
 
 /// The class this controller serves, beside Services without one.
 const CLASS: &str = "minik.dev/loadbalancer";

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
 
-use crate::client::informer::Object;
+use client::informer::Object;
 
 /// A kind that keeps a number of Pods of one template, as ReplicaSets do.
 pub(super) trait Replicas:

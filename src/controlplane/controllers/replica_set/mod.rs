@@ -18,8 +18,8 @@ use super::expectations::Expectations;
 use super::harness::{Harness, Outcome, Reconcile};
 use super::indexes;
 use super::pod_control::{PodControl, template_pod, watch_owners, watch_pods};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{available_in, controller_of, is_active};
+use client::informer::{Cache, Key};
+use client::typed::{available_in, controller_of, is_active};
 
 struct Reconciler<O> {
     context: Context,

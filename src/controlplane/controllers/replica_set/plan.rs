@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::rank;
-use crate::client::typed::{is_active, is_available, is_ready, is_terminal, selects_map};
+use client::typed::{is_active, is_available, is_ready, is_terminal, selects_map};
 
 /// At most this many Pods are created or deleted at once (upstream's BurstReplicas).
 const BURST: usize = 500;

@@ -20,7 +20,7 @@ use super::harness::{Harness, Outcome, Reconcile};
 use super::history::{REVISION_LABEL, Revised, Settled, template_of, truncate};
 use super::indexes;
 use super::pod_control::{explain, watch_owners, watch_pods};
-use crate::client::informer::{Cache, Key};
+use client::informer::{Cache, Key};
 
 /// The label of a revision that carries its hash.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -45,17 +45,14 @@ pub(super) fn start(context: &Context) {
     });
     // A claim that is gone may be what a Pod waits for.
     let waiting = sets.clone();
-    harness.watches(
-        &claims,
-        move |change: &crate::client::informer::Change<'_, PersistentVolumeClaim>, queue| {
-            let (None, Some(claim)) = (change.new, change.old) else { return };
-            for set in waiting.in_namespace(&claim.namespace().unwrap_or_default()) {
-                if claim.name_any().contains(&format!("-{}-", set.name_any())) {
-                    queue.add(Key::of(&set.metadata));
-                }
+    harness.watches(&claims, move |change: &client::informer::Change<'_, PersistentVolumeClaim>, queue| {
+        let (None, Some(claim)) = (change.new, change.old) else { return };
+        for set in waiting.in_namespace(&claim.namespace().unwrap_or_default()) {
+            if claim.name_any().contains(&format!("-{}-", set.name_any())) {
+                queue.add(Key::of(&set.metadata));
             }
-        },
-    );
+        }
+    });
     harness.reads(&revisions);
     harness.run(2, Arc::new(Reconciler { context: context.clone(), sets, pods, claims, revisions }));
 }

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use super::super::history::REVISION_LABEL;
 use super::pods::{new_pod, ordinal};
-use crate::client::typed::{available_in, is_available, is_ready, is_terminal, scaled};
+use client::typed::{available_in, is_available, is_ready, is_terminal, scaled};
 
 /// A revision: its name, and its template.
 pub(super) struct Revision {

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 
 use super::super::history::REVISION_LABEL;
 use super::super::pod_control::template_pod;
-use crate::client::typed::owner_ref;
+use client::typed::owner_ref;
 
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::claims::used_by;
 use super::plan::claim_of;
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::is_terminal;
-use crate::controlplane::controllers::context::{Context, Error, ignore_exists, ignore_not_found};
-use crate::controlplane::controllers::harness::{Harness, Outcome, Reconcile};
+use crate::context::{Context, Error, ignore_exists, ignore_not_found};
+use crate::harness::{Harness, Outcome, Reconcile};
+use client::informer::{Cache, Key};
+use client::typed::is_terminal;
 
 /// Pods by `namespace/claim`, attachments by volume.
 const BY_CLAIM: &str = "attach-claim";

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::plan::{self, Observed, Step};
 use super::{PROVISIONER, volumes};
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::is_terminal;
-use crate::controlplane::controllers::context::{Context, Error, ignore_exists, ignore_not_found};
-use crate::controlplane::controllers::harness::{Harness, Outcome, Reconcile};
+use crate::context::{Context, Error, ignore_exists, ignore_not_found};
+use crate::harness::{Harness, Outcome, Reconcile};
+use client::informer::{Cache, Key};
+use client::typed::is_terminal;
 
 /// Keeps a claim until no Pod uses it.
 const PROTECTION: &str = "kubernetes.io/pvc-protection";

@@ -7,10 +7,10 @@ use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use crate::client::informer::{Cache, Key};
-use crate::client::typed::{is_active, owner_ref};
-use crate::controlplane::controllers::context::{Context, Error, ignore_exists};
-use crate::controlplane::controllers::harness::{Harness, Outcome, Reconcile};
+use crate::context::{Context, Error, ignore_exists};
+use crate::harness::{Harness, Outcome, Reconcile};
+use client::informer::{Cache, Key};
+use client::typed::{is_active, owner_ref};
 
 pub fn start(context: &Context) {
     let pods = context.cache::<Pod>();
@@ -67,7 +67,7 @@ impl Reconcile for Reconciler {
         };
         for claim in claims_of(&pod) {
             if let Some(old) = self.claims.get(&Key::of(&claim.metadata)) {
-                if !crate::client::typed::is_controlled_by(&old.metadata, &pod.uid().unwrap_or_default()) {
+                if !client::typed::is_controlled_by(&old.metadata, &pod.uid().unwrap_or_default()) {
                     let text = format!(
                         "PVC \"{}\" was not created for pod \"{}\" (pod is not owner)",
                         old.name_any(),

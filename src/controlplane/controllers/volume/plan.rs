@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
 use super::PROVISIONER;
-use crate::api::quantity::Quantity as Amount;
-use crate::client::typed::{is_active, selects};
+use api::quantity::Quantity as Amount;
+use client::typed::{is_active, selects};
 
 /// Everything a decision about one claim is made from.
 pub struct Observed<'a> {
@@ -134,7 +134,7 @@ fn provision(observed: &Observed<'_>, node: Option<String>) -> Step {
         let mut ready: Vec<String> = observed
             .nodes
             .iter()
-            .filter(|node| crate::client::typed::node_is_ready(node))
+            .filter(|node| client::typed::node_is_ready(node))
             .map(|node| node.name_any())
             .collect();
         ready.sort();

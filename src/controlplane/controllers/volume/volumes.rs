@@ -9,10 +9,10 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{PROVISIONER, plan};
-use crate::client::informer::{Cache, Key};
-use crate::config::NodeConfig;
-use crate::controlplane::controllers::context::{Context, Error, ignore_not_found};
-use crate::controlplane::controllers::harness::{Harness, Outcome, Reconcile};
+use crate::context::{Context, Error, ignore_not_found};
+use crate::harness::{Harness, Outcome, Reconcile};
+use client::informer::{Cache, Key};
+use config::NodeConfig;
 
 /// Keeps a volume while a claim is bound to it.
 const PROTECTION: &str = "kubernetes.io/pv-protection";

@@ -1,8 +1,8 @@
 //! Filter: no two Pods of a node take the same host port.
 
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
 
 /// No two Pods of a node take the same host port.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

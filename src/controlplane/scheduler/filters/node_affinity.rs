@@ -1,9 +1,9 @@
 //! Filter: `nodeSelector` and required node affinity.
 
-use crate::client::typed::node_allowed;
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
+use client::typed::node_allowed;
 
 /// `nodeSelector` and required node affinity.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

@@ -1,8 +1,8 @@
 //! Filter: a Pod that names its node.
 
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
 
 /// A Pod that names its node runs there or nowhere.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

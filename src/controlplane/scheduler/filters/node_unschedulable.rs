@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::client::typed::tolerates_any;
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
+use client::typed::tolerates_any;
 
 /// A cordoned node takes only Pods that tolerate that.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

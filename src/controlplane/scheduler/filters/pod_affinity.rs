@@ -1,9 +1,9 @@
 //! Filter: required affinity and anti-affinity between Pods.
 
-use crate::controlplane::scheduler::cycle::{Cycle, topology_pair};
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::terms::pod_term;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::{Cycle, topology_pair};
+use crate::snapshot::NodeInfo;
+use crate::terms::pod_term;
+use crate::why::Refusal;
 
 /// Required affinity and anti-affinity between Pods, in both directions.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

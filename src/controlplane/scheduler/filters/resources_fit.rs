@@ -1,8 +1,8 @@
 //! Filter: what the Pod asks for must be free.
 
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
 
 const PODS: &str = "pods";
 

@@ -1,9 +1,9 @@
 //! Filter: taints that are not tolerated.
 
-use crate::client::typed::first_untolerated;
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
+use client::typed::first_untolerated;
 
 /// Every taint that keeps Pods off must be tolerated.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

@@ -1,8 +1,8 @@
 //! Filter: spread constraints that must hold.
 
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use crate::why::Refusal;
 
 /// Spread constraints that must hold.
 pub(super) fn check(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Refusal> {

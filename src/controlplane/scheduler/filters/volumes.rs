@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::client::informer::Key;
-use crate::client::typed::node_selected;
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::{NodeInfo, PodInfo};
-use crate::controlplane::scheduler::volumes::{PodVolumes, claims};
-use crate::controlplane::scheduler::why::Refusal;
+use crate::cycle::Cycle;
+use crate::snapshot::{NodeInfo, PodInfo};
+use crate::volumes::{PodVolumes, claims};
+use crate::why::Refusal;
+use client::informer::Key;
+use client::typed::node_selected;
 
 /// Every bound volume must be within the node's reach.
 pub(super) fn reach(cycle: &Cycle<'_>, info: &NodeInfo) -> Result<(), Refusal> {

@@ -1,9 +1,9 @@
 //! Score: the emptier the better, or the fuller, as the profile has it.
 
 use super::{MAX, fullness};
-use crate::client::typed::resources::{CPU, MEMORY};
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use client::typed::resources::{CPU, MEMORY};
 
 /// The emptier the better, or the fuller, as the profile has it.
 pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {

@@ -1,9 +1,9 @@
 //! Score: processor and memory evenly used.
 
 use super::{MAX, fullness};
-use crate::client::typed::resources::{CPU, MEMORY};
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use client::typed::resources::{CPU, MEMORY};
 
 /// Processor and memory evenly used.
 pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {

@@ -1,8 +1,8 @@
 //! Score: the Pod's images are on the node already.
 
 use super::{MAX, number};
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
 
 const MIB: i64 = 1 << 20;
 /// Images smaller than this do not count, more than the other bound (per container) count fully.

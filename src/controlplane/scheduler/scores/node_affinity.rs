@@ -1,9 +1,9 @@
 //! Score: preferred node affinity.
 
 use super::by_maximum;
-use crate::client::typed::node_term;
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use client::typed::node_term;
 
 /// Preferred node affinity: the weights of the terms that hold.
 pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::MAX;
-use crate::controlplane::scheduler::cycle::{Cycle, TopologyPair, topology_pair};
-use crate::controlplane::scheduler::snapshot::NodeInfo;
-use crate::controlplane::scheduler::terms::pod_term;
+use crate::cycle::{Cycle, TopologyPair, topology_pair};
+use crate::snapshot::NodeInfo;
+use crate::terms::pod_term;
 
 /// What a Pod that requires this one's company adds (upstream's hardPodAffinityWeight).
 const REQUIRED: f64 = 1.0;

@@ -1,9 +1,9 @@
 //! Score: few untolerated `PreferNoSchedule` taints.
 
 use super::{by_maximum, number};
-use crate::client::typed::tolerates_any;
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
+use client::typed::tolerates_any;
 
 /// The fewer untolerated `PreferNoSchedule` taints the better.
 pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {

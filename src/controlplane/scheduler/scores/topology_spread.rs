@@ -1,8 +1,8 @@
 //! Score: spread constraints that are wished for.
 
 use super::{MAX, number};
-use crate::controlplane::scheduler::cycle::Cycle;
-use crate::controlplane::scheduler::snapshot::NodeInfo;
+use crate::cycle::Cycle;
+use crate::snapshot::NodeInfo;
 
 /// Spread constraints that are wished for: the fewer of the same kind are near, the better.
 pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<f64> {

@@ -7,13 +7,13 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::WatchCache;
-use crate::controlplane::storage::{Batch, StorageError, Watch, covers};
+use crate::{Batch, StorageError, Watch, covers};
 
 /// Events per batch, at most: what a reader that has fallen behind takes at once.
 const BATCH: usize = 1024;
 
 /// A position in the shared history: it holds a revision, and no events.
-pub(in crate::controlplane::storage) struct Cursor {
+pub(crate) struct Cursor {
     cache: Arc<WatchCache>,
     prefix: String,
     /// Everything up to here has been handed out.
@@ -23,11 +23,7 @@ pub(in crate::controlplane::storage) struct Cursor {
 
 impl Cursor {
     /// A cursor behind `from`. `Future` or `Compacted` if the history does not reach from there.
-    pub(in crate::controlplane::storage) fn open(
-        cache: Arc<WatchCache>,
-        prefix: String,
-        from: u64,
-    ) -> Result<Self, StorageError> {
+    pub(crate) fn open(cache: Arc<WatchCache>, prefix: String, from: u64) -> Result<Self, StorageError> {
         {
             let state = cache.read();
             state.reached(from)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::controlplane::storage::{Event, StorageError};
+use crate::{Event, StorageError};
 
 /// How much history is kept; whichever bound is met first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl EventLog {
 
 /// The bounded history of all keys: one log over everything, and one per scope beside it.
 #[derive(Debug)]
-pub(in crate::controlplane::storage) struct History {
+pub(crate) struct History {
     all: EventLog,
     scopes: HashMap<Box<str>, EventLog>,
     limits: Limits,
@@ -102,7 +102,7 @@ impl History {
     }
 
     /// Forgets everything up to and including `revision`.
-    pub(in crate::controlplane::storage) fn compact(&mut self, revision: u64) {
+    pub(crate) fn compact(&mut self, revision: u64) {
         while self.all.events.front().is_some_and(|event| event.revision <= revision) {
             self.forget_oldest();
         }
@@ -164,7 +164,7 @@ fn weight(event: &Event) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::storage::{Entry, EventKind, Payload};
+    use crate::{Entry, EventKind, Payload};
 
     fn put(key: &str, revision: u64) -> Arc<Event> {
         let entry =

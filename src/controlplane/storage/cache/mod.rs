@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Entry, Event, StorageError};
-use crate::sys::memory;
+use sys::memory;
 
 /// What a log holds when it is opened: where the cache begins.
 #[derive(Debug, Default)]

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::history::{History, Limits};
-use crate::controlplane::storage::{Entry, Event, EventKind, ListQuery, Listing, StorageError, covers};
+use crate::{Entry, Event, EventKind, ListQuery, Listing, StorageError, covers};
 
 /// Everything readers see: durable state and its recent history, at one revision.
 #[derive(Debug)]
-pub(in crate::controlplane::storage) struct State {
+pub(crate) struct State {
     entries: BTreeMap<Arc<str>, Arc<Entry>>,
-    pub(in crate::controlplane::storage) history: History,
-    pub(in crate::controlplane::storage) revision: u64,
+    pub(crate) history: History,
+    pub(crate) revision: u64,
 }
 
 impl State {
@@ -23,11 +23,11 @@ impl State {
         Self { entries, history: History::new(limits, revision), revision }
     }
 
-    pub(in crate::controlplane::storage) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
         self.entries.get(key)
     }
 
-    pub(in crate::controlplane::storage) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()
     }
 
@@ -49,14 +49,14 @@ impl State {
     }
 
     /// `Future` unless `revision` has been reached.
-    pub(in crate::controlplane::storage) fn reached(&self, revision: u64) -> Result<(), StorageError> {
+    pub(crate) fn reached(&self, revision: u64) -> Result<(), StorageError> {
         if revision > self.revision {
             return Err(StorageError::Future { asked: revision, current: self.revision });
         }
         Ok(())
     }
 
-    pub(in crate::controlplane::storage) fn list(&self, query: &ListQuery) -> Result<Listing, StorageError> {
+    pub(crate) fn list(&self, query: &ListQuery) -> Result<Listing, StorageError> {
         let Some(at) = query.at.filter(|at| *at != self.revision) else {
             return Ok(page(self.range(query), query, self.revision, |last| self.standing(query, last)));
         };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::controlplane::storage::Event;
+use crate::Event;
 
 /// Who waits for events under which prefix: a write wakes the watchers of its own key and of the folders above it, and
 /// nobody else, so that a thousand watchers of single objects cost a write to one of them one wake-up.
@@ -60,7 +60,7 @@ fn prefixes_of(key: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::storage::{Entry, EventKind, Payload};
+    use crate::{Entry, EventKind, Payload};
 
     #[test]
     fn a_write_wakes_those_it_concerns_and_no_more() {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::controlplane::storage::{Attrs, Encodings, Entry, Payload};
+use crate::{Attrs, Encodings, Entry, Payload};
 
 const NEVER: i64 = i64::MIN;
 const NOWHERE: u32 = u32::MAX;

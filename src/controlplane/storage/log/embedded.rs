@@ -9,8 +9,8 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 
 use super::local::Journal;
 use super::{StorageError, codec};
-use crate::controlplane::storage::cache::Snapshot;
-use crate::controlplane::storage::{Event, EventKind};
+use crate::cache::Snapshot;
+use crate::{Event, EventKind};
 
 /// Live entries by revision. New records always go to the right end of the tree, so a batch of writes dirties
 /// a few neighbouring pages, where a table by key would dirty one page for each.
@@ -29,14 +29,14 @@ const CACHE_BYTES: usize = 8 << 20;
 /// A redb file. One commit is one transaction and one fsync: redb's single-phase commit, whose checksums tell
 /// a torn commit from a whole one.
 #[derive(Debug)]
-pub(in crate::controlplane::storage) struct Embedded {
+pub(crate) struct Embedded {
     database: Database,
     buffer: Vec<u8>,
 }
 
 impl Embedded {
     /// Opens the file at `path`, or makes it. `Unavailable`, with the path, if it cannot be used.
-    pub(in crate::controlplane::storage) fn open(path: &Path) -> Result<(Self, Snapshot), StorageError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Snapshot), StorageError> {
         let at =
             |error: &dyn std::fmt::Display| StorageError::unavailable(format!("{}: {error}", path.display()));
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -139,11 +139,11 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::controlplane::storage::cache::{Limits, WatchCache};
-    use crate::controlplane::storage::log::{LocalLog, QueueLimits};
-    use crate::controlplane::storage::store::CachedStore;
-    use crate::controlplane::storage::{ListQuery, Payload, Store};
-    use crate::rt::SystemClock;
+    use crate::cache::{Limits, WatchCache};
+    use crate::log::{LocalLog, QueueLimits};
+    use crate::store::CachedStore;
+    use crate::{ListQuery, Payload, Store};
+    use rt::SystemClock;
 
     /// A disk whose power can be cut: what was written since the last sync may or may not be there afterwards.
     #[derive(Clone, Debug, Default)]

@@ -10,18 +10,18 @@ use super::plan::Write;
 use super::queue::{Queue, QueueLimits, queue};
 use super::writer::Writer;
 use super::{Log, StorageError, Written};
-use crate::controlplane::storage::Event;
-use crate::controlplane::storage::cache::WatchCache;
-use crate::rt::Clock;
+use crate::Event;
+use crate::cache::WatchCache;
+use rt::Clock;
 
 /// Where the writer makes a batch durable.
-pub(in crate::controlplane::storage) trait Journal: Send + 'static {
+pub(crate) trait Journal: Send + 'static {
     /// Makes all of `events` durable, or none.
     fn commit(&mut self, events: &[Arc<Event>]) -> Result<(), StorageError>;
 }
 
 /// Forgets everything with the process.
-pub(in crate::controlplane::storage) struct Nowhere;
+pub(crate) struct Nowhere;
 
 impl Journal for Nowhere {
     fn commit(&mut self, _: &[Arc<Event>]) -> Result<(), StorageError> {
@@ -31,14 +31,14 @@ impl Journal for Nowhere {
 
 /// A log that this process alone writes. Its writer is a thread of its own, because a commit blocks on the disk; it ends,
 /// and the file is closed, when the log is dropped.
-pub(in crate::controlplane::storage) struct LocalLog {
+pub(crate) struct LocalLog {
     queue: Option<Queue>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl LocalLog {
     /// Starts the writer. `Unavailable` if the system has no thread for it.
-    pub(in crate::controlplane::storage) fn start(
+    pub(crate) fn start(
         journal: impl Journal,
         cache: Arc<WatchCache>,
         clock: Arc<dyn Clock>,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{StorageError, Written};
-use crate::controlplane::storage::cache::State;
-use crate::controlplane::storage::{Entry, Event, EventKind, Payload};
+use crate::cache::State;
+use crate::{Entry, Event, EventKind, Payload};
 
 /// A write and its precondition.
 #[derive(Debug)]
-pub(in crate::controlplane::storage) enum Write {
+pub(crate) enum Write {
     Create(Payload),
     UpdateIf(u64, Payload),
     DeleteIf(u64),

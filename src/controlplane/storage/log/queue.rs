@@ -145,7 +145,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controlplane::storage::Payload;
+    use crate::Payload;
 
     fn limits(writes: usize, bytes: usize) -> QueueLimits {
         QueueLimits { writes, bytes, patience: Duration::from_millis(20) }

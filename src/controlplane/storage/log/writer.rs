@@ -11,9 +11,9 @@ use super::local::Journal;
 use super::plan::Plan;
 use super::queue::{Proposal, Waiting};
 use super::{StorageError, Written};
-use crate::controlplane::storage::cache::WatchCache;
-use crate::controlplane::storage::{Event, EventKind};
-use crate::rt::Clock;
+use crate::cache::WatchCache;
+use crate::{Event, EventKind};
+use rt::Clock;
 
 /// Writes in one transaction, at most; it bounds the memory and the time of one commit.
 const BATCH: usize = 512;

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::*;
-use crate::controlplane::storage::log::Written;
-use crate::controlplane::storage::{Event, EventKind};
-use crate::rt::Tasks;
+use crate::log::Written;
+use crate::{Event, EventKind};
+use rt::Tasks;
 
 /// The server: every event that any client has written, in order, and a signal that there are more.
 #[derive(Default)]

@@ -7,11 +7,9 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use ring::digest::{SHA256, digest};
 
 use super::{expand, resources, sandbox, security};
-use crate::node::cri::api::{
-    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount,
-};
-use crate::node::cri::labels;
-use crate::node::kubelet::spec;
+use crate::cri::api::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount};
+use crate::cri::labels;
+use crate::kubelet::spec;
 
 const LOGS: &str = "/var/log/pods";
 

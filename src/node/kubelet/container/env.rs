@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, FileKeySelecto
 use super::env_file::EnvFiles;
 use super::expand;
 use super::fields::{self, Facts, FieldError};
-use crate::node::kubelet::objects::Kind;
-use crate::node::kubelet::services::Service;
+use crate::kubelet::objects::Kind;
+use crate::kubelet::services::Service;
 
 /// Why a container's environment cannot be made; the text is what users see as CreateContainerConfigError.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -192,7 +192,7 @@ fn link_variables(name: &str, ip: Ipv4Addr, ports: &[(String, u16, String)]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::pod;
+    use crate::kubelet::testing::pod;
     use serde_json::json;
 
     fn data(pairs: &[(&str, &str)]) -> Option<Data> {

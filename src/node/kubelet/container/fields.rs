@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::resources::{Limits, quantity_milli, quantity_value};
-use crate::node::kubelet::spec;
+use crate::kubelet::spec;
 
 /// The downward API was asked for something it does not offer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub fn resource_field(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::pod;
+    use crate::kubelet::testing::pod;
     use serde_json::json;
 
     #[test]

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use crate::config::NodeConfig;
-use crate::node::cri::api::DnsConfig;
-use crate::node::kubelet::spec;
+use crate::cri::api::DnsConfig;
+use crate::kubelet::spec;
+use config::NodeConfig;
 
 /// The kernel's limit of a host name.
 const HOST_NAME: usize = 63;
@@ -146,8 +146,8 @@ pub fn hosts_file(pod: &Pod, ips: &[String], config: &NodeConfig, node_file: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::NodeConfig;
-    use crate::node::kubelet::testing::pod;
+    use crate::kubelet::testing::pod;
+    use config::NodeConfig;
     use serde_json::json;
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::node::cri::api::LinuxContainerResources;
-use crate::sys::cgroups;
+use crate::cri::api::LinuxContainerResources;
+use sys::cgroups;
 
 /// Processes and threads of one Pod: one that forks without end must not take the machine's. Upstream leaves it open unless
 /// a kubelet is configured; this is what is commonly set.

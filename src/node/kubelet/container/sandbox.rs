@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{cgroup_parent, config, files, security};
-use crate::config::NodeConfig;
-use crate::node::cri::api::{
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
-};
-use crate::node::cri::labels;
-use crate::node::kubelet::spec;
+use crate::cri::api::{LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
+use crate::cri::labels;
+use crate::kubelet::spec;
+use ::config::NodeConfig;
 
 /// The sandbox's configuration. `resolv_conf` is the node's own, for Pods that inherit it.
 pub fn sandbox_config(pod: &Pod, attempt: u32, node: &NodeConfig, resolv_conf: &str) -> PodSandboxConfig {
@@ -81,7 +79,7 @@ fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing;
+    use crate::kubelet::testing;
     use serde_json::json;
 
     #[test]
@@ -89,13 +87,13 @@ mod tests {
         let check = |host_network: bool, expect: &str| {
             let pod = testing::pod(json!({"metadata": {"name": "web"},
                 "spec": {"hostNetwork": host_network, "containers": []}}));
-            assert_eq!(sandbox_config(&pod, 0, &crate::config::NodeConfig::example(), "").hostname, expect);
+            assert_eq!(sandbox_config(&pod, 0, &NodeConfig::example(), "").hostname, expect);
         };
         check(false, "web");
         check(true, "");
         let whole = testing::pod(json!({"metadata": {"name": "web", "namespace": "shop"},
             "spec": {"subdomain": "db", "setHostnameAsFQDN": true, "containers": []}}));
-        let name = sandbox_config(&whole, 0, &crate::config::NodeConfig::example(), "").hostname;
+        let name = sandbox_config(&whole, 0, &NodeConfig::example(), "").hostname;
         assert_eq!(name, "web.db.shop.svc.cluster.local");
     }
 }

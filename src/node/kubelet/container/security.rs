@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSecurityContext, PodSpec, SecurityContext};
 
-use crate::node::cri::api::{
+use crate::cri::api::{
     Capability, Image, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
     NamespaceOption, SecurityProfile, security_profile::ProfileType,
 };

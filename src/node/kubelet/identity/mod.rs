@@ -21,9 +21,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::NodeConfig;
-use crate::pki::{CertificateInfo, Key, PkiError, files};
-use crate::rt::{Backoff, Tasks};
+use config::NodeConfig;
+use pki::{CertificateInfo, Key, PkiError, files};
+use rt::{Backoff, Tasks};
 
 pub use request::Purpose;
 pub use transport::Held;
@@ -146,7 +146,7 @@ async fn authority(config: &NodeConfig, dir: &Path) -> Result<String, IdentityEr
     let kept = dir.join("ca.crt");
     for path in [kept.clone(), Path::new(NodeConfig::PKI_DIR).join("ca.crt")] {
         if let Some(pem) = files::read_if_there(&path)?
-            && crate::pki::spki_hash_of_pem(&pem)? == config.ca_hash
+            && pki::spki_hash_of_pem(&pem)? == config.ca_hash
         {
             return Ok(pem);
         }

@@ -24,9 +24,9 @@ use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt};
 
 use super::IdentityError;
-use crate::client::tls;
-use crate::config::NodeConfig;
-use crate::pki::{CertificateInfo, PkiError};
+use client::tls;
+use config::NodeConfig;
+use pki::{CertificateInfo, PkiError};
 
 /// A certificate that can be replaced while it is in use: TLS asks for it at each handshake.
 #[derive(Debug, Default)]
@@ -223,7 +223,7 @@ pub(super) async fn discover_authority(config: &NodeConfig) -> Result<String, Id
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.map_err(connect)?;
     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
     for der in shown {
-        if crate::pki::spki_hash(der)? == config.ca_hash {
+        if pki::spki_hash(der)? == config.ca_hash {
             return Ok(pem(der));
         }
     }

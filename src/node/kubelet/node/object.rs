@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use crate::config::NodeConfig;
-use crate::node::cri::api;
-use crate::sys::cgroups::Capacity;
-use crate::sys::identity::Machine;
+use crate::cri::api;
+use config::NodeConfig;
+use sys::cgroups::Capacity;
+use sys::identity::Machine;
 
 /// The API level this kubelet follows.
 pub const VERSION: &str = "v1.36.0+minik";
@@ -252,7 +252,7 @@ const OWN: &[&str] = &["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::NodeConfig;
+    use config::NodeConfig;
 
     fn facts() -> Facts {
         Facts {

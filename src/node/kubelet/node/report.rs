@@ -17,12 +17,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::object::{self, Facts};
-use crate::node::cni;
-use crate::node::cri::api;
-use crate::node::kubelet::context::Context;
-use crate::sys::cgroups;
-use crate::sys::identity::Machine;
-use crate::sys::inotify::{WatchError, Watcher};
+use crate::cni;
+use crate::cri::api;
+use crate::kubelet::context::Context;
+use sys::cgroups;
+use sys::identity::Machine;
+use sys::inotify::{WatchError, Watcher};
 
 /// An unchanged status is told this often.
 const HEARTBEAT: Duration = Duration::from_secs(300);

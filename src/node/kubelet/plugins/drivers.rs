@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::node::csi::api::node_service_capability::rpc::Type as Feature;
-use crate::node::csi::{Driver, NodeInfo};
+use crate::csi::api::node_service_capability::rpc::Type as Feature;
+use crate::csi::{Driver, NodeInfo};
 
 /// A driver that may be called.
 #[derive(Clone, Debug)]

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::drivers::{Drivers, Registered};
 use super::publish::publish;
-use crate::node::csi::{Driver, Registration};
-use crate::node::kubelet::context::Context;
-use crate::rt::Backoff;
-use crate::sys::inotify::{WatchError, Watcher};
+use crate::csi::{Driver, Registration};
+use crate::kubelet::context::Context;
+use rt::Backoff;
+use sys::inotify::{WatchError, Watcher};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(60) };
 
@@ -131,10 +131,7 @@ async fn register(socket: &Path) -> Result<(String, Registered), String> {
     Ok((info.name, registered))
 }
 
-async fn take(
-    socket: &Path,
-    info: &crate::node::csi::registration::PluginInfo,
-) -> Result<Registered, String> {
+async fn take(socket: &Path, info: &crate::csi::registration::PluginInfo) -> Result<Registered, String> {
     if info.r#type != "CSIPlugin" {
         return Err(format!("plugins of type {:?} are not supported by this node", info.r#type));
     }
@@ -144,7 +141,7 @@ async fn take(
     }
     let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
     let driver = Driver::new(endpoint);
-    let say = |error: crate::node::cri::RuntimeError| error.to_string();
+    let say = |error: crate::cri::RuntimeError| error.to_string();
     let features = driver.features().await.map_err(say)?;
     let info = driver.info().await.map_err(say)?;
     if info.node_id.is_empty() {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Node, Pod, PodSpec};
 
 use super::status::is_terminal;
-use crate::client::typed::resources::{Amounts, add, amounts, requested};
-use crate::client::typed::{HostPort, host_ports};
-use crate::node::kubelet::spec as spec_of;
+use crate::kubelet::spec as spec_of;
+use client::typed::resources::{Amounts, add, amounts, requested};
+use client::typed::{HostPort, host_ports};
 
 /// Why the node does not take a Pod, as its Failed status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ fn shortage(pod: &Pod, running: &[&Pod], node: &Node) -> Option<(String, i64, i6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing;
+    use crate::kubelet::testing;
     use serde_json::{Value, json};
 
     fn check(spec: Value, others: &[Value], expect: Option<&str>) {

@@ -8,7 +8,7 @@ use super::plan::{Input, Plan, hook};
 use super::state::later;
 use super::status::{self, is_sidecar};
 use super::view::Container;
-use crate::node::kubelet::spec;
+use crate::kubelet::spec;
 
 /// Whoever is stopped sees its stop signal this long before it is killed, as upstream has it.
 const LEAST: SignedDuration = SignedDuration::from_secs(2);

@@ -17,12 +17,12 @@ use super::parents::Parents;
 use super::state::SETUP;
 use super::static_pods::StaticPods;
 use super::worker::{Message, Worker, Workers};
-use crate::node::cri::labels;
-use crate::node::kubelet::context::{Context, reference};
-use crate::node::kubelet::probe::Answers;
-use crate::node::kubelet::statics::{is_mirror, is_static};
-use crate::node::kubelet::volumes;
-use crate::sys::cgroups;
+use crate::cri::labels;
+use crate::kubelet::context::{Context, reference};
+use crate::kubelet::probe::Answers;
+use crate::kubelet::statics::{is_mirror, is_static};
+use crate::kubelet::volumes;
+use sys::cgroups;
 
 /// The Pods of this node, and a worker for each.
 #[derive(Clone)]

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use super::ops::message_file;
 use super::status::reset;
 use super::view::{Container, Known, Sandbox, View};
-use crate::node::cri::api::{self, ContainerState, PodSandboxState};
-use crate::node::cri::{Runtime, RuntimeError};
-use crate::node::kubelet::container::{MESSAGE_POLICY, log_directory};
+use crate::cri::api::{self, ContainerState, PodSandboxState};
+use crate::cri::{Runtime, RuntimeError};
+use crate::kubelet::container::{MESSAGE_POLICY, log_directory};
 
 /// Upstream's limits for termination messages: bytes from the file, bytes and lines from the log.
 const MESSAGE: u64 = 4096;

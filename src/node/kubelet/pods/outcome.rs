@@ -9,9 +9,9 @@ use super::action::Key;
 use super::ops::{Failure, Outcome};
 use super::state::{BackoffEntry, CRASH, Image, PULL, SETUP, Verdict, later};
 use super::worker::Worker;
-use crate::node::kubelet::context::reference;
-use crate::node::kubelet::probe::{self, ProbeKind};
-use crate::node::kubelet::spec;
+use crate::kubelet::context::reference;
+use crate::kubelet::probe::{self, ProbeKind};
+use crate::kubelet::spec;
 
 /// Drivers that want to be asked for their volumes again and again are asked as often as upstream looks at a Pod.
 const REPUBLISH: SignedDuration = SignedDuration::from_secs(60);

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::status::is_terminal;
-use crate::client::typed::resources::{CPU, requested};
-use crate::node::kubelet::container::{Qos, cpu_shares, qos};
-use crate::node::kubelet::spec;
-use crate::sys::cgroups::{self, Limits};
+use crate::kubelet::container::{Qos, cpu_shares, qos};
+use crate::kubelet::spec;
+use client::typed::resources::{CPU, requested};
+use sys::cgroups::{self, Limits};
 
 /// The groups around all Pods of a class: when processors are scarce, Burstable Pods together get what they requested,
 /// and BestEffort Pods what is left.
@@ -56,7 +56,7 @@ fn burstable<'a>(pods: impl Iterator<Item = &'a Pod>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing;
+    use crate::kubelet::testing;
     use serde_json::json;
 
     #[test]

@@ -9,8 +9,8 @@ use super::resize;
 use super::state::{BackoffEntry, Image, WorkerState, later};
 use super::status::{self, is_sidecar};
 use super::view::{Container, View};
-use crate::node::kubelet::container::definition_hash;
-use crate::node::kubelet::{ephemeral, spec};
+use crate::kubelet::container::definition_hash;
+use crate::kubelet::{ephemeral, spec};
 
 /// What a plan is made from.
 #[derive(Clone, Copy)]

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::node::kubelet::pods::admission::Refusal;
-use crate::node::kubelet::pods::state::Restarted;
-use crate::node::kubelet::pods::view::Sandbox;
-use crate::node::kubelet::pods::view::testing::container;
-use crate::node::kubelet::testing;
+use crate::kubelet::pods::admission::Refusal;
+use crate::kubelet::pods::state::Restarted;
+use crate::kubelet::pods::view::Sandbox;
+use crate::kubelet::pods::view::testing::container;
+use crate::kubelet::testing;
 
 fn sandbox(id: &str, ready: bool) -> Sandbox {
     Sandbox { id: id.into(), ready, ips: vec!["10.42.0.2".into()], ..Default::default() }
@@ -183,7 +183,7 @@ fn a_changed_image_and_a_failed_probe_stop_the_container() {
     let running = view(&[sandbox("s", true)], &[old]);
     assert_eq!(keys(&pod, &running, &ready(&[])), ["stop a-0 30"]);
     let mut condemned = ready(&[]);
-    let verdict = crate::node::kubelet::pods::state::Verdict { message: "x".into(), grace: Some(3) };
+    let verdict = crate::kubelet::pods::state::Verdict { message: "x".into(), grace: Some(3) };
     condemned.condemned.insert("a-0".into(), verdict);
     let running = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);
     assert_eq!(keys(&pod, &running, &condemned), ["stop a-0 3"]);
@@ -220,7 +220,7 @@ fn containers_start_one_after_the_other_s_hook() {
     assert_eq!(keys(&pod, &up(&[a]), &all), ["start b"]);
     // A container that cannot be started holds up nobody.
     let mut failing = ready(&["b"]);
-    let pull = crate::node::kubelet::pods::state::PULL;
+    let pull = crate::kubelet::pods::state::PULL;
     failing.slot_mut("a").image =
         Image::Failed(BackoffEntry::after(None, pull, "ErrImagePull", "no".into(), at(3)));
     assert_eq!(keys(&pod, &up(&[]), &failing), ["start b"]);
@@ -263,7 +263,7 @@ fn pre_stop_runs_once_and_within_the_time_given() {
 fn what_failed_is_tried_again_later() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let mut memory = ready(&["a"]);
-    let verdict = crate::node::kubelet::pods::state::Verdict { message: "x".into(), grace: Some(3) };
+    let verdict = crate::kubelet::pods::state::Verdict { message: "x".into(), grace: Some(3) };
     memory.condemned.insert("a-0".into(), verdict);
     memory.fail(Key::Stop("a-0".into(), 3), "deadline".into(), at(3));
     let view = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);

@@ -10,10 +10,10 @@ use tokio::task::AbortHandle;
 use super::action::Key;
 use super::state::WorkerState;
 use super::view::{Container, View};
-use crate::node::kubelet::context::Context;
-use crate::node::kubelet::handler::Target;
-use crate::node::kubelet::probe::{self, ProbeKind, Verdict};
-use crate::node::kubelet::spec;
+use crate::kubelet::context::Context;
+use crate::kubelet::handler::Target;
+use crate::kubelet::probe::{self, ProbeKind, Verdict};
+use crate::kubelet::spec;
 
 /// The probes of one Pod: which run is decided by which containers run.
 pub struct Probing {

@@ -7,8 +7,8 @@ use super::end;
 use super::plan::{Input, Plan};
 use super::state::WorkerState;
 use super::view::Container;
-use crate::node::kubelet::container::resources_hash;
-use crate::node::kubelet::spec;
+use crate::kubelet::container::resources_hash;
+use crate::kubelet::spec;
 
 /// Gives running containers the resources their definition asks for now: in place, or by a restart where the
 /// container's resizePolicy wants one.

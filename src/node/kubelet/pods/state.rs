@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::PodStatus;
 use super::action::Key;
 use super::admission::Refusal;
 use super::view::Container;
-use crate::node::kubelet::volumes::Volumes;
-use crate::rt::Backoff;
+use crate::kubelet::volumes::Volumes;
+use rt::Backoff;
 
 /// Upstream's back-off for containers that keep ending, and for images that cannot be fetched.
 pub const CRASH: Backoff = Backoff { first: Duration::from_secs(10), max: Duration::from_secs(300) };
@@ -116,7 +116,7 @@ pub struct WorkerState {
     pub condemned: HashMap<String, Verdict>,
     /// Resources given to running containers since they were made, by id, as [`resources_hash`] spells them.
     ///
-    /// [`resources_hash`]: crate::node::kubelet::container::resources_hash
+    /// [`resources_hash`]: crate::kubelet::container::resources_hash
     pub resized: HashMap<String, String>,
     /// Why the node has no room for what a running Pod asks for now.
     pub no_room: Option<Refusal>,

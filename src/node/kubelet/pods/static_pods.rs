@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::manager::Manager;
 use super::state::SETUP;
-use crate::node::kubelet::statics::{Folder, FoundPods, Step, is_static, steps, with_mirror};
-use crate::sys::inotify::{WatchError, Watcher};
+use crate::kubelet::statics::{Folder, FoundPods, Step, is_static, steps, with_mirror};
+use sys::inotify::{WatchError, Watcher};
 
 /// The static Pods that are wanted, by uid.
 pub struct StaticPods {

@@ -12,9 +12,9 @@ use super::plan::Input;
 use super::resize;
 use super::state::{Image, Slot};
 use super::view::{Container, nanoseconds};
-use crate::node::cri::api::ContainerState as RuntimeState;
-use crate::node::kubelet::container::qos;
-use crate::node::kubelet::{ephemeral, spec};
+use crate::cri::api::ContainerState as RuntimeState;
+use crate::kubelet::container::qos;
+use crate::kubelet::{ephemeral, spec};
 
 /// An init container that keeps running beside the others.
 pub fn is_sidecar(container: &Spec) -> bool {

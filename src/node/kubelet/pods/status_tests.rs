@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::node::kubelet::pods::state::{BackoffEntry, Restarted, WorkerState};
-use crate::node::kubelet::pods::view::{self, Sandbox, View};
-use crate::node::kubelet::testing;
+use crate::kubelet::pods::state::{BackoffEntry, Restarted, WorkerState};
+use crate::kubelet::pods::view::{self, Sandbox, View};
+use crate::kubelet::testing;
 
 fn container(name: &str, attempt: u32, exit: Option<i32>) -> Container {
     view::testing::container(name, "s", attempt, exit)
@@ -86,7 +86,7 @@ fn waiting_reasons() {
     assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"), "the first init container waits so too");
     let mut memory = WorkerState::default();
     let now = Timestamp::UNIX_EPOCH;
-    let pull = crate::node::kubelet::pods::state::PULL;
+    let pull = crate::kubelet::pods::state::PULL;
     memory.slot_mut("a").image =
         Image::Failed(BackoffEntry::after(None, pull, "ErrImagePull", "no".into(), now));
     check(plain.clone(), &[], &memory, "ErrImagePull");

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use crate::node::cri::api::{self, ContainerState};
-use crate::node::kubelet::container::{HASH, RESOURCES};
+use crate::cri::api::{self, ContainerState};
+use crate::kubelet::container::{HASH, RESOURCES};
 
 /// What the runtime has of one Pod.
 #[derive(Clone, Debug, Default)]
@@ -142,7 +142,7 @@ pub struct Known {
 #[cfg(test)]
 pub(super) mod testing {
     use super::Container;
-    use crate::node::cri::api;
+    use crate::cri::api;
 
     /// A container as the runtime tells of it: name, sandbox, attempt, running or its exit code.
     pub fn container(name: &str, sandbox: &str, attempt: u32, exit: Option<i32>) -> Container {

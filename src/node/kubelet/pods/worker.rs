@@ -20,11 +20,11 @@ use super::probing::Probing;
 use super::state::{Image, WorkerState, later};
 use super::status::{self, Host};
 use super::view::{Known, View};
-use crate::node::kubelet::context::{Context, reference};
-use crate::node::kubelet::objects::Held;
-use crate::node::kubelet::probe;
-use crate::node::kubelet::spec;
-use crate::node::kubelet::volumes::Tokens;
+use crate::kubelet::context::{Context, reference};
+use crate::kubelet::objects::Held;
+use crate::kubelet::probe;
+use crate::kubelet::spec;
+use crate::kubelet::volumes::Tokens;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Worker {
     /// Those of the running actions that can be given up.
     aborts: HashMap<Key, AbortHandle>,
     held: Held,
-    seen: Vec<tokio::sync::watch::Receiver<Option<Option<crate::node::kubelet::container::Data>>>>,
+    seen: Vec<tokio::sync::watch::Receiver<Option<Option<crate::kubelet::container::Data>>>>,
     pub(super) tokens: Arc<Mutex<Tokens>>,
     pub(super) refresh_at: Option<Timestamp>,
     /// What the Pod refers to has changed while its volumes were written: they are written again after that.

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::*;
-use crate::client::events::Recorder;
-use crate::node::kubelet::objects::Objects;
-use crate::node::kubelet::pods::ops::Outcome;
-use crate::node::kubelet::services::Services;
-use crate::node::kubelet::testing::{self, FakeApi, FakeRuntime, Fault, eventually};
-use crate::rt::{SystemClock, Tasks};
+use crate::kubelet::objects::Objects;
+use crate::kubelet::pods::ops::Outcome;
+use crate::kubelet::services::Services;
+use crate::kubelet::testing::{self, FakeApi, FakeRuntime, Fault, eventually};
+use client::events::Recorder;
+use rt::{SystemClock, Tasks};
 
 /// A worker with its Pod, a runtime on a socket and an API server, all made up.
 struct Bench {
@@ -24,18 +24,18 @@ struct Bench {
 fn context(dir: &std::path::Path, api: &FakeApi, runtime: &FakeRuntime, tasks: &Tasks) -> Arc<Context> {
     let client = api.client();
     Arc::new(Context {
-        config: crate::config::NodeConfig::example(),
+        config: config::NodeConfig::example(),
         events: Recorder::start(client.clone(), "kubelet", "node", Arc::new(SystemClock), tasks),
         objects: Objects::new(client.clone(), tasks.clone()),
         // Its source is gone at once: there are no Services.
-        services: Services::new(crate::node::network::Source::new().1),
-        policies: crate::node::policy::Policies::none(),
-        probes: crate::node::kubelet::probe::Answers::default(),
-        drivers: crate::node::kubelet::plugins::Drivers::new(dir),
-        mirrors: crate::node::kubelet::statics::Mirrors::default(),
+        services: Services::new(crate::network::Source::new().1),
+        policies: crate::policy::Policies::none(),
+        probes: crate::kubelet::probe::Answers::default(),
+        drivers: crate::kubelet::plugins::Drivers::new(dir),
+        mirrors: crate::kubelet::statics::Mirrors::default(),
         client,
         runtime: runtime.client(),
-        images: crate::node::images::Arrival::none(),
+        images: crate::images::Arrival::none(),
         tasks: tasks.clone(),
         node: tokio::sync::watch::Sender::new(Arc::default()),
         dir: dir.to_owned(),
@@ -221,7 +221,7 @@ async fn a_runtime_that_hangs_does_not_hold_up_the_status() {
     assert_eq!(bench.api.phase(), "Pending");
     // The call's own deadline is minutes away: the rest of the test does not wait for it.
     let _ = std::fs::remove_dir_all("/var/log/pods/test_hangs_hangs");
-    crate::sys::cgroups::remove("/kubepods/besteffort/podhangs");
+    sys::cgroups::remove("/kubepods/besteffort/podhangs");
     bench.tasks.stop().cancel();
 }
 
@@ -257,6 +257,6 @@ async fn a_node_that_stops_ends_its_pods_and_says_so() {
     assert_eq!((bench.api.condition("Ready").as_str(), bench.api.phase().as_str()), ("False", "Running"));
     assert!(!bench.api.is_deleted(), "it is the node's, and runs again with it");
     let _ = std::fs::remove_dir_all("/var/log/pods/test_stops_stops");
-    crate::sys::cgroups::remove("/kubepods/besteffort/podstops");
+    sys::cgroups::remove("/kubepods/besteffort/podstops");
     bench.tasks.drain(Duration::from_secs(5)).await.expect("nothing outlives the test");
 }

@@ -13,7 +13,7 @@ use kube::{Api, Client};
 use ring::digest;
 
 use super::routes::Refusal;
-use crate::pki::CertificateInfo;
+use pki::CertificateInfo;
 
 /// How long an answer of the API server is believed.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -242,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn certificates_are_judged_too() {
-        let authority = crate::pki::Authority::generate("t").unwrap();
+        let authority = pki::Authority::generate("t").unwrap();
         let access = Access::new(api(Arc::default()), "n1");
         let check = async |user: &str, group: &str, path: &str, expect: u16| {
             let identity = authority.sign_client(user, &[group]).unwrap();

@@ -14,9 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::routes::{self, Routes};
-use crate::node::kubelet::identity::Identity;
-use crate::pki::CertificateInfo;
-use crate::rt::Tasks;
+use crate::kubelet::identity::Identity;
+use pki::CertificateInfo;
+use rt::Tasks;
 
 /// The server cannot be set up.
 #[derive(Debug, thiserror::Error)]

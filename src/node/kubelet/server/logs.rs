@@ -18,9 +18,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::routes::{Body, Query, Refusal, Routes, text};
-use crate::node::cri::api::ContainerState;
-use crate::node::cri::{Runtime, labels};
-use crate::sys::inotify::Watcher;
+use crate::cri::api::ContainerState;
+use crate::cri::{Runtime, labels};
+use sys::inotify::Watcher;
 
 /// Sent at once at the latest when so much is gathered.
 const CHUNK: usize = 32 << 10;

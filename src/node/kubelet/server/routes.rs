@@ -15,14 +15,14 @@ use serde_json::json;
 
 use super::access::Access;
 use super::{files, logs, splice};
-use crate::config::NodeConfig;
-use crate::node::cri::api::{AttachRequest, ContainerState, ExecRequest};
-use crate::node::cri::{Runtime, labels};
-use crate::node::kubelet::VERSION;
-use crate::node::kubelet::pods::Manager;
-use crate::node::kubelet::stats::{self, Sampler};
-use crate::pki::CertificateInfo;
-use crate::rt::Tasks;
+use crate::cri::api::{AttachRequest, ContainerState, ExecRequest};
+use crate::cri::{Runtime, labels};
+use crate::kubelet::VERSION;
+use crate::kubelet::pods::Manager;
+use crate::kubelet::stats::{self, Sampler};
+use config::NodeConfig;
+use pki::CertificateInfo;
+use rt::Tasks;
 
 /// What the server answers from.
 pub struct Routes {

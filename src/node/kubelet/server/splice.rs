@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::routes::{Body, Refusal};
-use crate::node::cri::Runtime;
-use crate::node::cri::api::ContainerState;
-use crate::rt::Tasks;
+use crate::cri::Runtime;
+use crate::cri::api::ContainerState;
+use rt::Tasks;
 
 /// Hands an upgrade request on to the runtime's streaming server at `url` and joins the two connections byte by byte:
 /// whatever is spoken inside (SPDY, WebSocket) passes untouched.

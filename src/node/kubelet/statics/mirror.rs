@@ -127,7 +127,7 @@ fn mirror_of(pod: &Pod, node: &Node) -> Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::pod;
+    use crate::kubelet::testing::pod;
     use serde_json::json;
 
     #[test]

@@ -9,9 +9,9 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::mirror::{CONFIG_HASH, CONFIG_SOURCE, FILE};
-use crate::api::resources::builtin;
-use crate::api::schema::FieldValidation;
-use crate::node::kubelet::spec;
+use crate::kubelet::spec;
+use api::resources::builtin;
+use api::schema::FieldValidation;
 
 /// The folder that kubeadm's nodes have, too.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -149,7 +149,7 @@ fn refers(pod: &Pod) -> Option<&'static str> {
     if spec.volumes.iter().flatten().any(claims) {
         return Some("PersistentVolumeClaims or storage drivers");
     }
-    if !crate::node::kubelet::objects::references(pod).is_empty() {
+    if !crate::kubelet::objects::references(pod).is_empty() {
         return Some("ConfigMaps or Secrets");
     }
     let token =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::sample::{ContainerUse, PodUse, Sample};
-use crate::node::kubelet::probe::Answered;
+use crate::kubelet::probe::Answered;
 
 /// A family of samples in Prometheus' text form.
 struct Family<'a> {
@@ -167,7 +167,7 @@ pub fn own(node: &str, version: &str, pods: usize, containers: usize) -> String 
     let help = "Number of containers currently running";
     Family::new(&mut out, "kubelet_running_containers", "gauge", help, None)
         .add(&[("container_state", "running")], containers as f64);
-    let used = crate::sys::cgroups::own_process();
+    let used = sys::cgroups::own_process();
     let help = "Total user and system CPU time spent in seconds.";
     Family::new(&mut out, "process_cpu_seconds_total", "counter", help, None).add(&[], used.0);
     let help = "Resident memory size in bytes.";
@@ -178,7 +178,7 @@ pub fn own(node: &str, version: &str, pods: usize, containers: usize) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::stats::sample::tests::sample;
+    use crate::kubelet::stats::sample::tests::sample;
 
     #[test]
     fn the_text_is_prometheus_own() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use crate::node::cri::{Runtime, RuntimeError, api, labels};
-use crate::sys::cgroups::{self, Usage};
+use crate::cri::{Runtime, RuntimeError, api, labels};
+use sys::cgroups::{self, Usage};
 
 /// Rates are taken over this time at least.
 const SHORTEST: Duration = Duration::from_secs(1);

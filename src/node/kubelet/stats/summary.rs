@@ -91,7 +91,7 @@ fn container(container: &ContainerUse, at: &str, disk: &Disk) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::stats::sample::tests::sample;
+    use crate::kubelet::stats::sample::tests::sample;
 
     #[test]
     fn tells_of_node_pods_and_containers() {

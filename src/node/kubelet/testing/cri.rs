@@ -16,8 +16,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tonic::Code;
 
-use crate::node::cri::{Runtime, api};
-use crate::rt::Tasks;
+use crate::cri::{Runtime, api};
+use rt::Tasks;
 
 /// What goes wrong with one call of a method.
 #[derive(Clone, Debug)]

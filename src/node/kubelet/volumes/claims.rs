@@ -12,8 +12,8 @@ use super::prepare::{Mounted, VolumeError, at, unsupported};
 use super::projected::Contents;
 use super::tokens::Tokens;
 use super::{csi, host_path, nfs, owner};
-use crate::api::resources::VOLUME_NOT_SOURCES;
-use crate::rt::Backoff;
+use api::resources::VOLUME_NOT_SOURCES;
+use rt::Backoff;
 
 /// A claim is bound shortly after its first Pod was placed: so often it is looked at before the Pod is told to wait.
 const LOOKS: u32 = 6;
@@ -125,7 +125,7 @@ impl Claim {
             tokio::time::sleep(BETWEEN.delay(looks)).await;
         };
         let uid = contents.pod.metadata.uid.as_deref().unwrap_or_default();
-        if self.ephemeral && !crate::client::typed::is_controlled_by(&claim.metadata, uid) {
+        if self.ephemeral && !client::typed::is_controlled_by(&claim.metadata, uid) {
             let text = format!("PVC \"{}\" was not created for this Pod (it is not its owner)", self.name);
             return Err(VolumeError::Claim(text));
         }
@@ -150,7 +150,7 @@ fn is_bound(claim: &PersistentVolumeClaim) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::pod;
+    use crate::kubelet::testing::pod;
     use serde_json::json;
 
     #[test]

@@ -22,13 +22,13 @@ use super::owner;
 use super::prepare::{Mounted, VolumeError, at};
 use super::projected::Contents;
 use super::tokens::Tokens;
-use crate::node::csi::api;
-use crate::node::csi::api::node_service_capability::rpc::Type as Feature;
-use crate::node::csi::api::volume_capability::access_mode::Mode;
-use crate::node::kubelet::container::quantity_value;
-use crate::node::kubelet::plugins::{Drivers, Registered, Staged, mounted_in, staging};
-use crate::node::kubelet::spec;
-use crate::rt::Backoff;
+use crate::csi::api;
+use crate::csi::api::node_service_capability::rpc::Type as Feature;
+use crate::csi::api::volume_capability::access_mode::Mode;
+use crate::kubelet::container::quantity_value;
+use crate::kubelet::plugins::{Drivers, Registered, Staged, mounted_in, staging};
+use crate::kubelet::spec;
+use rt::Backoff;
 
 /// A volume is attached shortly after its Pod was placed: so often it is looked at before the Pod is told to wait.
 const LOOKS: u32 = 8;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::prepare::{Mounted, VolumeError, at, blocking};
-use crate::node::cri::api::Image;
-use crate::node::cri::{Containerd, Runtime, RuntimeError, messages};
-use crate::sys::mounts;
+use crate::cri::api::Image;
+use crate::cri::{Containerd, Runtime, RuntimeError, messages};
+use sys::mounts;
 
 /// The folder of a Pod's image volumes, within the Pod's own.
 const FOLDER: &str = "volumes/kubernetes.io~image";

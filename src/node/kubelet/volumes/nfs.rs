@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::prepare::{VolumeError, at};
-use crate::sys::mounts;
+use sys::mounts;
 
 /// Mounts what an NFS server exports at `target`, unless it is mounted there already.
 ///

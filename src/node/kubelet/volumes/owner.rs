@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::prepare::{VolumeError, at, blocking};
-use crate::node::kubelet::spec;
+use crate::kubelet::spec;
 
 /// Gives everything in a volume to the Pod's fsGroup, by its fsGroupChangePolicy: always, or only when the volume's
 /// own folder is not the group's yet.

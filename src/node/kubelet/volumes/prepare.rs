@@ -12,11 +12,11 @@ use super::claims::Claim;
 use super::projected::{self, Contents};
 use super::tokens::Tokens;
 use super::{atomic, csi, host_path, image, nfs, sub_path};
-use crate::node::cri::api::{Mount, MountPropagation};
-use crate::node::kubelet::container::{self, ENV_FILE, EnvFiles, FieldError, parse_env_file, quantity_value};
-use crate::node::kubelet::objects::Kind;
-use crate::node::kubelet::spec;
-use crate::sys::mounts as sys;
+use crate::cri::api::{Mount, MountPropagation};
+use crate::kubelet::container::{self, ENV_FILE, EnvFiles, FieldError, parse_env_file, quantity_value};
+use crate::kubelet::objects::Kind;
+use crate::kubelet::spec;
+use sys::mounts as sys;
 
 /// Why a volume cannot be mounted; the text ends up in FailedMount events.
 #[derive(Debug, thiserror::Error)]

@@ -11,11 +11,11 @@ use kube::Client;
 use super::atomic::{File, Files};
 use super::prepare::VolumeError;
 use super::tokens::Tokens;
-use crate::node::cri::Runtime;
-use crate::node::cri::api::Image;
-use crate::node::kubelet::container::{Data, Facts, Source, field, resource_field};
-use crate::node::kubelet::objects::Kind;
-use crate::node::kubelet::plugins::Drivers;
+use crate::cri::Runtime;
+use crate::cri::api::Image;
+use crate::kubelet::container::{Data, Facts, Source, field, resource_field};
+use crate::kubelet::objects::Kind;
+use crate::kubelet::plugins::Drivers;
 
 /// What the contents of written volumes come from.
 pub struct Contents<'a> {
@@ -196,7 +196,7 @@ fn put(out: &mut Files, path: &str, contents: Vec<u8>, mode: i32) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::testing::pod;
+    use crate::kubelet::testing::pod;
     use serde_json::{Value, json};
 
     #[test]

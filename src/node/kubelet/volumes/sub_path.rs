@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 
-use crate::node::kubelet::container::expand;
-use crate::sys::mounts;
+use crate::kubelet::container::expand;
+use sys::mounts;
 
 /// Replaces every variable; one that is not set is an error, because the path would be another one than was meant.
 pub fn expand_all(text: &str, env: &[(String, String)]) -> Result<String, String> {

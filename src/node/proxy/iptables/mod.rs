@@ -8,11 +8,11 @@ use futures::future::BoxFuture;
 
 use super::backend::{Applied, Backend};
 use super::plan::Plan;
-use crate::node::network::Changed;
-use crate::sys::exec::ExecError;
-use crate::sys::iptables::PacketFilter;
-use crate::sys::nftables::{Deleted, Transaction};
+use crate::network::Changed;
 use chains::Table;
+use sys::exec::ExecError;
+use sys::iptables::PacketFilter;
+use sys::nftables::{Deleted, Transaction};
 use written::{Known, Written};
 
 /// The program that writes, as the kernel tells it.
@@ -167,9 +167,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::node::network::{self, ServiceKey, View};
-    use crate::node::proxy::plan::{Settings, plan};
-    use crate::sys::exec::{Output, Recorder};
+    use crate::network::{self, ServiceKey, View};
+    use crate::proxy::plan::{Settings, plan};
+    use sys::exec::{Output, Recorder};
 
     const WEB: &str = "10.43.0.20";
 

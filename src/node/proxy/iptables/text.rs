@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::chains::{Rules, Table};
-use crate::node::proxy::endpoints::Target;
-use crate::node::proxy::names::{endpoint_chain, service_chain};
-use crate::node::proxy::plan::{At, Frontend, FrontendKind, Plan, Policy, Refusal, ServicePort};
+use crate::proxy::endpoints::Target;
+use crate::proxy::names::{endpoint_chain, service_chain};
+use crate::proxy::plan::{At, Frontend, FrontendKind, Plan, Policy, Refusal, ServicePort};
 
 /// Marks packets whose source must become the node's; the bit that kube-proxy uses.
 const MASQUERADE_BIT: &str = "0x4000";

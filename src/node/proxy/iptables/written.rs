@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use super::JUMPS;
 use super::chains::{Rules, Table};
 use super::text::{SHARED, service, shared};
-use crate::node::network::{Changed, ServiceKey};
-use crate::node::proxy::plan::{Plan, ServicePort};
+use crate::network::{Changed, ServiceKey};
+use crate::proxy::plan::{Plan, ServicePort};
 
 /// Chains that come and go with Services: found without a plan for them, they are left over.
 const PER_SERVICE: &[&str] = &["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];

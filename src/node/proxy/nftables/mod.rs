@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 
 use super::backend::{Applied, Backend};
 use super::plan::Plan;
-use crate::node::network::Changed;
-use crate::sys::exec::ExecError;
-use crate::sys::nftables::{Nftables as Tool, TOOL, Transaction};
+use crate::network::Changed;
+use sys::exec::ExecError;
+use sys::nftables::{Nftables as Tool, TOOL, Transaction};
 use written::Written;
 
 /// Everything that the table needs of tool and kernel, in a table that is only checked.

@@ -18,11 +18,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::node::network::Protocol;
-use crate::node::proxy::endpoints::Target;
-use crate::node::proxy::names::hash;
-use crate::node::proxy::plan::{At, Frontend, FrontendKind, Policy, Refusal, ServicePort};
-use crate::sys::nftables::Table;
+use crate::network::Protocol;
+use crate::proxy::endpoints::Target;
+use crate::proxy::names::hash;
+use crate::proxy::plan::{At, Frontend, FrontendKind, Policy, Refusal, ServicePort};
+use sys::nftables::Table;
 
 const FAMILY: &str = "ip";
 /// The name that kube-proxy's nftables mode uses: what people know from there is found here.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 
 use super::text::{self, Claim};
-use crate::node::network::{Changed, ServiceKey};
-use crate::node::proxy::plan::{Plan, ServicePort};
-use crate::sys::nftables::{Known, Table};
+use crate::network::{Changed, ServiceKey};
+use crate::proxy::plan::{Plan, ServicePort};
+use sys::nftables::{Known, Table};
 
 /// What was written.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::containers::{all, named, quoted, those};
 use super::{Level, Standard, Violation};
-use crate::api::meta::ObjectExt;
+use api::meta::ObjectExt;
 
 const CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::meta::ObjectExt;
+use api::meta::ObjectExt;
 
 /// Containers of all three lists.
 pub fn all(pod: &Value) -> impl Iterator<Item = &Value> {

@@ -7,9 +7,9 @@ mod restricted;
 use serde_json::Value;
 
 use super::{Attributes, Context, Operation, Plugin};
-use crate::api::meta::ObjectExt;
-use crate::api::status::ApiError;
-use crate::api::validate::FieldError;
+use api::meta::ObjectExt;
+use api::status::ApiError;
+use api::validate::FieldError;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 

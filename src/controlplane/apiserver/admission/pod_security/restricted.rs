@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::baseline::added_capabilities;
 use super::containers::{is_windows, named, quoted, those};
 use super::{Standard, Violation};
-use crate::api::meta::ObjectExt;
+use api::meta::ObjectExt;
 
 const VOLUMES: [&str; 9] = [
     "name",

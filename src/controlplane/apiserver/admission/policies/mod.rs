@@ -21,12 +21,12 @@ use serde_json::Value;
 
 use super::matching::{self, Subject};
 use super::{AsyncPlugin, Attributes};
-use crate::api::meta::ObjectExt;
-use crate::api::policy::Policy;
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::conversion::Converter;
-use crate::controlplane::apiserver::index::Index;
-use crate::controlplane::apiserver::registry::Registry;
+use crate::conversion::Converter;
+use crate::index::Index;
+use crate::registry::Registry;
+use api::meta::ObjectExt;
+use api::policy::Policy;
+use api::status::ApiError;
 
 /// A policy that concerns a write.
 struct Hook {
@@ -76,7 +76,7 @@ struct Kept {
 }
 
 /// Evaluates policies.
-pub(in crate::controlplane::apiserver) struct Policies {
+pub(crate) struct Policies {
     index: Arc<Index>,
     registry: Arc<Registry>,
     converter: Arc<Converter>,
@@ -86,11 +86,7 @@ pub(in crate::controlplane::apiserver) struct Policies {
 
 impl Policies {
     /// `converter`: for parameters of custom kinds.
-    pub(in crate::controlplane::apiserver) fn new(
-        index: Arc<Index>,
-        registry: Arc<Registry>,
-        converter: Arc<Converter>,
-    ) -> Self {
+    pub(crate) fn new(index: Arc<Index>, registry: Arc<Registry>, converter: Arc<Converter>) -> Self {
         Self { index, registry, converter, compiled: Mutex::default() }
     }
 

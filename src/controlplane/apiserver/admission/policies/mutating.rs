@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::{Concern, Invocation, Policies};
-use crate::api::fields;
-use crate::api::meta::ObjectExt;
-use crate::api::policy::{Change, Evaluation, Inputs, Matched};
-use crate::api::status::{ApiError, Cause, Reason};
-use crate::controlplane::apiserver::admission::rights::Rights;
-use crate::controlplane::apiserver::admission::{Attributes, Operation, request};
+use crate::admission::rights::Rights;
+use crate::admission::{Attributes, Operation, request};
+use api::fields;
+use api::meta::ObjectExt;
+use api::policy::{Change, Evaluation, Inputs, Matched};
+use api::status::{ApiError, Cause, Reason};
 
 impl Policies {
     /// `again`: only policies that want to see what others did after them.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Policies;
-use crate::api::meta::{Gvk, ObjectExt, split_api_version};
-use crate::api::selector::LabelSelector;
-use crate::controlplane::apiserver::convert;
-use crate::controlplane::storage::ListQuery;
+use crate::convert;
+use api::meta::{Gvk, ObjectExt, split_api_version};
+use api::selector::LabelSelector;
+use storage::ListQuery;
 
 impl Policies {
     /// One for each evaluation; `None`: one without parameters. Fails, with the reason, if the binding and its policy do not go

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Policies;
-use crate::api::cel::Declared;
-use crate::api::meta::{Gvk, ObjectExt, split_api_version};
-use crate::api::policy::{declare_builtin, warnings};
-use crate::api::resources::Table;
-use crate::api::schema;
-use crate::api::structural::{Structural, declare};
-use crate::controlplane::apiserver::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation};
+use api::cel::Declared;
+use api::meta::{Gvk, ObjectExt, split_api_version};
+use api::policy::{declare_builtin, warnings};
+use api::resources::Table;
+use api::schema;
+use api::structural::{Structural, declare};
 
 /// A policy is checked against so many kinds.
 const MOST_KINDS: usize = 10;

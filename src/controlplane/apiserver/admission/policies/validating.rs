@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Concern, Invocation, Policies};
-use crate::api::meta::ObjectExt;
-use crate::api::policy::{Decision, Evaluation, Inputs, Matched, Verdict};
-use crate::api::status::{ApiError, Cause, Details, Reason};
-use crate::controlplane::apiserver::admission::rights::Rights;
-use crate::controlplane::apiserver::admission::{Attributes, request};
+use crate::admission::rights::Rights;
+use crate::admission::{Attributes, request};
+use api::meta::ObjectExt;
+use api::policy::{Decision, Evaluation, Inputs, Matched, Verdict};
+use api::status::{ApiError, Cause, Details, Reason};
 
 /// The value of an audit annotation is no longer, in bytes.
 const LONGEST_ANNOTATION: usize = 10 * 1024;

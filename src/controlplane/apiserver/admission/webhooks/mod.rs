@@ -17,11 +17,11 @@ use serde_json::Value;
 use super::matching::{self, Subject};
 use super::rights::Rights;
 use super::{AsyncPlugin, Attributes, Operation, request};
-use crate::api::meta::ObjectExt;
-use crate::api::policy::{Conditions, Evaluation, Given, Inputs, Matched};
-use crate::api::status::ApiError;
-use crate::controlplane::apiserver::hook_call::{self as call, CallError, Caller};
-use crate::controlplane::apiserver::index::Index;
+use crate::hook_call::{self as call, CallError, Caller};
+use crate::index::Index;
+use api::meta::ObjectExt;
+use api::policy::{Conditions, Evaluation, Given, Inputs, Matched};
+use api::status::ApiError;
 
 use review::Verdict;
 
@@ -44,7 +44,7 @@ impl Hook {
 }
 
 /// Asks webhooks.
-pub(in crate::controlplane::apiserver) struct Webhooks {
+pub(crate) struct Webhooks {
     index: Arc<Index>,
     caller: Caller,
     /// By the text of a hook's conditions, as long as the hook is asked.
@@ -55,7 +55,7 @@ pub(in crate::controlplane::apiserver) struct Webhooks {
 const MOST_CONDITIONS: usize = 256;
 
 impl Webhooks {
-    pub(in crate::controlplane::apiserver) fn new(index: Arc<Index>) -> Self {
+    pub(crate) fn new(index: Arc<Index>) -> Self {
         Self { index, caller: Caller::default(), conditions: Mutex::default() }
     }
 

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::super::{Attributes, request};
-use crate::api::meta::ObjectExt;
-use crate::api::status::{ApiError, Reason};
-use crate::controlplane::apiserver::hook_call::CallError;
+use crate::hook_call::CallError;
+use api::meta::ObjectExt;
+use api::status::{ApiError, Reason};
 
 /// The first version that both sides speak.
 pub fn version(hook: &Value) -> &'static str {

@@ -16,8 +16,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::rpc;
-use crate::client::tls;
-use crate::controlplane::storage::{Etcd, StorageError};
+use crate::{Etcd, StorageError};
+use client::tls;
 
 /// Connecting takes no longer, or the member counts as gone.
 const CONNECT: Duration = Duration::from_secs(3);

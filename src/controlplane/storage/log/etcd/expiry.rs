@@ -10,8 +10,8 @@ use tokio::sync::{Mutex as Turn, Notify};
 
 use super::Shared;
 use super::client::{CallError, Client};
-use crate::controlplane::storage::log::Write;
-use crate::controlplane::storage::{Entry, Event, EventKind};
+use crate::log::Write;
+use crate::{Entry, Event, EventKind};
 
 /// Entries written within this share a lease.
 const SHARED: Duration = Duration::from_secs(60);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::client::Changes;
 use super::{Shared, entry, rpc};
-use crate::controlplane::storage::{Event, EventKind, StorageError};
-use crate::rt::Backoff;
+use crate::{Event, EventKind, StorageError};
+use rt::Backoff;
 
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };
 

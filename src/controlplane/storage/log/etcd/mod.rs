@@ -32,10 +32,10 @@ use self::client::{CallError, Client};
 use self::expiry::Expiries;
 use super::plan::Write;
 use super::{Log, QueueLimits, StorageError, Written, codec};
-use crate::controlplane::storage::cache::{Snapshot, WatchCache};
-use crate::controlplane::storage::{Config, Entry, Payload};
-use crate::pki::Identity;
-use crate::rt::{Clock, Tasks};
+use crate::cache::{Snapshot, WatchCache};
+use crate::{Config, Entry, Payload};
+use pki::Identity;
+use rt::{Clock, Tasks};
 
 /// Keys read at once when the log is opened.
 const PAGE: i64 = 2_000;
@@ -60,7 +60,7 @@ pub struct Etcd {
 }
 
 /// A log that several servers share.
-pub(in crate::controlplane::storage) struct EtcdLog {
+pub(crate) struct EtcdLog {
     shared: Arc<Shared>,
     questions: mpsc::UnboundedSender<oneshot::Sender<Result<u64, StorageError>>>,
     tasks: Tasks,
@@ -83,10 +83,7 @@ struct Shared {
 
 impl EtcdLog {
     /// Reads all there is and follows what changes. `Unavailable` if no member answers, or a record cannot be read.
-    pub(in crate::controlplane::storage) async fn open(
-        etcd: &Etcd,
-        config: &Config,
-    ) -> Result<(Arc<WatchCache>, Self), StorageError> {
+    pub(crate) async fn open(etcd: &Etcd, config: &Config) -> Result<(Arc<WatchCache>, Self), StorageError> {
         let client = Client::new(etcd)?;
         let snapshot = read_all(&client, &etcd.prefix).await?;
         let revision = snapshot.revision;

@@ -9,17 +9,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, LifecycleHandler};
 
 use super::{Failure, Job, Outcome, failure};
-use crate::node::cri::api::Mount;
-use crate::node::kubelet::container::{
+use crate::cri::api::Mount;
+use crate::kubelet::container::{
     Environment, Parts, cgroup_parent, container_config, environment, hosts_file, linux_resources,
     log_directory, pod_limits, resources_hash, sandbox_config,
 };
-use crate::node::kubelet::context::reference;
-use crate::node::kubelet::handler::Target;
-use crate::node::kubelet::pods::action::{Hook, Start, Stop};
-use crate::node::kubelet::spec;
-use crate::node::kubelet::volumes::{self, Volumes};
-use crate::sys::cgroups;
+use crate::kubelet::context::reference;
+use crate::kubelet::handler::Target;
+use crate::kubelet::pods::action::{Hook, Start, Stop};
+use crate::kubelet::spec;
+use crate::kubelet::volumes::{self, Volumes};
+use sys::cgroups;
 
 const CONFIG: &str = "CreateContainerConfigError";
 
@@ -175,7 +175,7 @@ impl Job {
         let mut mounts = Vec::new();
         if !mounted("/etc/hosts") {
             let path = dir.join("etc-hosts");
-            let own = crate::node::kubelet::spec(&self.pod).host_network == Some(true);
+            let own = crate::kubelet::spec(&self.pod).host_network == Some(true);
             let node = own.then(|| fs::read_to_string("/etc/hosts").unwrap_or_default());
             fs::create_dir_all(&dir)?;
             fs::write(&path, hosts_file(&self.pod, ips, &self.context.config, node.as_deref()))?;

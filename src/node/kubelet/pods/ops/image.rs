@@ -3,15 +3,15 @@
 use k8s_openapi::api::core::v1::{Container as Spec, ObjectReference, Pod};
 
 use super::{Failure, Job, Outcome, failure};
-use crate::node::cri::RuntimeError;
-use crate::node::cri::api::{AuthConfig, Image};
-use crate::node::cri::credentials::{node_auths, registry_auths};
-use crate::node::kubelet::container::{Source, check_user};
-use crate::node::kubelet::context::reference;
-use crate::node::kubelet::image::{self, Policy};
-use crate::node::kubelet::objects::Kind;
-use crate::node::kubelet::spec;
-use crate::node::kubelet::volumes::Images;
+use crate::cri::RuntimeError;
+use crate::cri::api::{AuthConfig, Image};
+use crate::cri::credentials::{node_auths, registry_auths};
+use crate::kubelet::container::{Source, check_user};
+use crate::kubelet::context::reference;
+use crate::kubelet::image::{self, Policy};
+use crate::kubelet::objects::Kind;
+use crate::kubelet::spec;
+use crate::kubelet::volumes::Images;
 
 impl Job {
     /// Makes sure of a container's image, by its pull policy.

@@ -16,14 +16,12 @@ use kube::Api;
 use tokio::sync::Mutex;
 
 use super::action::Key;
-use crate::node::cri::RuntimeError;
-use crate::node::kubelet::container::{
-    Facts, Source, cgroup_parent, log_directory, pod_limits, sandbox_config,
-};
-use crate::node::kubelet::context::{Context, reference};
-use crate::node::kubelet::volumes::{self, Contents, Images, Tokens, Volumes};
-use crate::node::kubelet::{ephemeral, spec};
-use crate::sys::cgroups;
+use crate::cri::RuntimeError;
+use crate::kubelet::container::{Facts, Source, cgroup_parent, log_directory, pod_limits, sandbox_config};
+use crate::kubelet::context::{Context, reference};
+use crate::kubelet::volumes::{self, Contents, Images, Tokens, Volumes};
+use crate::kubelet::{ephemeral, spec};
+use sys::cgroups;
 
 pub use container::message_file;
 pub use report::differs;

@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::{Job, Outcome};
-use crate::node::kubelet::statics::{is_static, with_mirror};
+use crate::kubelet::statics::{is_static, with_mirror};
 
 /// Fields of the status that other components own.
 const FOREIGN: &[&str] = &["nominatedNodeName", "resourceClaimStatuses"];

@@ -16,11 +16,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{NodeConfig, Role};
-use crate::node::faults::Faults;
-use crate::node::kubelet::Kubelet;
-use crate::rt::Tasks;
-use crate::sys::{cgroups, identity, mounts};
+use config::{BuildInfo, NodeConfig, Role};
+use node::faults::Faults;
+use node::kubelet::Kubelet;
+use rt::Tasks;
+use sys::{cgroups, identity, mounts};
 
 pub use lb::run as run_lb;
 pub use registry::run as run_registry;
@@ -31,7 +31,7 @@ const DRAIN_PODS: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// Runs the role this node has, until the process is told to stop.
-pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
+pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let faults = Faults::of_this_node();
@@ -46,7 +46,7 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
         prepare(&config)?;
         let runtime = agent::boot(&tasks);
         let control_plane = match config.role {
-            Role::Server => Some(server::run(&config, &tasks).await?),
+            Role::Server => Some(server::run(&config, build, &tasks).await?),
             Role::Agent => None,
         };
         let rest = async {

@@ -59,8 +59,8 @@ pub use context::{Context, Error, Settings};
 use kube::Client;
 pub use metrics::Metrics;
 
-use crate::client::informer::Informers;
-use crate::rt::Tasks;
+use client::informer::Informers;
+use rt::Tasks;
 
 /// A control loop: its name, as logs and Events say it, and how it starts.
 pub struct Controller {

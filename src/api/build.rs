@@ -1,17 +1,12 @@
-//! Compiles the trimmed definitions of the CRI, of containerd's own API, of the CSI and of etcd without `protoc`: protox parses
-//! them, tonic generates the clients.
-//! Tells the program which commit it is made of, and what is to be said of Kubernetes' types.
-
-#![allow(clippy::disallowed_types)] // git is asked while building, not by the program
+//! Gathers what is to be said of Kubernetes' types, for `kubectl explain` and OpenAPI.
 
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use k8s_openapi::api::{
+use k8s_openapi_described::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling_v2,
     batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
@@ -19,53 +14,16 @@ use k8s_openapi::api::{
     networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
     resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
 };
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
-use k8s_openapi::schemars::generate::SchemaSettings;
+use k8s_openapi_described::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi_described::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi_described::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
+use k8s_openapi_described::schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let protos = [
-        "src/node/cri/api.proto",
-        "src/node/cri/content.proto",
-        "src/node/csi/csi.proto",
-        "src/node/csi/registration.proto",
-        "src/controlplane/storage/log/etcd/rpc.proto",
-    ]
-    .map(Path::new);
-    for proto in protos {
-        println!("cargo:rerun-if-changed={}", proto.display());
-    }
     println!("cargo:rerun-if-changed=build.rs");
-    let files =
-        protox::compile(protos, ["src/node/cri", "src/node/csi", "src/controlplane/storage/log/etcd"])?;
-    tonic_prost_build::configure().build_server(false).bytes(".etcdserverpb").compile_fds(files)?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    write_descriptions(&out.join("descriptions.json.gz"))?;
-    tell_commit();
-    Ok(())
-}
-
-/// Sets `MINIK_COMMIT` (forty digits, zeros outside a checkout) and `MINIK_DATE` (of that commit, in UTC) for the compiler.
-fn tell_commit() {
-    let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "0".repeat(40));
-    let format = "--format=%cd";
-    let date = git(&["show", "--no-patch", format, "--date=format-local:%Y-%m-%dT%H:%M:%SZ", "HEAD"]);
-    println!("cargo:rustc-env=MINIK_COMMIT={commit}");
-    println!("cargo:rustc-env=MINIK_DATE={}", date.unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned()));
-    for log in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", log]) {
-            println!("cargo:rerun-if-changed={path}");
-        }
-    }
-}
-
-/// Returns what git prints, if there is a git and a checkout.
-fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").env("TZ", "UTC").args(arguments).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+    write_descriptions(&out.join("descriptions.json.gz"))
 }
 
 /// Asks for the definitions of these types, and of all that they contain.

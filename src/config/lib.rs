@@ -1,6 +1,7 @@
 //! Configuration that travels: what a node is told when its container is made.
 
 mod arguments;
+mod build_info;
 mod datastore;
 mod fault;
 pub mod image_store;
@@ -11,6 +12,7 @@ mod node;
 mod registry;
 
 pub use arguments::Arguments;
+pub use build_info::BuildInfo;
 pub use datastore::Datastore;
 pub use fault::{Fault, FaultKind};
 pub use join_token::JoinToken;

@@ -25,10 +25,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::node::cni::plugin;
-use crate::rt::{Stop, Tasks};
+use ::node::cni::plugin;
 pub use exit::Exit;
 use output::Output;
+use rt::{Stop, Tasks};
 
 /// The version, and the commit it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("MINIK_COMMIT"), ")");
