@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::options::Form;
-use super::output::{self, Format, Output};
+use super::output::{self, Output};
 use cluster::{Docker, DockerError, EngineInfo};
 
 #[derive(clap::Args)]
@@ -47,7 +47,7 @@ fn trouble(
 }
 
 /// Answers 1 when something keeps clusters from working.
-pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<u8> {
+pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
     let mut findings = Vec::new();
     match look_at_docker().await {
         Ok((engine, free)) => {
@@ -67,9 +67,7 @@ pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<u8> {
     findings.extend(read("/proc/meminfo").map(|text| of_memory(&text)));
     findings.push(of_disk());
     let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
-    // The findings are the result itself: asking for quiet does not take them away.
-    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
-    output.result(args.form.output, &findings, || text(&findings))?;
+    Output::told(args.form.output, &findings, || text(&findings))?;
     Ok(u8::from(bad))
 }
 

@@ -82,7 +82,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     match command {
         Command::Load(args) => load(&docker, &args, output, stop).await,
-        Command::List(args) => list(&docker, &args, output).await,
+        Command::List(args) => list(&docker, &args).await,
         Command::Pull(args) => {
             let pulled = images::pull(&docker, &args.of.cluster, &args.images, stop).await?;
             output.result(args.form.output, &pulled, || lines(&pulled, "is on every node"))
@@ -135,11 +135,9 @@ async fn load(docker: &Docker, args: &NamesArgs, output: &Output, stop: &Stop) -
     })
 }
 
-async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+async fn list(docker: &Docker, args: &ListArgs) -> anyhow::Result<()> {
     let found = images::list_images(docker, &args.of.cluster).await?;
-    // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
-    output.result(args.form.output, &found, || {
+    Output::told(args.form.output, &found, || {
         let rows: Vec<Vec<String>> = found.iter().map(row).collect();
         output::table(&["IMAGE", "ID", "SIZE", "NODES"], &rows)
     })

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cluster::{changed_text, duration};
 use super::completion::nodes;
 use super::options::{Form, OfCluster};
-use super::output::{self, Format, Output};
+use super::output::{self, Output};
 use super::progress::reporter;
 use super::{Exit, node_faults, node_images};
 use cluster::{
@@ -134,7 +134,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Delete(args) => delete(&docker, args, output, stop).await,
         Command::Start(args) => start(&docker, args, output, stop).await,
         Command::Stop(args) => halt(&docker, args, output).await,
-        Command::List(args) => list(&docker, &args, output).await,
+        Command::List(args) => list(&docker, &args).await,
         Command::Pause(args) => node_faults::pause(&docker, args, output, stop).await,
         Command::Kill(args) => node_faults::kill(&docker, args, output, stop).await,
         Command::Partition(args) => node_faults::partition(&docker, args, output, stop).await,
@@ -229,11 +229,9 @@ fn say(args: &NamesArgs, output: &Output, what: &str, nodes: &[String]) -> anyho
     )
 }
 
-async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+async fn list(docker: &Docker, args: &ListArgs) -> anyhow::Result<()> {
     let summary = find(docker, args.of.cluster.as_str()).await?;
-    // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
-    output.result(args.form.output, &summary.nodes, || {
+    Output::told(args.form.output, &summary.nodes, || {
         let rows: Vec<Vec<String>> = summary
             .nodes
             .iter()

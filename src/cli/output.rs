@@ -23,6 +23,15 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// Prints what the command is for, such as a list: asking for quiet does not take it away.
+    pub(super) fn told<T: Serialize>(
+        format: Format,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        Self { quiet: false }.result(format, value, text)
+    }
+
     /// Prints a result: as data, or as the text for people, which `quiet` leaves out.
     pub(super) fn result<T: Serialize>(
         &self,

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::cluster::{api_port, name};
 use super::completion::registries;
 use super::options::Form;
-use super::output::{self, Format, Output};
+use super::output::{self, Output};
 use super::progress::reporter;
 use cluster::{
     ClusterError, ClusterName, Docker, create_registry, delete_registry, list_registries, start_registry,
@@ -25,7 +25,7 @@ pub(super) enum Command {
     Delete(NamesArgs),
     /// List registries.
     #[command(visible_alias = "ls")]
-    List(ListArgs),
+    List(Form),
     /// Start registries that were stopped.
     Start(NamesArgs),
     /// Stop registries; their images are kept.
@@ -56,17 +56,11 @@ pub(super) struct NamesArgs {
     form: Form,
 }
 
-#[derive(Args)]
-pub(super) struct ListArgs {
-    #[command(flatten)]
-    form: Form,
-}
-
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     match command {
         Command::Create(args) => create(&docker, &args, output, stop).await,
-        Command::List(args) => list(&docker, &args, output).await,
+        Command::List(form) => list(&docker, &form).await,
         Command::Delete(args) => {
             let progress = reporter(output.quiet);
             let mut done = Vec::new();
@@ -112,11 +106,9 @@ async fn create(docker: &Docker, args: &CreateArgs, output: &Output, stop: &Stop
     })
 }
 
-async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+async fn list(docker: &Docker, form: &Form) -> anyhow::Result<()> {
     let found = list_registries(docker).await?;
-    // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
-    output.result(args.form.output, &found, || match found.as_slice() {
+    Output::told(form.output, &found, || match found.as_slice() {
         [] => "No registries. Make one: minik registry create\n".to_owned(),
         found => {
             let state = |running| if running { "Running" } else { "Stopped" };

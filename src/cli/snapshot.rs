@@ -21,7 +21,7 @@ pub(super) enum Command {
     Save(SaveArgs),
     /// List snapshots.
     #[command(visible_alias = "ls")]
-    List(ListArgs),
+    List(Form),
     /// Put a cluster back to a snapshot of it, or make a new one from a snapshot.
     Restore(RestoreArgs),
     /// Remove snapshots.
@@ -36,12 +36,6 @@ pub(super) struct SaveArgs {
     snapshot: ClusterName,
     #[command(flatten)]
     of: OfCluster,
-    #[command(flatten)]
-    form: Form,
-}
-
-#[derive(Args)]
-pub(super) struct ListArgs {
     #[command(flatten)]
     form: Form,
 }
@@ -84,7 +78,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
                 format!("Snapshot {name:?} is kept. Go back to it: minik cluster reset {of} --to {name}\n")
             })
         }
-        Command::List(args) => list(&docker, &args, output).await,
+        Command::List(form) => list(&docker, &form).await,
         Command::Delete(args) => {
             let mut deleted = Vec::new();
             for name in &args.names {
@@ -101,11 +95,9 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
     }
 }
 
-async fn list(docker: &Docker, args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+async fn list(docker: &Docker, form: &Form) -> anyhow::Result<()> {
     let found = list_snapshots(docker).await?;
-    // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
-    output.result(args.form.output, &found, || match found.as_slice() {
+    Output::told(form.output, &found, || match found.as_slice() {
         [] => "No snapshots. Keep one: minik snapshot save NAME\n".to_owned(),
         found => {
             let row = |s: &cluster::snapshots::SnapshotInfo| {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::options::Form;
-use super::output::{Format, Output};
+use super::output::Output;
 use cluster::{Docker, labels};
 use config::BuildInfo;
 
@@ -29,23 +29,18 @@ struct Versions {
     docker: Option<String>,
 }
 
-pub(super) async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let docker = match Docker::connect().await {
         Ok(docker) => docker.engine_version().await.ok(),
         Err(_) => None,
     };
     let versions =
         Versions { minik: labels::THIS_VERSION, commit: BUILD.commit, kubernetes: KUBERNETES, docker };
-    // Versions are the result itself: asking for quiet does not take them away.
-    Output { quiet: output.quiet && args.form.output != Format::Text }.result(
-        args.form.output,
-        &versions,
-        || {
-            let docker = versions.docker.as_deref().unwrap_or("not reachable");
-            format!(
-                "minik       {}\ncommit      {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n",
-                versions.minik, versions.commit
-            )
-        },
-    )
+    Output::told(args.form.output, &versions, || {
+        let docker = versions.docker.as_deref().unwrap_or("not reachable");
+        format!(
+            "minik       {}\ncommit      {}\nKubernetes  {KUBERNETES}\nDocker      {docker}\n",
+            versions.minik, versions.commit
+        )
+    })
 }

@@ -5,6 +5,7 @@ pub mod events;
 pub mod gateway;
 pub mod informer;
 pub mod queue;
+pub mod stream;
 pub mod tls;
 pub mod typed;
 

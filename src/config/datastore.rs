@@ -1,5 +1,7 @@
 //! The etcd that a cluster keeps its state in, when somebody else runs it.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 /// Where an etcd is, and how the server shows itself to it.
@@ -26,6 +28,24 @@ impl std::fmt::Debug for Datastore {
 }
 
 impl Datastore {
+    /// A datastore whose certificates and key lie in files. Fails, saying which, when one cannot be read.
+    pub fn read(
+        endpoints: Vec<String>,
+        authority: Option<&Path>,
+        certificate: Option<&Path>,
+        key: Option<&Path>,
+    ) -> Result<Self, String> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        Ok(Self {
+            endpoints,
+            authority_pem: authority.map(read).transpose()?,
+            certificate_pem: certificate.map(read).transpose()?,
+            key_pem: key.map(read).transpose()?,
+        })
+    }
+
     /// Checks what can be checked without asking the etcd. Fails with the first thing that is wrong.
     pub fn validate(&self) -> Result<(), String> {
         if self.endpoints.is_empty() {
@@ -37,7 +57,8 @@ impl Datastore {
             match scheme {
                 "https" if self.authority_pem.is_none() => {
                     return Err(format!(
-                        "datastore {endpoint}: the certificate of its authority is needed as well"
+                        "datastore {endpoint}: the certificate of its authority is needed as well \
+                         (--datastore-authority FILE, or the datastore's key `authority`)"
                     ));
                 }
                 "http" | "https" => {}

@@ -277,7 +277,13 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
     }
     surroundings(args, &mut spec);
     if !args.datastore_endpoints.is_empty() {
-        spec.datastore = Some(datastore(args)?);
+        let datastore = Datastore::read(
+            args.datastore_endpoints.clone(),
+            args.datastore_authority.as_deref(),
+            args.datastore_certificate.as_deref(),
+            args.datastore_key.as_deref(),
+        );
+        spec.datastore = Some(datastore.map_err(SpecError::Address)?);
     }
     for node in &mut spec.nodes {
         node.memory = args.node_memory.or(node.memory);
@@ -320,22 +326,6 @@ fn surroundings(args: &CreateArgs, spec: &mut ClusterSpec) {
 }
 
 /// The etcd that the arguments name.
-fn datastore(args: &CreateArgs) -> Result<Datastore, SpecError> {
-    let text = |path: &Option<PathBuf>| {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
-                .map_err(|error| SpecError::Address(format!("cannot read {}: {error}", path.display())))
-        };
-        path.as_ref().map(read).transpose()
-    };
-    Ok(Datastore {
-        endpoints: args.datastore_endpoints.clone(),
-        authority_pem: text(&args.datastore_authority)?,
-        certificate_pem: text(&args.datastore_certificate)?,
-        key_pem: text(&args.datastore_key)?,
-    })
-}
-
 /// Applies each `VALUE[@NODES]` to the nodes its filter names, or to all.
 fn filtered(
     values: &[String],

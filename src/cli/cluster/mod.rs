@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::output::{self, Format, Output};
+use super::output::{self, Output};
 use super::progress::reporter;
 use crate::completion::clusters;
 use crate::options::Form;
@@ -27,7 +27,7 @@ pub(super) enum Command {
     Delete(DeleteArgs),
     /// List clusters.
     #[command(visible_alias = "ls")]
-    List(ListArgs),
+    List(Form),
     /// Start a cluster that was stopped; does nothing to one that runs.
     Start(change::StartArgs),
     /// Stop a cluster; everything in it is kept.
@@ -59,12 +59,6 @@ pub(super) struct DeleteArgs {
     form: Form,
 }
 
-#[derive(Args)]
-pub(super) struct ListArgs {
-    #[command(flatten)]
-    form: Form,
-}
-
 /// How long the engine may be at work for a command that was killed.
 const STRAGGLERS: Duration = Duration::from_secs(3);
 
@@ -92,7 +86,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
     match command {
         Command::Create(args) => create::run(*args, output, stop).await,
         Command::Delete(args) => run_delete(args, output).await,
-        Command::List(args) => run_list(&args, output).await,
+        Command::List(form) => run_list(&form).await,
         Command::Start(args) => change::run_start(args, output, stop).await,
         Command::Stop(args) => change::run_stop(args, output).await,
         Command::Restart(args) => change::run_restart(args, output, stop).await,
@@ -153,13 +147,11 @@ async fn run_delete(args: DeleteArgs, output: &Output) -> anyhow::Result<()> {
     error.map_or(Ok(()), |error| Err(error.into()))
 }
 
-async fn run_list(args: &ListArgs, output: &Output) -> anyhow::Result<()> {
+async fn run_list(form: &Form) -> anyhow::Result<()> {
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let clusters = list(&docker).await?;
     let now = SystemClock.now();
-    // A list is the result itself: asking for quiet does not take it away.
-    let output = Output { quiet: output.quiet && args.form.output != Format::Text };
-    output.result(args.form.output, &clusters, || match clusters.as_slice() {
+    Output::told(form.output, &clusters, || match clusters.as_slice() {
         [] => "No clusters. Make one: minik cluster create\n".to_owned(),
         clusters => {
             let rows: Vec<Vec<String>> = clusters.iter().map(|cluster| row(cluster, now)).collect();

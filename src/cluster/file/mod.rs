@@ -214,14 +214,10 @@ fn read(form: Form, around: &Surroundings<'_>) -> Result<ClusterFile, FileError>
 }
 
 fn datastore(form: &DatastoreForm, dir: &Path) -> Result<Datastore, FileError> {
-    let text =
-        |path: &Option<String>| path.as_ref().map(|path| text_in(&dir.join(path), "datastore")).transpose();
-    Ok(Datastore {
-        endpoints: form.endpoints.clone(),
-        authority_pem: text(&form.authority)?,
-        certificate_pem: text(&form.certificate)?,
-        key_pem: text(&form.key)?,
-    })
+    let path = |path: &Option<String>| path.as_ref().map(|path| dir.join(path));
+    let (authority, certificate, key) = (path(&form.authority), path(&form.certificate), path(&form.key));
+    Datastore::read(form.endpoints.clone(), authority.as_deref(), certificate.as_deref(), key.as_deref())
+        .map_err(|why| FileError::Value { at: "datastore".to_owned(), why })
 }
 
 /// A file that the configuration names.

@@ -238,6 +238,12 @@ impl RequestContext<'_> {
         convert::payload(self.resource, object)
     }
 
+    /// The object that the request names, as it stands; 404 where there is none.
+    pub async fn stored(&self) -> Result<Arc<Entry>, ApiError> {
+        let entry = self.engine.store.get(&self.key()).await.map_err(from_storage)?;
+        entry.ok_or_else(|| self.not_found())
+    }
+
     /// A stored state in the request's version, where a webhook must make it.
     pub async fn converted(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, ApiError> {
         self.engine.converter.entry(self.resource, entry).await

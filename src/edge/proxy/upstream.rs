@@ -10,12 +10,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::{BoxError, Lent};
 use super::rules::Protocol;
+use client::stream::{self, Stream};
 use client::tls;
 use rt::Tasks;
 
@@ -37,10 +36,6 @@ pub(super) struct Via<'a> {
     pub name: &'a str,
     pub connect_timeout: Duration,
 }
-
-/// Either kind of stream.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Shared = http2::SendRequest<Lent>;
 
@@ -136,20 +131,18 @@ impl Upstream {
 
     /// A connection, with TLS where the protocol has it. Whose certificate the endpoint shows does not matter: it is one
     /// of this cluster's network.
-    async fn connect(&self, via: Via<'_>) -> Result<Box<dyn Io>, BoxError> {
-        let connecting = async {
-            let stream = TcpStream::connect(via.endpoint).await?;
-            stream.set_nodelay(true)?;
-            let tls = match via.protocol {
-                Protocol::Http | Protocol::Http2 => return Ok(Box::new(stream) as Box<dyn Io>),
-                Protocol::Https => &self.tls,
-                Protocol::Http2Tls => &self.tls_http2,
-            };
-            let name = ServerName::try_from(via.name.to_owned())
-                .unwrap_or_else(|_| ServerName::IpAddress(via.endpoint.ip().into()));
-            Ok(Box::new(tls.connect(name, stream).await?) as Box<dyn Io>)
+    async fn connect(&self, via: Via<'_>) -> Result<Box<dyn Stream>, BoxError> {
+        let tls = match via.protocol {
+            Protocol::Http | Protocol::Http2 => None,
+            Protocol::Https => Some(&self.tls),
+            Protocol::Http2Tls => Some(&self.tls_http2),
         };
-        tokio::time::timeout(via.connect_timeout, connecting).await?
+        let name = || {
+            ServerName::try_from(via.name.to_owned())
+                .unwrap_or_else(|_| ServerName::IpAddress(via.endpoint.ip().into()))
+        };
+        let connecting = stream::open(via.endpoint, tls.map(|tls| (tls, name())));
+        Ok(tokio::time::timeout(via.connect_timeout, connecting).await??)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(SocketAddr, bool), Shared>> {

@@ -111,13 +111,7 @@ pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
     let (options, dry_run) = DeleteOptions::read(eviction.get("deleteOptions"), &context.params)?;
-    let entry = context
-        .engine
-        .store
-        .get(&context.key())
-        .await
-        .map_err(from_storage)?
-        .ok_or_else(|| context.not_found())?;
+    let entry = context.stored().await?;
     let pod = context.read(&entry)?;
     if let Some(why) = options.broken_precondition(&pod) {
         return Err(context.conflict(&why));

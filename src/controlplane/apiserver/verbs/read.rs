@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use api::status::ApiError;
 
-use super::super::context::{RequestContext, from_storage};
+use super::super::context::RequestContext;
 use super::Answer;
 
 /// Answers one object: its stored bytes.
@@ -20,7 +20,7 @@ pub async fn get(context: &RequestContext<'_>) -> Answer {
             return Err(ApiError::too_large_resource_version(asked, current));
         }
     }
-    let entry = store.get(&context.key()).await.map_err(from_storage)?.ok_or_else(|| context.not_found())?;
+    let entry = context.stored().await?;
     let entry = context.converted(entry).await?;
     context.answer_entry(StatusCode::OK, &entry)
 }

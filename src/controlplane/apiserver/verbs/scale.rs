@@ -12,7 +12,7 @@ use api::status::ApiError;
 use api::table::workloads;
 use api::validate::FieldError;
 
-use super::super::context::{RequestContext, from_storage};
+use super::super::context::RequestContext;
 use super::super::{projection, wire};
 use super::patch::{self, Patch};
 use super::write::{self, Admit, Decision, Outcome, Write};
@@ -32,13 +32,7 @@ pub async fn run(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer
 async fn get(context: &RequestContext<'_>) -> Answer {
     context.check_single()?;
     let paths = &context.resource.scale_paths;
-    let entry = context
-        .engine
-        .store
-        .get(&context.key())
-        .await
-        .map_err(from_storage)?
-        .ok_or_else(|| context.not_found())?;
+    let entry = context.stored().await?;
     let entry = context.converted(entry).await?;
     answer(context, &scale_of(&context.read(&entry)?, paths))
 }

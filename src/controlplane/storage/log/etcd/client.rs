@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +15,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::rpc;
 use crate::{Etcd, StorageError};
-use client::tls;
+use client::{stream, tls};
 
 /// Connecting takes no longer, or the member counts as gone.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -68,10 +66,6 @@ fn never_sent(status: &Status) -> bool {
     let first = std::error::Error::source(status);
     std::iter::successors(first, |error| error.source()).any(|error| error.is::<NotConnected>())
 }
-
-/// Either kind of stream.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The members of an etcd.
 #[derive(Debug)]
@@ -211,7 +205,10 @@ fn member(endpoint: &str, security: Option<Arc<rustls::ClientConfig>>) -> Result
     let unusable = |why: &str| StorageError::unavailable(format!("{endpoint}: {why}"));
     let uri: http::Uri = endpoint.parse().map_err(|_| unusable("is no URL of an etcd member"))?;
     let secure = match uri.scheme_str() {
-        Some("https") => Some(security.ok_or_else(|| unusable("needs the certificate of etcd's authority"))?),
+        Some("https") => {
+            let security = security.ok_or_else(|| unusable("needs the certificate of etcd's authority"))?;
+            Some(TlsConnector::from(security))
+        }
         Some("http") => None,
         _ => return Err(unusable("must begin with http:// or https://")),
     };
@@ -221,17 +218,11 @@ fn member(endpoint: &str, security: Option<Arc<rustls::ClientConfig>>) -> Result
     let connector = tower::service_fn(move |_: http::Uri| {
         let (host, name, secure) = (host.clone(), name.clone(), secure.clone());
         async move {
-            let connecting = async {
-                let stream = TcpStream::connect((host.as_str(), port)).await?;
-                stream.set_nodelay(true)?;
-                let Some(secure) = secure else { return Ok(Box::new(stream) as Box<dyn Io>) };
-                Ok(Box::new(TlsConnector::from(secure).connect(name, stream).await?) as Box<dyn Io>)
-            };
+            let connecting =
+                stream::open((host.as_str(), port), secure.as_ref().map(|secure| (secure, name)));
             let failed = |why: String| NotConnected { at: format!("{host}:{port}"), why };
             match tokio::time::timeout(CONNECT, connecting).await {
-                Ok(connected) => {
-                    connected.map(TokioIo::new).map_err(|error: std::io::Error| failed(error.to_string()))
-                }
+                Ok(connected) => connected.map(TokioIo::new).map_err(|error| failed(error.to_string())),
                 Err(_) => Err(failed("no answer in time".to_owned())),
             }
         }
