@@ -18,6 +18,7 @@ const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// Rule: `SetDefaults_Container` and what it contains.
 pub fn default_container(container: &mut Value) {
+    drop_stop_signal(container);
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let policy = if tag(image) == Some("latest") { "Always" } else { "IfNotPresent" };
     container.fill_text("imagePullPolicy", policy);
@@ -39,6 +40,18 @@ pub fn default_container(container: &mut Value) {
             lifecycle.within(hook, probe::default_handler);
         }
     });
+}
+
+/// A field of a feature that upstream has but does not switch on by itself (`ContainerStopSignals`, alpha in 1.36) is left out, so
+/// that nobody relies on what no node does. Rule: `dropContainerStopSignals`.
+fn drop_stop_signal(container: &mut Value) {
+    let Some(Value::Object(lifecycle)) = container.get_mut("lifecycle") else { return };
+    if lifecycle.remove("stopSignal").is_some()
+        && lifecycle.is_empty()
+        && let Some(container) = container.as_object_mut()
+    {
+        container.remove("lifecycle");
+    }
 }
 
 /// The tag of an image reference; `latest` if it says neither tag nor digest, none if it says a digest only.
@@ -239,6 +252,20 @@ mod tests {
             default_container(&mut container);
             assert_eq!(container["imagePullPolicy"], expect, "{image}");
         }
+    }
+
+    #[test]
+    fn stop_signals_are_left_out_as_while_their_feature_is_off() {
+        let after = |lifecycle: Value| {
+            let mut container = json!({"name": "c", "image": "i", "lifecycle": lifecycle});
+            default_container(&mut container);
+            container.get("lifecycle").cloned()
+        };
+        assert_eq!(after(json!({"stopSignal": "SIGUSR1"})), None);
+        let sleep = json!({"sleep": {"seconds": 1}});
+        let both = after(json!({"stopSignal": "SIGUSR1", "preStop": sleep}));
+        assert_eq!(both, Some(json!({"preStop": sleep})));
+        assert_eq!(after(json!({})), Some(json!({})), "what says nothing stays as it is");
     }
 
     fn check(container: Value, expect: &[&str]) {
