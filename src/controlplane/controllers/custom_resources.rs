@@ -23,6 +23,8 @@ use client::informer::{Cache, Key};
 
 /// Holds a definition until its objects are gone.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// The condition of a definition that is being emptied.
+const IN_PROGRESS: (&str, &str, &str) = ("Terminating", "True", "InstanceDeletionInProgress");
 /// How long to wait for objects that somebody else must let go, before looking again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -161,6 +163,14 @@ fn kind_names(names: &CustomResourceDefinitionNames) -> impl Iterator<Item = &st
         .filter(|name| !name.is_empty())
 }
 
+/// What an error says, without the client's words around it.
+fn plain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Sets a condition (type, status, reason); its time moves only with its status.
 fn set(
     conditions: &mut Vec<CustomResourceDefinitionCondition>,
@@ -210,15 +220,35 @@ impl Reconciler {
             definition.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let now = Time(self.context.now());
         if !conditions.iter().any(|condition| condition.type_ == "Terminating") {
-            let what = ("Terminating", "True", "InstanceDeletionInProgress");
-            set(&mut conditions, what, "CustomResource deletion is in progress", &now);
+            set(&mut conditions, IN_PROGRESS, "CustomResource deletion is in progress", &now);
             // The change brings it back here.
             self.tell(definition, json!({ "conditions": conditions })).await?;
             return Ok(Outcome::Done);
         }
         let served = conditions.iter().any(|c| c.type_ == "Established" && c.status == "True");
-        if served && !self.clear(definition).await? {
-            return Ok(Outcome::RequeueAfter(LOOK_AGAIN));
+        if served {
+            let cleared = self.clear(definition).await;
+            let told = conditions.clone();
+            match &cleared {
+                Ok(true) => {}
+                Ok(false) => {
+                    set(&mut conditions, IN_PROGRESS, "CustomResource deletion is in progress", &now)
+                }
+                Err((what, error)) => {
+                    let (reason, why) = ("InstanceDeletionFailed", format!("{what}: {}", plain(error)));
+                    set(&mut conditions, ("Terminating", "True", reason), &why, &now);
+                }
+            }
+            // Whoever waits can see why: that a conversion webhook is gone, say. Without the webhook in its definition, or with one
+            // that answers, the next try gets on.
+            if told != conditions {
+                self.tell(definition, json!({ "conditions": conditions })).await?;
+            }
+            match cleared {
+                Ok(true) => {}
+                Ok(false) => return Ok(Outcome::RequeueAfter(LOOK_AGAIN)),
+                Err((_, error)) => return Err(error.into()),
+            }
         }
         let left: Vec<&String> = definition.finalizers().iter().filter(|name| *name != CLEANUP).collect();
         let patch = json!({"metadata": {
@@ -229,8 +259,12 @@ impl Reconciler {
         Ok(Outcome::Done)
     }
 
-    /// Deletes every object; true when none is left.
-    async fn clear(&self, definition: &CustomResourceDefinition) -> Result<bool, Error> {
+    /// Deletes every object; true when none is left. Fails with what could not be done, in upstream's words, and why.
+    async fn clear(
+        &self,
+        definition: &CustomResourceDefinition,
+    ) -> Result<bool, (&'static str, kube::Error)> {
+        let unlisted = |error| ("could not list instances", error);
         let spec = &definition.spec;
         let Some(version) = spec.versions.iter().find(|version| version.storage) else { return Ok(true) };
         let resource = ApiResource {
@@ -243,16 +277,21 @@ impl Reconciler {
         let client = &self.context.client;
         let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         let some = ListParams::default();
-        let found = all.list_metadata(&some).await?.items;
+        let found = all.list_metadata(&some).await.map_err(unlisted)?.items;
         let places: BTreeSet<Option<String>> = found.iter().map(ResourceExt::namespace).collect();
         for place in places {
             let api: Api<DynamicObject> = match place {
                 Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
                 None => all.clone(),
             };
-            api.delete_collection(&DeleteParams::default(), &some).await?;
+            let deleted = api.delete_collection(&DeleteParams::default(), &some).await;
+            deleted.map_err(|error| ("could not issue all deletes", error))?;
         }
-        Ok(found.is_empty() || all.list_metadata(&some.limit(1)).await?.items.is_empty())
+        if found.is_empty() {
+            return Ok(true);
+        }
+        let left = all.list_metadata(&some.limit(1)).await.map_err(unlisted)?;
+        Ok(left.items.is_empty())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Controllers and scheduler against the API server, in one process, with nodes that only pretend.
 
+mod definitions;
 mod quota;
 mod roles;
 mod workloads;
