@@ -1,16 +1,16 @@
 //! The embedded log on redb.
 
-use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::local::Journal;
 use super::{StorageError, codec};
 use crate::cache::Snapshot;
-use crate::{Event, EventKind};
+use crate::{Entry, Event, EventKind};
 
 /// Live entries by revision. New records always go to the right end of the tree, so a batch of writes dirties
 /// a few neighbouring pages, where a table by key would dirty one page for each.
@@ -22,6 +22,10 @@ const REVISION: &str = "revision";
 /// In `META`: the layout of the tables.
 const FORMAT: &str = "format";
 const CURRENT_FORMAT: u64 = 1;
+
+/// So many records are read by more than one thread, and by how many at most.
+const MANY: u64 = 4_096;
+const LOADERS: usize = 4;
 
 /// Memory for pages. Reads are answered from the engine's own state, so it only serves the writer.
 const CACHE_BYTES: usize = 8 << 20;
@@ -114,19 +118,50 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
 fn read_all(database: &Database) -> Result<Snapshot, StorageError> {
     let transaction = database.begin_read().map_err(StorageError::unavailable)?;
     let meta = transaction.open_table(META).map_err(StorageError::unavailable)?;
-    let mut revision =
+    let deleted =
         meta.get(REVISION).map_err(StorageError::unavailable)?.map_or(0, |revision| revision.value());
     let records = transaction.open_table(RECORDS).map_err(StorageError::unavailable)?;
-    let mut entries = BTreeMap::new();
-    for record in records.iter().map_err(StorageError::unavailable)? {
+    let newest = records.last().map_err(StorageError::unavailable)?.map_or(0, |(at, _)| at.value());
+    let many = records.len().map_err(StorageError::unavailable)? >= MANY;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(LOADERS);
+    let parts = parts(newest, if many { threads as u64 } else { 1 });
+    let loaded: Result<Vec<Vec<Keyed>>, StorageError> = std::thread::scope(|scope| {
+        let loaders: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(|| read_part(database, part))).collect();
+        let join = |loader: std::thread::ScopedJoinHandle<'_, _>| match loader.join() {
+            Ok(part) => part,
+            Err(_) => Err(StorageError::unavailable("a part of the store could not be read")),
+        };
+        loaders.into_iter().map(join).collect()
+    });
+    // Made of all at once: runs that are in order are merged, and no key is looked up.
+    let entries = loaded?.into_iter().flatten().collect();
+    Ok(Snapshot { entries, revision: newest.max(deleted) })
+}
+
+/// Revisions up to `newest` in so many ranges of one length.
+fn parts(newest: u64, count: u64) -> Vec<Range<u64>> {
+    let length = newest / count + 1;
+    (0..count).map(|part| part * length..(part + 1) * length).collect()
+}
+
+/// An entry beside its key.
+type Keyed = (Arc<str>, Arc<Entry>);
+
+/// The entries of some revisions, in the order of their keys.
+fn read_part(database: &Database, part: Range<u64>) -> Result<Vec<Keyed>, StorageError> {
+    let transaction = database.begin_read().map_err(StorageError::unavailable)?;
+    let records = transaction.open_table(RECORDS).map_err(StorageError::unavailable)?;
+    let mut entries = Vec::new();
+    for record in records.range(part).map_err(StorageError::unavailable)? {
         let (at, bytes) = record.map_err(StorageError::unavailable)?;
         let at = at.value();
         let entry = codec::decode(at, bytes.value())
             .ok_or_else(|| StorageError::unavailable(format!("the record of revision {at} is malformed")))?;
-        revision = revision.max(at);
-        entries.insert(entry.key.clone(), Arc::new(entry));
+        entries.push((entry.key.clone(), Arc::new(entry)));
     }
-    Ok(Snapshot { entries, revision })
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -333,6 +368,29 @@ mod tests {
         written.sort();
         assert_eq!(keys, written, "nothing acknowledged is lost, nothing refused is there");
         again.create("/core/pods/a/later".into(), payload("1".into())).await.expect("room again");
+    }
+
+    #[test]
+    fn a_store_of_many_records_is_read_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("many.redb");
+        let (mut embedded, _) = Embedded::open(&path).expect("a store");
+        let put = |n: u64| {
+            let key = format!("/core/configmaps/default/m{}", n * 7919 % 10_007);
+            let entry = Entry::written(key.into(), Payload::default(), n, n, jiff::Timestamp::UNIX_EPOCH);
+            Arc::new(Event::new(EventKind::Put, Arc::new(entry), None))
+        };
+        let mut events: Vec<_> = (1..=MANY + 1000).map(put).collect();
+        embedded.write(&events).expect("written");
+        let last = events.pop().expect("an event").entry.clone();
+        let gone = Event::new(EventKind::Delete, Arc::new(last.stamped(MANY + 1001)), Some(last));
+        embedded.write(&[Arc::new(gone)]).expect("written");
+        drop(embedded);
+        let (_, snapshot) = Embedded::open(&path).expect("a store");
+        assert_eq!((snapshot.revision, snapshot.entries.len()), (MANY + 1001, events.len()));
+        for event in &events {
+            assert_eq!(snapshot.entries[&event.entry.key].revision, event.revision);
+        }
     }
 
     #[test]
