@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const CUSTOM_KINDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 /// A request is repeated so often; the median counts.
 const SAMPLES: usize = 2_000;
@@ -44,7 +45,7 @@ pub async fn all() -> Result<()> {
     objects().await
 }
 
-fn show(what: &str, value: f64, unit: &str, aim: &str) {
+pub fn show(what: &str, value: f64, unit: &str, aim: &str) {
     println!("{what:<52} {value:>10.2} {unit:<4} (aim: {aim})");
 }
 
@@ -53,17 +54,17 @@ fn micros(duration: Duration) -> f64 {
 }
 
 /// The resident memory of this process, in MiB.
-fn resident() -> Result<f64> {
+pub fn resident() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     let pages: f64 = text.split(' ').nth(1).context("pages")?.parse()?;
     Ok(pages * 4096.0 / f64::from(1 << 20))
 }
 
 /// A server in this process, asked without a socket.
-struct Bench {
-    server: ApiServer,
-    router: Router,
-    tasks: Tasks,
+pub struct Bench {
+    pub server: ApiServer,
+    pub router: Router,
+    pub tasks: Tasks,
 }
 
 impl Drop for Bench {
@@ -73,7 +74,7 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    async fn start(store: Arc<dyn storage::Store>) -> Result<Self> {
+    pub async fn start(store: Arc<dyn storage::Store>) -> Result<Self> {
         let tasks = Tasks::new();
         let server = ApiServer::build(Options::new(store, Key::generate()?, tasks.clone())).await?;
         Ok(Self { router: server.router(), server, tasks })
@@ -92,25 +93,41 @@ impl Bench {
         path: &str,
         body: Body,
     ) -> Result<(StatusCode, Body)> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .body(body)?;
+        let kind = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let mut request =
+            Request::builder().method(method).uri(path).header("content-type", kind).body(body)?;
         request.extensions_mut().insert(user.clone());
         let response = self.router.clone().oneshot(request).await?;
         Ok((response.status(), response.into_body()))
     }
 
-    async fn send(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Vec<u8>)> {
+    pub async fn send(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Vec<u8>)> {
         let (status, body) = self.open(&UserInfo::api_server(), method, path, Body::from(body)).await?;
         Ok((status, body.collect().await?.to_bytes().to_vec()))
     }
 
-    async fn create(&self, path: &str, object: &Value) -> Result<Value> {
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Value> {
         let (status, body) = self.send(Method::POST, path, object.to_string()).await?;
         ensure!(status == StatusCode::CREATED, "{path}: {status} {}", String::from_utf8_lossy(&body));
         Ok(serde_json::from_slice(&body)?)
+    }
+
+    pub async fn patch(&self, path: &str, patch: &Value) -> Result<(StatusCode, Vec<u8>)> {
+        self.send(Method::PATCH, path, patch.to_string()).await
+    }
+
+    /// Makes a definition, and says of it what its controller would.
+    pub async fn define(&self, number: usize) -> Result<()> {
+        let mut made = self.create(CUSTOM_KINDS, &definition(number)).await?;
+        made["status"]["acceptedNames"] = made["spec"]["names"].clone();
+        made["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
+        let path = format!("{CUSTOM_KINDS}/things{number}.example.com/status");
+        let (status, _) = self.send(Method::PUT, &path, made.to_string()).await?;
+        ensure!(status == StatusCode::OK, "{status}");
+        Ok(())
     }
 
     /// The median of a request that is the same each time.
@@ -233,7 +250,7 @@ async fn fairness() -> Result<()> {
     Ok(())
 }
 
-fn definition(number: usize) -> Value {
+pub fn definition(number: usize) -> Value {
     let text = json!({"type": "string", "description": "A field of a kind of which there are many."});
     let fields: serde_json::Map<String, Value> =
         (0..20).map(|n| (format!("field{n}"), text.clone())).collect();
@@ -245,17 +262,11 @@ fn definition(number: usize) -> Value {
 }
 
 /// Discovery of many definitions, and the memory that they take.
-async fn definitions() -> Result<()> {
-    const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub async fn definitions() -> Result<()> {
     let bench = Bench::with_namespace().await?;
     let before = resident()?;
     for number in 0..DEFINITIONS {
-        let mut made = bench.create(PATH, &definition(number)).await?;
-        made["status"]["acceptedNames"] = made["spec"]["names"].clone();
-        made["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
-        let path = format!("{PATH}/things{number}.example.com/status");
-        let (status, _) = bench.send(Method::PUT, &path, made.to_string()).await?;
-        ensure!(status == StatusCode::OK, "{status}");
+        bench.define(number).await?;
     }
     bench.server.index().caught_up().await;
     let begun = Instant::now();

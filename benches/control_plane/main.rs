@@ -1,6 +1,7 @@
 //! What the control plane can do, against etcd on the same disk in the same run.
 //!
 //! `cargo bench --bench control_plane [-- --operations N --rounds N]`, `-- --scale` for what one costs of many alone,
+//! `-- --memory` for what stays after many came and went,
 //! or `-- --costs` for what policies, webhooks, definitions and watchers cost. etcd is taken from `PATH`; without one the
 //! ratios are left out. Rates drift with the machine: only the ratios mean something elsewhere.
 
@@ -10,6 +11,7 @@ mod api;
 mod costs;
 mod etcd;
 mod figures;
+mod memory;
 mod scale;
 mod store;
 
@@ -22,6 +24,7 @@ fn main() -> Result<()> {
         at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
     let (operations, rounds) = (number("--operations", 8_000), number("--rounds", 5));
+    minik::sys::memory::bound();
     let runtime = tokio::runtime::Runtime::new()?;
     if let Some(at) = arguments.iter().position(|argument| argument == "--start-over") {
         let file = arguments.get(at + 1).context("a file")?;
@@ -29,6 +32,12 @@ fn main() -> Result<()> {
     }
     if arguments.iter().any(|argument| argument == "--costs") {
         return runtime.block_on(costs::all());
+    }
+    if arguments.iter().any(|argument| argument == "--memory") {
+        return runtime.block_on(memory::all());
+    }
+    if arguments.iter().any(|argument| argument == "--definitions") {
+        return runtime.block_on(costs::definitions());
     }
     if arguments.iter().any(|argument| argument == "--scale") {
         return runtime.block_on(scale::all());

@@ -111,7 +111,10 @@ pub(super) struct ListArgs {
 pub(super) fn inside(command: &Command) -> Option<ExitCode> {
     let result = match command {
         Command::Init => sys::init::run(&["node", "run"]).map_err(anyhow::Error::from).map(ExitCode::from),
-        Command::Run => run_role().map(|()| Exit::Ok.into()),
+        Command::Run => {
+            sys::memory::bound();
+            run_role().map(|()| Exit::Ok.into())
+        }
         Command::Images(command) => inside_runtime(node_images::run(command)).map(|()| Exit::Ok.into()),
         Command::Fault(command) => inside_runtime(node_faults::run_inside(command)).map(|()| Exit::Ok.into()),
         _ => return None,

@@ -20,7 +20,7 @@ use config::{BuildInfo, NodeConfig, Role};
 use node::faults::Faults;
 use node::kubelet::Kubelet;
 use rt::Tasks;
-use sys::{cgroups, identity, mounts};
+use sys::{cgroups, identity, memory, mounts};
 
 pub use lb::run as run_lb;
 pub use registry::run as run_registry;
@@ -41,6 +41,7 @@ pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
     }
     let tasks = Tasks::new();
+    memory::keep_slim(&tasks);
     tracing::info!(node = config.node, "the node starts");
     let started = async {
         prepare(&config)?;

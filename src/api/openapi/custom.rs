@@ -30,7 +30,7 @@ pub fn custom_reference(row: &Resource, kind: &Gvk) -> Option<Value> {
 
 /// Adds the types of a custom row: the kind as its definition has it, and its list.
 pub fn add(row: &Resource, form: Form, said: &Descriptions, schemas: &mut Map<String, Value>) {
-    let Some(published) = &row.published else { return };
+    let Some(Ok(published)) = row.published.as_deref().map(serde_json::from_str) else { return };
     let members = Members::new(said);
     let fields: Vec<Value> = row.selectable.iter().map(|(path, _)| json!({"fieldPath": path})).collect();
     let typed = |mut schema: Value, kind: &str| {
@@ -53,7 +53,7 @@ pub fn add(row: &Resource, form: Form, said: &Descriptions, schemas: &mut Map<St
             "items": {"type": "array", "items": item, "description": format!("The {} of the list.", row.plural)},
         },
     });
-    let object = typed(members.object(published, form), &row.kind);
+    let object = typed(members.object(&published, form), &row.kind);
     schemas.insert(custom_name(row, &row.kind), object);
     schemas.insert(custom_name(row, &row.list_kind), typed(list, &row.list_kind));
 }

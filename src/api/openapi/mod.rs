@@ -34,7 +34,8 @@ pub fn places(table: &Table) -> BTreeMap<String, String> {
         if let Some(published) = &row.published {
             let subresources: Vec<&str> = row.subresources.iter().map(|sub| sub.name()).collect();
             let names = [&row.plural, &row.kind, &row.list_kind].map(|name| name.as_ref());
-            text.push_str(&json!([names, row.verbs, row.namespaced, subresources, **published]).to_string());
+            text.push_str(&json!([names, row.verbs, row.namespaced, subresources]).to_string());
+            text.push_str(published);
         }
     }
     places

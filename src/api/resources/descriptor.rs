@@ -116,8 +116,8 @@ pub struct Resource {
     pub own_schema: Option<Arc<Schema>>,
     /// The schema of a custom kind.
     pub structural: Option<Arc<Structural>>,
-    /// What OpenAPI says of its objects, where that is no built-in type.
-    pub published: Option<Arc<Value>>,
+    /// What OpenAPI says of its objects, where that is no built-in type: a text, because it is seldom read.
+    pub published: Option<Arc<str>>,
     /// The webhook that converts objects between the versions of a custom kind, as its definition has it.
     pub conversion: Option<Arc<Value>>,
     /// Cancelled when the row goes, for rows that may: watches end.

@@ -60,7 +60,8 @@ pub enum Additional {
 #[derive(Clone, Debug, Default)]
 pub struct Structural {
     pub kind: Option<JsonType>,
-    pub properties: BTreeMap<String, Structural>,
+    /// Boxed: a map has room for some more than there are, and a schema is large.
+    pub properties: BTreeMap<String, Box<Structural>>,
     pub additional: Additional,
     pub items: Option<Box<Structural>>,
     pub int_or_string: bool,
@@ -120,7 +121,7 @@ impl Structural {
         };
         Self {
             kind: schema.text("type").and_then(JsonType::parse),
-            properties: properties.map(|(name, inner)| (name.clone(), Self::of(inner))).collect(),
+            properties: properties.map(|(name, inner)| (name.clone(), Box::new(Self::of(inner)))).collect(),
             additional: match schema.get("additionalProperties") {
                 Some(Value::Bool(true)) => Additional::Anything,
                 Some(inner @ Value::Object(_)) => Additional::Of(Box::new(Self::of(inner))),
@@ -167,7 +168,7 @@ impl Structural {
         self.default.is_some()
             || additional
             || self.items.as_ref().is_some_and(|items| items.has_defaults())
-            || self.properties.values().any(Self::has_defaults)
+            || self.properties.values().any(|inner| inner.has_defaults())
     }
 
     /// Whether an object may stand anywhere in it.
@@ -179,7 +180,7 @@ impl Structural {
         self.embedded
             || additional
             || self.items.as_ref().is_some_and(|items| items.has_embedded())
-            || self.properties.values().any(Self::has_embedded)
+            || self.properties.values().any(|inner| inner.has_embedded())
     }
 
     /// Whether a rule stands anywhere in it.
@@ -191,13 +192,13 @@ impl Structural {
         !self.rules.is_empty()
             || additional
             || self.items.as_ref().is_some_and(|items| items.has_rules())
-            || self.properties.values().any(Self::has_rules)
+            || self.properties.values().any(|inner| inner.has_rules())
             || self.all_of.iter().any(Self::has_rules)
     }
 
     /// The schema of a member: the property's own, or the one of all others.
     pub fn member(&self, name: &str) -> Option<&Self> {
-        self.properties.get(name).or(match &self.additional {
+        self.properties.get(name).map(|inner| &**inner).or(match &self.additional {
             Additional::Of(inner) => Some(inner),
             Additional::Nothing | Additional::Anything => None,
         })

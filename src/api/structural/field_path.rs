@@ -30,7 +30,7 @@ pub fn field_path(path: &str, schema: &Structural) -> Result<String, String> {
                 out.push('.');
             }
             out.push_str(&name);
-            within.properties.get(&name)
+            within.properties.get(&name).map(|inner| &**inner)
         };
         schema = Some(next.ok_or_else(|| "does not refer to a valid field".to_owned())?);
         rest = after;

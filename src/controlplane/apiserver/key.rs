@@ -157,6 +157,8 @@ pub mod collections {
     pub const VALIDATING_BINDINGS: CollectionKey<'_> =
         CollectionKey::cluster(ADMISSION, "validatingadmissionpolicybindings");
     pub const STORAGE_CLASSES: CollectionKey<'_> = CollectionKey::cluster("storage.k8s.io", "storageclasses");
+    pub const DEFINITIONS: CollectionKey<'_> =
+        CollectionKey::cluster("apiextensions.k8s.io", "customresourcedefinitions");
     pub const GATEWAYS: CollectionKey<'_> =
         CollectionKey::namespaced("gateway.networking.k8s.io", "gateways");
     pub const INGRESSES: CollectionKey<'_> = CollectionKey::namespaced("networking.k8s.io", "ingresses");

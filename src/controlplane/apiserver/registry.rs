@@ -15,13 +15,11 @@ use tokio::sync::watch;
 use super::aggregation::{Remote, Remotes, Told};
 use super::index::Follower;
 use super::key::ObjectKey;
-use super::key::collections::API_SERVICES;
+use super::key::collections::{API_SERVICES, DEFINITIONS};
 use super::root::Documents;
 use api::meta::ObjectExt;
 use api::resources::{Resource, Table, condition, custom_rows};
 use rt::Stop;
-
-const DEFINITIONS: &str = "/apiextensions.k8s.io/customresourcedefinitions/";
 
 /// All resources at one moment.
 pub struct Snapshot {
@@ -34,9 +32,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn new(version: u64, rows: impl IntoIterator<Item = Arc<Resource>>, remotes: Remotes) -> Self {
-        let table = Table::new(rows);
-        Self { version, table, remotes, documents: Documents::default() }
+    fn new(rows: impl IntoIterator<Item = Arc<Resource>>) -> Self {
+        let (remotes, documents) = (Remotes::default(), Documents::default());
+        Self { version: 0, table: Table::new(rows), remotes, documents }
+    }
+
+    /// What takes this one's place.
+    fn next(&self, rows: impl IntoIterator<Item = Arc<Resource>>, remotes: Remotes) -> Self {
+        let documents = self.documents.next();
+        Self { version: self.version + 1, table: Table::new(rows), remotes, documents }
     }
 }
 
@@ -44,19 +48,22 @@ impl Snapshot {
 #[derive(PartialEq)]
 struct Defined {
     uid: String,
-    spec: Value,
-    names: Value,
-    stored: Value,
+    /// As texts, which take a tenth of the room of values.
+    spec: Box<str>,
+    names: Box<str>,
+    stored: Box<str>,
     served: bool,
 }
 
 impl Defined {
     fn of(definition: &Value) -> Self {
+        let text =
+            |at: &str| definition.pointer(at).map(Value::to_string).unwrap_or_default().into_boxed_str();
         Self {
             uid: definition.uid().to_owned(),
-            spec: definition["spec"].clone(),
-            names: definition["status"]["acceptedNames"].clone(),
-            stored: definition["status"]["storedVersions"].clone(),
+            spec: text("/spec"),
+            names: text("/status/acceptedNames"),
+            stored: text("/status/storedVersions"),
             served: condition(definition, "Established"),
         }
     }
@@ -91,7 +98,7 @@ pub struct Registry {
 impl Registry {
     /// A registry of these rows, to which definitions add theirs. Watches of rows that go end at once; all end with `stop`.
     pub fn new(builtin: Vec<Arc<Resource>>, stop: Stop) -> Arc<Self> {
-        let first = Arc::new(Snapshot::new(0, builtin.clone(), Remotes::default()));
+        let first = Arc::new(Snapshot::new(builtin.clone()));
         let (parts, current) = (Mutex::default(), watch::Sender::new(first));
         Arc::new(Self { builtin, parts, api_services: watch::Sender::new(0), current, stop })
     }
@@ -183,17 +190,17 @@ impl Registry {
         let made = parts.custom.values().flat_map(|custom| custom.rows.iter().cloned());
         let rows: Vec<_> = self.builtin.iter().cloned().chain(made).collect();
         let remotes = Remotes::new(parts.remote.values().cloned());
-        self.current
-            .send_modify(|current| *current = Arc::new(Snapshot::new(current.version + 1, rows, remotes)));
+        self.current.send_modify(|current| *current = Arc::new(current.next(rows, remotes)));
         self.api_services.send_modify(|count| *count += 1);
     }
 }
 
 impl Follower for Registry {
     fn changed(&self, key: &str, object: Option<&Value>, _last: Option<&Value>) {
-        if let Some(name) = key.strip_prefix(DEFINITIONS) {
-            self.define(name, object);
-        } else if let Some(key) = ObjectKey::parse(key).filter(|key| key.is_in(&API_SERVICES)) {
+        let Some(key) = ObjectKey::parse(key) else { return };
+        if key.is_in(&DEFINITIONS) {
+            self.define(key.name, object);
+        } else if key.is_in(&API_SERVICES) {
             self.serve(key.name, object);
         }
     }
@@ -217,7 +224,7 @@ mod tests {
             "status": {"acceptedNames": {"plural": "widgets", "kind": "Widget"},
                 "conditions": [{"type": "Established", "status": "True"}]},
         });
-        let key = format!("{DEFINITIONS}widgets.example.com");
+        let key = DEFINITIONS.key("", "widgets.example.com");
         let find = || registry.snapshot().table.find("example.com", "v1", "widgets").cloned();
         registry.changed(&key, Some(&definition), None);
         let row = find().expect("served");

@@ -27,7 +27,7 @@ pub struct Payload {
 pub struct Encodings(OnceLock<Box<[OnceLock<Bytes>; Encodings::SLOTS]>>);
 
 impl Encodings {
-    pub const SLOTS: usize = 6;
+    pub const SLOTS: usize = 2;
 
     /// The encoding in `slot`, made by `make` if nobody has asked for it before. Fails as `make` does; then nothing is kept.
     pub fn get<E>(&self, slot: usize, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
@@ -163,12 +163,10 @@ pub struct Event {
     pub entry: Arc<Entry>,
     /// The state before; `None` if the key was created by this event.
     pub prev: Option<Arc<Entry>>,
-    /// What readers have made of the event.
-    pub encodings: Encodings,
 }
 
 impl Event {
     pub fn new(kind: EventKind, entry: Arc<Entry>, prev: Option<Arc<Entry>>) -> Self {
-        Self { kind, revision: entry.revision, entry, prev, encodings: Encodings::default() }
+        Self { kind, revision: entry.revision, entry, prev }
     }
 }

@@ -89,7 +89,7 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
     row.selectable = selectable(version);
     row.own_schema = Some(Arc::new(Schema::open(row.gvk())));
     row.structural = Some(structural);
-    row.published = Some(Arc::new(schema));
+    row.published = Some(schema.to_string().into());
     row.conversion = webhook(definition);
     row.end = Some(end.clone());
     let mut row = row.counted().with_shared(Arc::new(strategy));

@@ -57,6 +57,7 @@ pub struct Known {
     /// What the Pods of each node use.
     pub nodes: NodeUses,
     rbac_keys: HashSet<String>,
+    definitions: HashSet<String>,
     objects: BTreeMap<String, Arc<Value>>,
 }
 
@@ -70,6 +71,14 @@ impl Known {
             match object {
                 Some(_) => self.rbac_keys.insert(key.to_owned()),
                 None => self.rbac_keys.remove(key),
+            };
+            return None;
+        }
+        // Only the registry asks for these, and keeps what it needs.
+        if of::DEFINITIONS.holds(key) {
+            match object {
+                Some(_) => self.definitions.insert(key.to_owned()),
+                None => self.definitions.remove(key),
             };
             return None;
         }
@@ -98,7 +107,13 @@ impl Known {
     /// Known keys that are not among `present`.
     pub(super) fn keys_but<'a>(&self, present: impl Iterator<Item = &'a str>) -> Vec<String> {
         let present: HashSet<&str> = present.collect();
-        let all = self.objects.keys().chain(&self.rbac_keys).cloned().chain(self.nodes.keys());
+        let all = self
+            .objects
+            .keys()
+            .chain(&self.rbac_keys)
+            .chain(&self.definitions)
+            .cloned()
+            .chain(self.nodes.keys());
         all.filter(|key| !present.contains(key.as_str())).collect()
     }
 

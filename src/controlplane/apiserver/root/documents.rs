@@ -145,10 +145,18 @@ pub struct Documents {
     v2_protobuf: OnceLock<Document>,
     /// Hashes by place.
     v3: OnceLock<BTreeMap<String, String>>,
-    v3_documents: Mutex<BTreeMap<String, Arc<Document>>>,
+    v3_documents: Arc<Mutex<MadeDocuments>>,
 }
 
+/// Documents of version 3 by place, each with its hash: from one snapshot to the next most of them stay as they are.
+type MadeDocuments = BTreeMap<String, (String, Arc<Document>)>;
+
 impl Documents {
+    /// The documents of the snapshot that comes next; what does not change with it is not made again.
+    pub fn next(&self) -> Self {
+        Self { v3_documents: Arc::clone(&self.v3_documents), ..Self::default() }
+    }
+
     pub fn discovery(&self, table: &Table, remotes: &Remotes) -> &Discovery {
         self.discovery.get_or_init(|| Discovery::new(table, remotes))
     }
@@ -196,7 +204,7 @@ impl Documents {
             response.headers_mut().insert(LOCATION, url);
             return Ok(response);
         }
-        let mut response = self.v3_document(table, place)?.answer(parts);
+        let mut response = self.v3_document(table, place, hash)?.answer(parts);
         if asked.is_some() {
             let kept = HeaderValue::from_static("public, immutable");
             response.headers_mut().insert(CACHE_CONTROL, kept);
@@ -204,14 +212,16 @@ impl Documents {
         Ok(response)
     }
 
-    fn v3_document(&self, table: &Table, place: &str) -> Result<Arc<Document>, ApiError> {
+    fn v3_document(&self, table: &Table, place: &str, hash: &str) -> Result<Arc<Document>, ApiError> {
         let mut made = self.v3_documents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(document) = made.get(place) {
+        if let Some((_, document)) = made.get(place).filter(|(made_of, _)| made_of == hash) {
             return Ok(Arc::clone(document));
         }
+        // Whose place is gone goes when another one is made.
+        made.retain(|place, _| self.v3.get().is_none_or(|hashes| hashes.contains_key(place)));
         let document = openapi::document(table, place).ok_or_else(ApiError::unknown_path)?;
         let document = Arc::new(Document::new(&document, JSON));
-        made.insert(place.to_owned(), Arc::clone(&document));
+        made.insert(place.to_owned(), (hash.to_owned(), Arc::clone(&document)));
         Ok(document)
     }
 }

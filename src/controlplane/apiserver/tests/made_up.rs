@@ -22,7 +22,7 @@ fn beacon() -> Arc<Resource> {
     row.printer = Shown::ByPath(Arc::new(PathColumns { columns: vec![colour] }));
     row.own_schema = Some(Arc::new(Schema::open(row.gvk())));
     let spec = json!({"type": "object", "properties": {"colour": {"type": "string"}}});
-    row.published = Some(Arc::new(json!({"type": "object", "properties": {"spec": spec}})));
+    row.published = Some(json!({"type": "object", "properties": {"spec": spec}}).to_string().into());
     Arc::new(row)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream;
 use http::StatusCode;
 use rand::RngExt as _;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use api::status::ApiError;
 use rt::Stop;
-use storage::{Batch, Entry, StorageError, Watch};
+use storage::{Batch, Entry, Event, StorageError, Watch};
 
 use super::super::context::{RequestContext, from_storage};
 use super::super::conversion::Converter;
@@ -31,7 +31,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without a timeout of its own ends after one to two of these, so that clients spread over servers.
 const LIFETIME: Duration = Duration::from_secs(1800);
 /// Bytes of one chunk, about: many frames travel in one write.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 64 * 1024;
 
 /// Answers a stream of what happens to a collection.
 pub async fn watch(context: &RequestContext<'_>) -> Answer {
@@ -48,7 +48,9 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
         Ok(begun) => begun,
         // Once a request is understood, a watch that cannot start says so in its first event.
         Err(error @ ApiError { code: 410, .. }) => {
-            return Ok(wire::raw(StatusCode::OK, content_type, encoder.error(&error)));
+            let mut frame = Vec::new();
+            encoder.error(&error, &mut frame);
+            return Ok(wire::raw(StatusCode::OK, content_type, frame));
         }
         Err(error) => return Err(error),
     };
@@ -66,6 +68,7 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
             every
         }),
         behind: VecDeque::new(),
+        last: Vec::new(),
         over: false,
     };
     let body = Body::from_stream(stream::unfold(state, |mut state| async move {
@@ -132,8 +135,10 @@ struct Streaming {
     stop: Stop,
     deadline: Pin<Box<Sleep>>,
     bookmarks: Option<Interval>,
-    /// Frames that are made but not sent.
-    behind: VecDeque<Bytes>,
+    /// Events that are not sent yet.
+    behind: VecDeque<Arc<Event>>,
+    /// The frame that comes after them.
+    last: Vec<u8>,
     over: bool,
 }
 
@@ -184,40 +189,31 @@ impl Streaming {
         }
     }
 
-    /// What can be sent without waiting: one frame as it is, several joined to a chunk.
+    /// What can be sent without waiting: as many frames as one write takes.
     fn ready(&mut self) -> Option<Bytes> {
-        if !self.initial.is_empty() || self.end_of_initial.is_some() {
-            self.frame_initial();
+        let events = self.behind.iter().map(|event| &**event);
+        let mut chunk = Vec::with_capacity(self.encoder.room(events, CHUNK));
+        self.frame_initial(&mut chunk);
+        while chunk.len() < CHUNK
+            && let Some(event) = self.behind.pop_front()
+        {
+            self.encoder.event(&event, &mut chunk);
         }
-        if self.behind.len() <= 1 {
-            return self.behind.pop_front();
+        if self.initial.is_empty() && self.behind.is_empty() {
+            chunk.append(&mut self.last);
         }
-        let mut size = 0;
-        let count = self.behind.iter().take_while(|frame| {
-            let fits = size == 0 || size + frame.len() <= CHUNK;
-            size += if fits { frame.len() } else { 0 };
-            fits
-        });
-        let count = count.count();
-        let mut chunk = BytesMut::with_capacity(size);
-        for frame in self.behind.drain(..count) {
-            chunk.extend_from_slice(&frame);
-        }
-        Some(chunk.freeze())
+        (!chunk.is_empty()).then(|| chunk.into())
     }
 
-    fn frame_initial(&mut self) {
-        let mut size: usize = self.behind.iter().map(Bytes::len).sum();
-        while size < CHUNK {
+    fn frame_initial(&mut self, chunk: &mut Vec<u8>) {
+        while chunk.len() < CHUNK {
             let Some(entry) = self.initial.pop_front() else {
                 if let Some(revision) = self.end_of_initial.take() {
-                    self.behind.push_back(self.encoder.bookmark(revision, true));
+                    self.encoder.bookmark(revision, true, chunk);
                 }
                 return;
             };
-            let frame = self.encoder.initial(&entry);
-            size += frame.len();
-            self.behind.push_back(frame);
+            self.encoder.initial(&entry, chunk);
         }
     }
 
@@ -227,13 +223,10 @@ impl Streaming {
             Err(error) => Err(watch_error(error)),
         };
         match batch {
-            Ok(batch) => {
-                let frames = batch.events.iter().filter_map(|event| self.encoder.event(event));
-                self.behind.extend(frames);
-            }
+            Ok(batch) => self.behind = batch.events.into(),
             Err(error) => {
                 self.over = true;
-                self.behind.push_back(self.encoder.error(&error));
+                self.encoder.error(&error, &mut self.last);
             }
         }
     }
@@ -244,7 +237,7 @@ impl Streaming {
             Ok(batch) => {
                 let revision = batch.revision;
                 self.take(Ok(batch)).await;
-                self.behind.push_back(self.encoder.bookmark(revision, false));
+                self.encoder.bookmark(revision, false, &mut self.last);
             }
             Err(error) => self.take(Err(error)).await,
         }

@@ -7,7 +7,7 @@ use api::status::ApiError;
 use storage::{Entry, Event, EventKind};
 
 use super::super::selection::Selection;
-use super::super::wire::Encoder;
+use super::super::wire::{Encoder, FRAME};
 
 /// What an event is to one watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,55 +58,76 @@ pub struct WatchEncoder {
 }
 
 impl WatchEncoder {
-    /// The frame of an event, if it is one for this watcher. What the event is to everybody is encoded once for all.
-    pub fn event(&self, event: &Event) -> Option<Bytes> {
-        let natural = Change::plain(event);
-        let change = if self.selection.is_all() {
-            natural
-        } else {
-            Change::seen(event, |entry| self.selection.matches(entry))?
+    /// Adds the frame of an event, if it is one for this watcher. An object goes from the store's bytes into the chunk that is
+    /// sent: nothing is kept of it.
+    pub fn event(&self, event: &Event, out: &mut Vec<u8>) {
+        let change = match self.selection.is_all() {
+            true => Change::plain(event),
+            false => match Change::seen(event, |entry| self.selection.matches(entry)) {
+                Some(change) => change,
+                None => return,
+            },
         };
-        let shared = (change == natural).then(|| self.encoder.slot()).flatten();
         // An object that stopped matching is shown as it last did, at the revision of the change.
         let gone = (change == Change::Deleted && event.kind == EventKind::Put)
             .then_some(event.prev.as_deref())
             .flatten();
-        let frame = match (shared, gone) {
-            (Some(slot), _) => event.encodings.get(slot, || self.entry(natural, &event.entry)),
-            (None, Some(prev)) => {
-                let object = self.encoder.entry_at(prev, event.revision);
-                object.map(|object| self.encoder.frame(change.word(), &object))
+        match gone {
+            Some(prev) => self.object(change, self.encoder.entry_at(prev, event.revision), out),
+            None => self.entry(change, &event.entry, out),
+        }
+    }
+
+    /// How much room the frames of these events take, about.
+    pub fn room<'e>(&self, events: impl Iterator<Item = &'e Event>, most: usize) -> usize {
+        // How many of them are for this watcher is not known before.
+        if !self.selection.is_all() {
+            return 0;
+        }
+        let mut room = 0;
+        for event in events {
+            room += event.entry.data.len() + FRAME;
+            if room >= most {
+                break;
             }
-            (None, None) => self.entry(change, &event.entry),
-        };
-        Some(frame.unwrap_or_else(|error| self.encoder.error_frame(&error)))
+        }
+        room
     }
 
-    /// The frame of an object that the watch starts with.
-    pub fn initial(&self, entry: &Entry) -> Bytes {
-        let frame = self.entry(Change::Added, entry);
-        frame.unwrap_or_else(|error| self.encoder.error_frame(&error))
+    /// Adds the frame of an object that the watch starts with.
+    pub fn initial(&self, entry: &Entry, out: &mut Vec<u8>) {
+        self.entry(Change::Added, entry, out);
     }
 
-    fn entry(&self, change: Change, entry: &Entry) -> Result<Bytes, ApiError> {
-        Ok(self.encoder.frame(change.word(), &self.encoder.entry(entry)?))
+    fn entry(&self, change: Change, entry: &Entry, out: &mut Vec<u8>) {
+        match self.encoder.as_stored(entry) {
+            Some(object) => self.encoder.frame(change.word(), object, out),
+            None => self.object(change, self.encoder.entry(entry), out),
+        }
+    }
+
+    fn object(&self, change: Change, object: Result<Bytes, ApiError>, out: &mut Vec<u8>) {
+        match object {
+            Ok(object) => self.encoder.frame(change.word(), &object, out),
+            Err(error) => self.encoder.error_frame(&error, out),
+        }
     }
 
     /// Says that everything up to `revision` has been delivered.
-    pub fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
+    pub fn bookmark(&self, revision: u64, initial_events_end: bool, out: &mut Vec<u8>) {
         let mut meta = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         match self.encoder.bookmark(meta) {
-            Ok(object) => self.encoder.frame("BOOKMARK", &object),
-            Err(error) => self.encoder.error_frame(&error),
+            Ok(object) => self.encoder.frame("BOOKMARK", &object, out),
+            Err(error) => self.encoder.error_frame(&error, out),
         }
     }
 
-    /// The frame that ends a watch that cannot go on.
-    pub fn error(&self, error: &ApiError) -> Bytes {
-        self.encoder.error_frame(error)
+    /// Adds the frame that ends a watch that cannot go on.
+    pub fn error(&self, error: &ApiError, out: &mut Vec<u8>) {
+        self.encoder.error_frame(error, out);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -24,6 +24,8 @@ const META: &str = "meta.k8s.io/v1";
 const OLDER_META: &str = "meta.k8s.io/v1beta1";
 const PARTIAL: &str = "PartialObjectMetadata";
 const PARTIAL_LIST: &str = "PartialObjectMetadataList";
+/// What a frame of a watch takes around its object, at most.
+pub const FRAME: usize = 40;
 
 /// Encodes a document that is no view of a resource: a Status, a Scale.
 pub fn document(format: Format, value: &Value) -> Result<Bytes, ApiError> {
@@ -52,14 +54,20 @@ impl Encoder {
         self.media.format.content_type()
     }
 
-    /// Where readers of this media type share what was made of a state or event; `None`: each reader has their own.
-    pub fn slot(&self) -> Option<usize> {
-        let plain = self.include == IncludeObject::Metadata || self.media.shape != Shape::Table;
-        (plain
-            && !self.media.older
-            && !convert::converts(&self.resource)
-            && self.media.format != Format::Yaml)
-            .then_some(self.media.shape as usize * 2 + usize::from(self.media.format == Format::Protobuf))
+    /// Where readers of this shape share the protobuf message of a state; `None`: each reader has their own.
+    fn slot(&self) -> Option<usize> {
+        let slot = match self.media.shape {
+            Shape::Plain => 0,
+            Shape::Partial => 1,
+            Shape::Table => return None,
+        };
+        (!convert::converts(&self.resource)).then_some(slot)
+    }
+
+    /// The bytes of a stored state, if they are what is asked for.
+    pub fn as_stored<'e>(&self, entry: &'e Entry) -> Option<&'e [u8]> {
+        let plain = (self.media.format, self.media.shape) == (Format::Json, Shape::Plain);
+        (plain && !convert::converts(&self.resource)).then_some(&entry.data[..])
     }
 
     /// An object of the resource's version.
@@ -247,25 +255,25 @@ impl Encoder {
         }
     }
 
-    /// A frame of a watch, around an encoded object.
-    pub fn frame(&self, kind: &str, object: &[u8]) -> Bytes {
+    /// Adds a frame of a watch, around an encoded object.
+    pub fn frame(&self, kind: &str, object: &[u8], out: &mut Vec<u8>) {
         if self.media.format == Format::Protobuf {
-            return protobuf::watch_frame(kind, object).into();
+            out.extend_from_slice(&protobuf::watch_frame(kind, object));
+            return;
         }
-        let mut frame = BytesMut::with_capacity(object.len() + 40);
-        frame.put_slice(b"{\"type\":\"");
-        frame.put_slice(kind.as_bytes());
-        frame.put_slice(b"\",\"object\":");
-        frame.put_slice(object);
-        frame.put_slice(b"}\n");
-        frame.freeze()
+        out.reserve(object.len() + FRAME);
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        out.extend_from_slice(object);
+        out.extend_from_slice(b"}\n");
     }
 
-    /// The frame that ends a watch that cannot go on.
-    pub fn error_frame(&self, error: &ApiError) -> Bytes {
+    /// Adds the frame that ends a watch that cannot go on.
+    pub fn error_frame(&self, error: &ApiError, out: &mut Vec<u8>) {
         let status = error.to_status();
         let status = document(self.media.format, &status).unwrap_or_else(|_| status.to_string().into());
-        self.frame("ERROR", &status)
+        self.frame("ERROR", &status, out);
     }
 }
 

@@ -12,7 +12,7 @@ mod respond;
 
 pub(super) use body::{LIMIT, decode_object, decode_options, read_body};
 pub(super) use encode::{attrs, payload};
-pub(super) use encoder::Encoder;
+pub(super) use encoder::{Encoder, FRAME};
 pub(super) use negotiate::{Format, MediaType, Offer, Shape, wants_aggregated_discovery};
 pub(super) use page::Continue;
 pub(super) use params::Params;

@@ -17,12 +17,17 @@ pub struct Limits {
     pub bytes: usize,
     /// Time since the event.
     pub age: Duration,
+    /// How long an event is fresh: readers that are slow, and lists that are read in pages, come back for it.
+    pub fresh: Duration,
+    /// Bytes that events may hold together once the oldest is no longer fresh: a burst is forgotten when everybody has seen it.
+    pub settled: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // Upstream compacts every five minutes; a reader may then be up to ten behind.
-        Self { events: 100_000, bytes: 64 << 20, age: Duration::from_secs(600) }
+        let (age, fresh) = (Duration::from_secs(600), Duration::from_secs(30));
+        Self { events: 100_000, bytes: 64 << 20, age, fresh, settled: 16 << 20 }
     }
 }
 
@@ -64,15 +69,17 @@ pub(crate) struct History {
     bytes: usize,
     /// Nothing is known up to here: where this process began, or what `compact` was told.
     compacted: u64,
-    /// When which revision had been reached, oldest first.
+    /// When which revision had been reached, oldest first: of what is no longer fresh, and of what is.
     marks: VecDeque<(Timestamp, u64)>,
+    fresh: VecDeque<(Timestamp, u64)>,
 }
 
 impl History {
     /// An empty history that begins behind `revision`.
     pub(super) fn new(limits: Limits, revision: u64) -> Self {
-        let (all, marks) = (EventLog::new(revision), VecDeque::new());
-        Self { all, scopes: HashMap::new(), limits, bytes: 0, compacted: revision, marks }
+        let (marks, fresh) = (VecDeque::new(), VecDeque::new());
+        let all = EventLog::new(revision);
+        Self { all, scopes: HashMap::new(), limits, bytes: 0, compacted: revision, marks, fresh }
     }
 
     /// Adds the newest event, and forgets the oldest ones that no longer fit.
@@ -91,21 +98,33 @@ impl History {
 
     /// Notes that `revision` has been reached at `now`, and forgets what has become too old.
     pub(super) fn mark(&mut self, revision: u64, now: Timestamp) {
-        self.marks.push_back((now, revision));
-        let age = self.limits.age;
-        let old = |at: Timestamp| now.duration_since(at).unsigned_abs() > age && at < now;
-        while let Some((_, reached)) = self.marks.pop_front_if(|(at, _)| old(*at)) {
-            while self.all.events.front().is_some_and(|event| event.revision <= reached) {
-                self.forget_oldest();
-            }
+        let since = |at: Timestamp, age: Duration| at < now && now.duration_since(at).unsigned_abs() > age;
+        match self.fresh.back_mut() {
+            // A mark a second is enough.
+            Some((at, reached)) if !since(*at, Duration::from_secs(1)) => *reached = revision,
+            _ => self.fresh.push_back((now, revision)),
         }
+        let Limits { age, fresh, settled, .. } = self.limits;
+        while let Some(mark) = self.fresh.pop_front_if(|(at, _)| since(*at, fresh)) {
+            self.marks.push_back(mark);
+        }
+        while let Some((_, reached)) = self.marks.pop_front_if(|(at, _)| since(*at, age)) {
+            while self.forget_up_to(reached) {}
+        }
+        if let Some((_, reached)) = self.marks.back() {
+            let reached = *reached;
+            while self.bytes > settled && self.forget_up_to(reached) {}
+        }
+    }
+
+    /// Forgets the oldest event, if it is not newer than `revision`; says whether it did.
+    fn forget_up_to(&mut self, revision: u64) -> bool {
+        self.all.events.front().is_some_and(|event| event.revision <= revision) && self.forget_oldest()
     }
 
     /// Forgets everything up to and including `revision`.
     pub(crate) fn compact(&mut self, revision: u64) {
-        while self.all.events.front().is_some_and(|event| event.revision <= revision) {
-            self.forget_oldest();
-        }
+        while self.forget_up_to(revision) {}
         self.compacted = self.compacted.max(revision);
     }
 
@@ -244,5 +263,23 @@ mod tests {
         history.push(put("/core/pods/x", 6));
         history.mark(6, at(0));
         assert_eq!(revisions(&history, "/", 2), Ok(vec![3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn of_a_burst_little_stays_once_everybody_has_seen_it() {
+        let one = weight(&put("/core/pods/x", 1));
+        let fresh = Duration::from_secs(30);
+        let mut history = History::new(Limits { fresh, settled: 3 * one, ..Limits::default() }, 0);
+        let at = |second: i64| Timestamp::from_second(second).expect("a time");
+        for revision in 1..=10 {
+            history.push(put("/core/pods/x", revision));
+            history.mark(revision, at(0));
+        }
+        history.mark(10, at(30));
+        assert_eq!(revisions(&history, "/", 0).map(|all| all.len()), Ok(10), "readers may come back");
+        history.push(put("/core/pods/x", 11));
+        history.mark(11, at(31));
+        assert_eq!(revisions(&history, "/", 8), Ok(vec![9, 10, 11]));
+        assert_eq!(revisions(&history, "/", 7), Err(8));
     }
 }

@@ -10,25 +10,21 @@
 
 mod cursor;
 mod history;
-mod slack;
 mod state;
 mod waiters;
 
 pub(super) use cursor::Cursor;
 pub use history::Limits;
-use slack::Slack;
 pub(super) use state::State;
 use waiters::Waiters;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Entry, Event, StorageError};
-use sys::memory;
 
 /// What a log holds when it is opened: where the cache begins.
 #[derive(Debug, Default)]
@@ -42,7 +38,6 @@ pub(super) struct Snapshot {
 pub(super) struct WatchCache {
     state: RwLock<State>,
     waiters: Waiters,
-    slack: Mutex<Slack>,
     /// Why nothing more will come; `None` while the log works.
     failure: watch::Sender<Option<Arc<str>>>,
 }
@@ -50,12 +45,7 @@ pub(super) struct WatchCache {
 impl WatchCache {
     pub(super) fn new(snapshot: Snapshot, limits: Limits) -> Self {
         let state = State::new(snapshot.entries, snapshot.revision, limits);
-        Self {
-            state: RwLock::new(state),
-            waiters: Waiters::default(),
-            slack: Mutex::default(),
-            failure: watch::Sender::new(None),
-        }
+        Self { state: RwLock::new(state), waiters: Waiters::default(), failure: watch::Sender::new(None) }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -75,11 +65,6 @@ impl WatchCache {
     /// write is not kept waiting by the number of watchers.
     pub(super) fn announce(&self, events: &[Arc<Event>]) {
         self.waiters.wake(events);
-        let bytes = events.iter().map(|event| event.entry.data.len()).sum();
-        let due = self.slack.lock().unwrap_or_else(PoisonError::into_inner).is_due(bytes, Instant::now());
-        if due {
-            memory::give_back();
-        }
     }
 
     /// From now on there are no more events: waiting watchers are told.

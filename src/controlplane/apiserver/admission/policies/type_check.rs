@@ -74,7 +74,10 @@ fn kinds(policy: &Value, table: &Table) -> Vec<Gvk> {
 fn known(kind: &Gvk, table: &Table) -> Option<Arc<Declared>> {
     let row = table.by_kind(kind)?;
     match &row.published {
-        Some(published) => declare(&Structural::of(published), true, &kind.kind).map(Arc::new),
+        Some(published) => {
+            let published = serde_json::from_str(published).ok()?;
+            declare(&Structural::of(&published), true, &kind.kind).map(Arc::new)
+        }
         None => schema::builtin(kind).map(|schema| Arc::new(declare_builtin(schema))),
     }
 }
