@@ -16,7 +16,7 @@ const MOST_OPERATIONS: usize = 10_000;
 
 /// Applies a JSON patch: 400 if it cannot be read, 413 if it makes too much of the object, 422 if it does not apply.
 pub fn json(object: &Value, patch: &Value) -> Result<Value, ApiError> {
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+    let operations: json_patch::Patch = serde_json::from_value(with_values(patch.clone()))
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     if operations.0.len() > MOST_OPERATIONS {
         let why = format!(
@@ -37,6 +37,17 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, ApiError> {
     }
     bounds::check_result(&result)?;
     Ok(result)
+}
+
+/// A patch whose operations have the values that Go's clients leave out where they are empty: upstream takes null for them.
+fn with_values(mut patch: Value) -> Value {
+    for operation in patch.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        let op = operation.get("op").and_then(Value::as_str);
+        if matches!(op, Some("add" | "replace" | "test")) {
+            operation.entry("value").or_insert(Value::Null);
+        }
+    }
+    patch
 }
 
 /// Applies a JSON merge patch: null removes, maps merge, everything else replaces. 400 if the patch is no object, 413 if the
@@ -64,6 +75,16 @@ mod tests {
         assert_eq!(ok, json!({"a": [1, 2, 3]}));
         assert_eq!(json(&object, &json!([{"op": "test", "path": "/a", "value": 3}])).unwrap_err().code, 422);
         assert_eq!(json(&object, &json!({"a": 1})).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn a_value_that_is_left_out_is_null() {
+        let object = json!({"a": {"b": 1}});
+        let patched = |operation: &str, path: &str| json(&object, &json!([{"op": operation, "path": path}]));
+        assert_eq!(patched("replace", "/a").unwrap(), json!({"a": null}));
+        assert_eq!(patched("add", "/a/c").unwrap(), json!({"a": {"b": 1, "c": null}}));
+        assert_eq!(patched("test", "/a/b").unwrap_err().code, 422);
+        assert_eq!(patched("move", "/a/b").unwrap_err().code, 400);
     }
 
     #[test]
