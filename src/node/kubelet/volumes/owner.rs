@@ -11,7 +11,7 @@ use super::prepare::{VolumeError, at, blocking};
 use crate::kubelet::spec;
 
 /// Gives everything in a volume to the Pod's fsGroup, by its fsGroupChangePolicy: always, or only when the volume's
-/// own folder is not the group's yet.
+/// own folder is not the group's yet. Where the volume's path is a link (local volumes may be), that is what it leads to.
 ///
 /// Fails when a file cannot be given away.
 pub async fn give(path: PathBuf, group: Option<u32>, pod: &Pod) -> Result<(), VolumeError> {
@@ -20,6 +20,7 @@ pub async fn give(path: PathBuf, group: Option<u32>, pod: &Pod) -> Result<(), Vo
     let policy = security.and_then(|security| security.fs_group_change_policy.clone());
     // A volume may hold many files.
     blocking(move || {
+        let path = path.canonicalize().map_err(at(&path))?;
         if policy.as_deref() == Some("OnRootMismatch") && is_given(&path, group).map_err(at(&path))? {
             return Ok(());
         }
@@ -66,5 +67,16 @@ mod tests {
         walk(dir.path(), group).expect("given");
         assert!(is_given(dir.path(), group).expect("read"));
         assert_eq!(fs::metadata(dir.path().join("sub/file")).expect("metadata").mode() & 0o060, 0o060);
+    }
+
+    #[tokio::test]
+    async fn a_volume_behind_a_link_is_given_itself() {
+        let dir = tempfile::tempdir().expect("folder");
+        let (behind, link) = (dir.path().join("behind"), dir.path().join("link"));
+        fs::create_dir(&behind).expect("folder");
+        std::os::unix::fs::symlink(&behind, &link).expect("link");
+        let group = fs::metadata(&behind).expect("metadata").gid();
+        give(link, Some(group), &Pod::default()).await.expect("given");
+        assert!(is_given(&behind, group).expect("read"));
     }
 }
