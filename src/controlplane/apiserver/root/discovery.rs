@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::aggregation::{Remotes, group_priority};
-use api::resources::Resource;
+use api::resources::{Resource, Storage};
 
 /// Versions, each with how much it is preferred.
 type Preferred = Vec<(i64, String)>;
@@ -113,6 +116,9 @@ fn resources<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> Value {
         if !row.categories.is_empty() {
             entry["categories"] = json!(row.categories);
         }
+        if row.storage == Storage::Stored {
+            entry["storageVersionHash"] = json!(storage_version_hash(row));
+        }
         list.push(entry);
         for sub in &row.subresources {
             let mut entry = json!({
@@ -133,9 +139,32 @@ fn resources<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
 }
 
+/// Changes with the version in which objects are stored: what migrates them watches it. Made as upstream makes it.
+fn storage_version_hash(row: &Resource) -> String {
+    let stored = row.stored_as.as_deref().unwrap_or(row);
+    let kind = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
+    STANDARD.encode(&digest(&SHA256, kind.as_bytes()).as_ref()[..8])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn storage_versions_have_upstreams_hashes() {
+        let documents = documents(&api::resources::builtin(), &Remotes::default());
+        let hash = |path: &str, name: &str| {
+            let list = documents[path]["resources"].as_array().cloned().unwrap_or_default();
+            let entry = list.into_iter().find(|entry| entry["name"] == name).expect("listed");
+            entry["storageVersionHash"].as_str().map(str::to_owned)
+        };
+        assert_eq!(hash("/api/v1", "pods").as_deref(), Some("xPOwRZ+Yhw8="));
+        assert_eq!(hash("/apis/apps/v1", "deployments").as_deref(), Some("8aSe+NMegvE="));
+        // Stored as core events.
+        assert_eq!(hash("/apis/events.k8s.io/v1", "events").as_deref(), Some("r2yiGXH7wu8="));
+        assert_eq!(hash("/api/v1", "pods/status"), None);
+        assert_eq!(hash("/apis/authorization.k8s.io/v1", "subjectaccessreviews"), None);
+    }
 
     #[test]
     fn versions_are_preferred_as_upstream_does() {
