@@ -37,6 +37,7 @@ impl Stage {
             node: "here".into(),
             node_ip: NODE,
             pod_cidr: "10.42.0.0/15".parse()?,
+            service_cidr: Some("10.43.0.0/16".parse().expect("network")),
             answered_here: BTreeSet::new(),
         };
         let guard = runtime.enter();
@@ -89,6 +90,7 @@ pub fn service(number: u16) -> Service {
         publish_not_ready: false,
         announced_by: None,
         other_proxy: false,
+        unproxied: false,
         gateway: None,
     }
 }

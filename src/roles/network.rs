@@ -125,10 +125,12 @@ impl Local {
         }
         let applied = match backend {
             None => fixed(1, tasks),
-            Some(backend) => {
-                let backend = proxy::open(backend, Arc::new(System));
+            Some(kind) => {
+                let backend = proxy::open(kind, Arc::new(System));
                 let settings = settings(&config);
-                proxy::run(proxy::Proxy { feed: feed.clone(), settings, backend }, tasks)
+                let applied = proxy::run(proxy::Proxy { feed: feed.clone(), settings, backend }, tasks);
+                proxy::serve_status(kind, &feed, applied.clone(), tasks);
+                applied
             }
         };
         let announced = announced(feed.clone(), config.node.clone(), tasks);
@@ -172,6 +174,7 @@ fn settings(config: &NodeConfig) -> proxy::Settings {
         node: config.node.clone(),
         node_ip: config.node_ip,
         pod_cidr: config.pod_cidr,
+        service_cidr: Some(config.service_cidr),
         answered_here: BTreeSet::from([config.dns_ip]),
     }
 }

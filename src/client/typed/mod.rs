@@ -25,5 +25,5 @@ pub use pods::{
     available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition,
 };
 pub use scaled::scaled;
-pub use services::{ANNOUNCED_BY, Front, GATEWAY, OTHER_PROXY, SERVICE_NAME};
+pub use services::{ANNOUNCED_BY, Front, GATEWAY, OTHER_PROXY, SERVICE_NAME, UNPROXIED};
 pub use taints::{first_untolerated, tolerates, tolerates_any};

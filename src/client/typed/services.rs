@@ -7,6 +7,10 @@ pub const ANNOUNCED_BY: &str = "minik.dev/announced-by";
 /// A Service with this label is left to the proxy that the value names (upstream's label): it has no rules.
 pub const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
+/// A Service with this label is one that no proxy serves, whatever addresses it has (upstream's label, also on the
+/// EndpointSlices of headless Services): it has no rules.
+pub const UNPROXIED: &str = "service.kubernetes.io/headless";
+
 /// Which Gateway of the Service's namespace is served at its address (annotation).
 pub const GATEWAY: &str = "minik.dev/gateway";
 

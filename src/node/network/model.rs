@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use client::typed::{ANNOUNCED_BY, GATEWAY, OTHER_PROXY, SERVICE_NAME};
+use client::typed::{ANNOUNCED_BY, GATEWAY, OTHER_PROXY, SERVICE_NAME, UNPROXIED};
 
 /// The zone that a node is in, as upstream labels it.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -114,6 +114,8 @@ pub struct Service {
     pub announced_by: Option<String>,
     /// Labelled for another proxy: DNS answers for it, rules leave it alone.
     pub other_proxy: bool,
+    /// Labelled as left alone by all proxies.
+    pub unproxied: bool,
     /// The Gateway that is served at its address.
     pub gateway: Option<String>,
 }
@@ -154,6 +156,7 @@ impl Service {
             announced_by: annotation(ANNOUNCED_BY),
             gateway: annotation(GATEWAY),
             other_proxy: labelled(OTHER_PROXY),
+            unproxied: labelled(UNPROXIED),
             kind,
         }
     }

@@ -40,7 +40,13 @@ fn on_node(
     node_ip: Ipv4Addr,
     cidr: Ipv4Net,
 ) -> Vec<Finding> {
-    let settings = Settings { node: node.name.clone(), node_ip, pod_cidr: pods, answered_here: [].into() };
+    let settings = Settings {
+        node: node.name.clone(),
+        node_ip,
+        pod_cidr: pods,
+        service_cidr: None,
+        answered_here: [].into(),
+    };
     let plan = plan(view, &settings);
     // The last address of a node's range is never a Pod's.
     let clients = [("Pod", cidr.broadcast()), ("node", node_ip), ("outside", OUTSIDE)];

@@ -18,6 +18,7 @@ mod names;
 mod nftables;
 mod plan;
 mod planner;
+mod status;
 mod sync;
 mod trace;
 
@@ -25,5 +26,6 @@ pub use backend::{Backend, BackendKind, open};
 pub use endpoints::Target;
 pub use inspect::{Finding, inspect};
 pub use plan::{At, Frontend, FrontendKind, HealthCheck, Plan, Policy, Refusal, ServicePort, Settings, plan};
+pub use status::serve_status;
 pub use sync::{Proxy, run};
 pub use trace::{Fate, Packet, trace};

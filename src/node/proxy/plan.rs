@@ -18,6 +18,8 @@ pub struct Settings {
     pub node_ip: Ipv4Addr,
     /// All Pod addresses: traffic to Services from elsewhere is masqueraded, and so is Pods' traffic that leaves it.
     pub pod_cidr: Ipv4Net,
+    /// What ClusterIPs are taken from, where that is known: nothing beyond the cluster answers for an address of it.
+    pub service_cidr: Option<Ipv4Net>,
     /// ClusterIPs that a process on every node answers itself (DNS): never translated, never refused.
     pub answered_here: BTreeSet<Ipv4Addr>,
 }
@@ -27,6 +29,8 @@ pub struct Settings {
 pub struct Plan {
     /// All Pod addresses. Pods' own addresses are kept inside of it and become the node's beyond it.
     pub pods: Ipv4Net,
+    /// The range of ClusterIPs. What is sent there and is for no Service is dropped, or it would leave the cluster.
+    pub cluster_ips: Option<Ipv4Net>,
     /// The ports of each Service, in the order in which Services win an address that two of them claim.
     pub services: BTreeMap<ServiceKey, Arc<[ServicePort]>>,
     /// Services whose health load balancers ask for.
@@ -140,7 +144,12 @@ pub fn plan(view: &View, settings: &Settings) -> Plan {
 impl Plan {
     /// The plan of a node that knows of no Service.
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { pods: settings.pod_cidr, services: BTreeMap::new(), checked: BTreeSet::new() }
+        Self {
+            pods: settings.pod_cidr,
+            cluster_ips: settings.service_cidr,
+            services: BTreeMap::new(),
+            checked: BTreeSet::new(),
+        }
     }
 
     /// Plans what has changed again: what that costs does not grow with what has not.
@@ -194,7 +203,8 @@ impl Plan {
 
 /// The ports of one Service; none where other rules than ours, or none at all, hold for it.
 fn service_ports(view: &View, settings: &Settings, service: &Service) -> Vec<ServicePort> {
-    let ours = !service.other_proxy && !matches!(service.kind, Kind::ExternalName(_));
+    let left_alone = service.other_proxy || service.unproxied;
+    let ours = !left_alone && !matches!(service.kind, Kind::ExternalName(_));
     let cluster_ip = service.cluster_ip.filter(|ip| ours && !settings.answered_here.contains(ip));
     let Some(cluster_ip) = cluster_ip else { return Vec::new() };
     let planned =

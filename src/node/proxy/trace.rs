@@ -89,6 +89,9 @@ pub fn trace(
     if packet.to.is_loopback() && !packet.source.is_loopback() {
         return sure(Fate::Dropped, "localhost is not reached from the network".into());
     }
+    if !here && plan.cluster_ips.is_some_and(|range| range.contains(&packet.to)) {
+        return sure(Fate::Dropped, "no Service has this address and port, of those for Services".into());
+    }
     let as_node = plan.pods.contains(&packet.source) && !plan.pods.contains(&packet.to) && !here;
     let fate = Fate::Untouched { address: packet.to, port: packet.port, as_node };
     sure(fate, "no Service has this address and port".into())

@@ -50,6 +50,7 @@ fn service(dice: &mut StdRng, number: u8) -> Service {
         announced_by: None,
         gateway: None,
         other_proxy: some(dice, 0.05),
+        unproxied: some(dice, 0.05),
         ports,
         kind,
     }

@@ -60,6 +60,7 @@ impl Stage {
             node: "here".into(),
             node_ip: NODE.parse().expect("address"),
             pod_cidr: "10.42.0.0/16".parse().expect("network"),
+            service_cidr: Some("10.43.0.0/16".parse().expect("network")),
             answered_here: BTreeSet::new(),
         };
         let backend = proxy::open(kind, tools);
@@ -418,6 +419,7 @@ impl Stage {
             node: "here".into(),
             node_ip: NODE.parse().expect("address"),
             pod_cidr: "10.42.0.0/16".parse().expect("network"),
+            service_cidr: Some("10.43.0.0/16".parse().expect("network")),
             answered_here: BTreeSet::new(),
         };
         old.tasks = Tasks::new();

@@ -22,6 +22,7 @@ pub fn settings() -> Settings {
         node: "here".into(),
         node_ip: NODE.parse().expect("address"),
         pod_cidr: "10.42.0.0/16".parse().expect("network"),
+        service_cidr: Some("10.43.0.0/16".parse().expect("network")),
         answered_here: BTreeSet::from([Ipv4Addr::new(10, 43, 0, 10)]),
     }
 }
@@ -208,7 +209,7 @@ fn sources_are_kept_inside_and_hidden_where_answers_would_get_lost() {
     check(&tracer, &format!("{WORLD} -> {NODE}:30080/tcp"), &["10.42.0.1:8080 as node"]);
     check(&tracer, "127.0.0.1 -> 127.0.0.1:30080/tcp", &["10.42.0.1:8080 as node"]);
     // Other ports and protocols are not the Service's.
-    check(&tracer, &format!("{POD} -> 10.43.0.20:81/tcp"), &["untouched 10.43.0.20:81 as node"]);
+    check(&tracer, &format!("{POD} -> 10.43.0.20:81/tcp"), &["dropped"]);
     check(&tracer, &format!("{WORLD} -> {NODE}:30080/udp"), &["untouched 172.18.0.3:30080"]);
 }
 
@@ -382,7 +383,33 @@ spec: { clusterIP: 10.43.0.21, ports: [{ port: 80 }] }
     let tracer = tracer(&view);
     check(&tracer, &format!("{POD} -> 10.43.0.10:53/udp"), &["untouched 10.43.0.10:53"]);
     check(&tracer, &format!("{NODE} -> 10.43.0.10:53/udp"), &["untouched 10.43.0.10:53"]);
-    check(&tracer, &format!("{NODE} -> 10.43.0.21:80/tcp"), &["untouched 10.43.0.21:80"]);
+    // Nobody took it on its way.
+    check(&tracer, &format!("{NODE} -> 10.43.0.21:80/tcp"), &["dropped"]);
+}
+
+#[test]
+fn what_has_the_address_of_no_service_stays_in_the_cluster() {
+    let labelled = manifest("", AWAY);
+    let mut service = labelled.service(&ServiceKey::new("shop", "web")).cloned().expect("web");
+    let to_service = format!("{POD} -> 10.43.0.20:80/tcp");
+    let mut now = labelled;
+    let mut tracer = tracer(&now);
+    check(&tracer, &to_service, &["10.42.0.1:8080"]);
+    service.unproxied = true;
+    now.put_service(service.clone());
+    tracer.follow(&now);
+    check(&tracer, &to_service, &["dropped"]);
+    service.unproxied = false;
+    now.put_service(service);
+    tracer.follow(&now);
+    check(&tracer, &to_service, &["10.42.0.1:8080"]);
+    now.remove_service(&ServiceKey::new("shop", "web"));
+    tracer.follow(&now);
+    for from in [POD, NODE, WORLD] {
+        check(&tracer, &format!("{from} -> 10.43.0.20:80/tcp"), &["dropped"]);
+        check(&tracer, &format!("{from} -> 10.43.200.1:53/udp"), &["dropped"]);
+    }
+    check(&tracer, &format!("{NODE} -> 10.44.0.1:80/tcp"), &["untouched 10.44.0.1:80"]);
 }
 
 #[test]

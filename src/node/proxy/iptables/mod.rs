@@ -192,6 +192,7 @@ mod tests {
             node: "here".into(),
             node_ip: [172, 18, 0, 3].into(),
             pod_cidr: "10.42.0.0/16".parse().expect("a network"),
+            service_cidr: None,
             answered_here: [].into(),
         };
         plan(&view, &settings)

@@ -32,6 +32,13 @@ pub(super) fn shared(plan: &Plan) -> Rules {
             rules.push(table, chain, rule);
         }
     }
+    if let Some(range) = plan.cluster_ips {
+        // Dropped, not refused: who is early for a new Service tries again.
+        let rule = format!(
+            r#"-m comment --comment "no service has this address and port" -d {range} -m addrtype ! --dst-type LOCAL -j DROP"#
+        );
+        rules.push(Table::Filter, "KUBE-SERVICES", rule);
+    }
     rules.push(
         Table::Nat,
         "KUBE-SERVICES",

@@ -29,8 +29,8 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Written {
     known: Known,
-    /// None while nothing was written.
-    pods: Option<Ipv4Net>,
+    /// Pods' addresses and ClusterIPs; None while nothing was written.
+    ranges: Option<(Ipv4Net, Option<Ipv4Net>)>,
     ports: BTreeMap<ServiceKey, Arc<[ServicePort]>>,
 }
 
@@ -50,13 +50,14 @@ struct Text {
 impl Written {
     /// Nothing was written yet.
     pub(super) fn over(known: Known) -> Self {
-        Self { known, pods: None, ports: BTreeMap::new() }
+        Self { known, ranges: None, ports: BTreeMap::new() }
     }
 
     /// The batch that makes the chains as `plan` has them, empty where they are so already. Of Services it looks at what
     /// changed; a change of what the shared chains say of one writes those again, as kube-proxy does.
     pub(super) fn batch(&mut self, plan: &Plan, changed: &Changed) -> String {
-        let first = self.pods != Some(plan.pods);
+        let ranges = (plan.pods, plan.cluster_ips);
+        let first = self.ranges != Some(ranges);
         let mut texts = [Text::default(), Text::default()];
         let mut again = first;
         let mut gone = BTreeSet::new();
@@ -84,7 +85,7 @@ impl Written {
         }
         if first {
             gone.extend(self.leftovers(plan));
-            self.pods = Some(plan.pods);
+            self.ranges = Some(ranges);
         }
         for (table, chain) in gone {
             // Emptied first: a chain can only be deleted when nothing leads to it, leftovers among themselves included.

@@ -7,6 +7,7 @@
 //!                        --> external-… --> service-… | local-… --> endpoint-…
 //! before that:         firewall-check --(firewall-ips)--> firewall-… : sources that may not come in
 //! filter hooks:        endpoints-check --(no-endpoint-services | no-endpoint-nodeports)--> refuse | drop
+//!                        what is left of packets to ClusterIPs is dropped
 //! postrouting:         marked packets, Pods' packets to themselves (hairpins) and to the world beyond leave as the node
 //! ```
 //!
@@ -62,9 +63,13 @@ pub(super) type Claim = (Map, At, Protocol);
 const MOST: usize = 32;
 
 /// A table of what exists whatever the Services are.
-pub(super) fn fixed(pods: Ipv4Net) -> Table {
+pub(super) fn fixed(pods: Ipv4Net, cluster_ips: Option<Ipv4Net>) -> Table {
     let mut table = Table::new(FAMILY, TABLE);
     base(&mut table, pods);
+    if let Some(range) = cluster_ips {
+        // Dropped, not refused: who is early for a new Service tries again.
+        table.rule("endpoints-check", format!("ip daddr {range} fib daddr type != local drop"));
+    }
     (1..=MOST).for_each(|count| spread(&mut table, pods, count));
     table
 }

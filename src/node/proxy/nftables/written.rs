@@ -19,30 +19,31 @@ pub(super) struct Written {
     claims: HashMap<Claim, Vec<ServiceKey>>,
     /// How many Services lead to an endpoint that may ask for itself.
     hairpins: HashMap<Ipv4Addr, u32>,
-    /// Pods' addresses, of which fixed rules speak; None while nothing was written.
-    pods: Option<Ipv4Net>,
+    /// Pods' addresses and ClusterIPs, of which fixed rules speak; None while nothing was written.
+    ranges: Option<(Ipv4Net, Option<Ipv4Net>)>,
 }
 
 impl Written {
     /// The batch that makes the table as `plan` has it, empty where it is so already. What it costs grows with what has
     /// changed and with nothing else.
     pub(super) fn batch(&mut self, plan: &Plan, changed: &Changed) -> String {
-        let fresh = self.pods != Some(plan.pods);
+        let ranges = (plan.pods, plan.cluster_ips);
+        let fresh = self.ranges != Some(ranges);
         if fresh {
             *self = Self::default();
         }
         let mut concerned = self.concerned(plan, changed);
         let rivals = self.rivals(plan, &concerned);
         concerned.extend(rivals);
-        let mut before = text::fixed(plan.pods);
+        let mut before = text::fixed(plan.pods, plan.cluster_ips);
         concerned.iter().for_each(|key| self.write(&mut before, plan.pods, key));
         let touched = self.take_over(plan, &concerned, &mut before);
-        let mut after = text::fixed(plan.pods);
+        let mut after = text::fixed(plan.pods, plan.cluster_ips);
         concerned.iter().for_each(|key| self.write(&mut after, plan.pods, key));
         for address in touched.iter().filter(|address| self.hairpins.contains_key(*address)) {
             text::hairpin(&mut after, *address);
         }
-        self.pods = Some(plan.pods);
+        self.ranges = Some(ranges);
         let known = if fresh { Known::default() } else { Known::of(&before) };
         known.batch(&after).0
     }
@@ -53,7 +54,7 @@ impl Written {
         let differing =
             |keys: &mut dyn Iterator<Item = &ServiceKey>| keys.filter(|key| differs(key)).cloned().collect();
         match changed {
-            Changed::Of(keys) if self.pods.is_some() => differing(&mut keys.iter()),
+            Changed::Of(keys) if self.ranges.is_some() => differing(&mut keys.iter()),
             _ => differing(&mut self.ports.keys().chain(plan.services.keys())),
         }
     }
