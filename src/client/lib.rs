@@ -1,6 +1,7 @@
 //! Clients of the API server, built from certificates, tokens or the router itself.
 
 mod connect;
+pub mod election;
 pub mod events;
 pub mod gateway;
 pub mod informer;

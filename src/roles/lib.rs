@@ -6,6 +6,7 @@
 
 mod agent;
 mod lb;
+pub mod leading;
 pub mod network;
 mod registry;
 mod server;
@@ -59,7 +60,7 @@ pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
         };
         let kubelet = tokio::select! {
             kubelet = rest => kubelet?,
-            error = storage_failed(control_plane.as_ref()) => return Err(error),
+            error = failed(control_plane.as_ref()) => return Err(error),
         };
         anyhow::Ok((kubelet, control_plane))
     };
@@ -69,7 +70,7 @@ pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
                 tokio::select! {
                     _ = terminate.recv() => stop_pods(kubelet, control_plane.as_ref()).await,
                     _ = interrupt.recv() => stop_pods(kubelet, control_plane.as_ref()).await,
-                    error = storage_failed(control_plane.as_ref()) => Err(error),
+                    error = failed(control_plane.as_ref()) => Err(error),
                 }
             }
             Err(error) => Err(error),
@@ -92,14 +93,11 @@ async fn stop_pods(kubelet: Kubelet, control_plane: Option<&server::ControlPlane
     Ok(())
 }
 
-/// Resolves when this node's control plane can store nothing more. The process ends then and says why; Docker starts it
-/// again, and it carries on once there is room.
-async fn storage_failed(control_plane: Option<&server::ControlPlane>) -> anyhow::Error {
+/// Resolves when this node's control plane must not go on. The process ends then and says why, and is started again: it
+/// carries on once there is room for the state.
+async fn failed(control_plane: Option<&server::ControlPlane>) -> anyhow::Error {
     match control_plane {
-        Some(control_plane) => {
-            let reason = control_plane.storage_failed().await;
-            anyhow::anyhow!("the cluster's state cannot be written any more: {reason}; is the disk full?")
-        }
+        Some(control_plane) => control_plane.failed().await,
         None => std::future::pending().await,
     }
 }

@@ -10,9 +10,10 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::leading::Leading;
 use apiserver::{self, bootstrap, serve};
 use apiserver::{ApiServer, UserInfo};
-use client::informer::Informers;
+use client::election::Terms;
 use config::{BuildInfo, Feature, NodeConfig};
 use pki::{Identity, ServerPki};
 use rt::{Clock, SystemClock, Tasks};
@@ -45,9 +46,6 @@ pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow
     serve::serve(listener, server.router(), tls, tasks);
     tracing::info!("the API is served");
 
-    let user = |name: &str| server.client(UserInfo::new(name, &["system:authenticated"]));
-    let client = user("system:kube-controller-manager");
-    let informers = Informers::new(client.clone(), tasks);
     let arguments = &config.settings.arguments;
     let settings = controllers::Settings {
         pod_cidr: config.pod_cidr,
@@ -62,14 +60,15 @@ pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow
             .and_then(|pods| usize::try_from(pods).ok())
             .unwrap_or(controllers::Settings::TERMINATED_POD_THRESHOLD),
         without: without(config),
-        clock: clock.clone(),
+        clock,
     };
-    let counted = controllers::run(client, &informers, settings, tasks);
-    server.metrics().add(move || counted.render());
-    scheduler::run(user("system:kube-scheduler"), &informers, clock, tasks);
-    server.metrics().add(move || informers.render());
+    let leading = if config.settings.datastore.is_some() {
+        Leading::elected(&server, settings, &config.node, Terms::UPSTREAM, tasks)
+    } else {
+        Leading::alone(&server, settings, tasks)
+    };
     let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]));
-    Ok(ControlPlane { store, admin, server })
+    Ok(ControlPlane { store, admin, server, leading })
 }
 
 /// The controllers of what the cluster is without.
@@ -84,13 +83,19 @@ pub struct ControlPlane {
     /// Acts as the administrator.
     admin: Client,
     server: ApiServer,
+    leading: Leading,
 }
 
 impl ControlPlane {
-    /// Resolves, with the reason, when the store can take no more writes: a disk that is full or broken. Nothing can help
-    /// then but opening it again, which is what the container's restart does.
-    pub async fn storage_failed(&self) -> Arc<str> {
-        self.store.failed().await
+    /// Resolves, with the reason, when the control plane must not go on: the store can take no more writes, because a disk is
+    /// full or broken, or something runs that another server may run by now. Only starting again helps then.
+    pub async fn failed(&self) -> anyhow::Error {
+        tokio::select! {
+            reason = self.store.failed() => anyhow::anyhow!(
+                "the cluster's state cannot be written any more: {reason}; is the disk full?"
+            ),
+            error = self.leading.overstayed() => error,
+        }
     }
 
     /// Says from now on that the API is not ready for more; it is served until the tasks stop.

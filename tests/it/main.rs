@@ -7,6 +7,7 @@ mod controllers;
 mod decoders;
 mod licences;
 mod network;
+mod servers;
 mod storage;
 mod support;
 mod tidy;

@@ -15,6 +15,7 @@ use pki::Authority;
 use rt::{Clock, Tasks};
 
 /// What the controllers are told about the cluster.
+#[derive(Clone)]
 pub struct Settings {
     /// All Pod addresses; every node gets a /24 of it.
     pub pod_cidr: Ipv4Net,

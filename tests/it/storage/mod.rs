@@ -2,7 +2,7 @@
 
 mod concurrency;
 mod durability;
-mod etcd;
+pub mod etcd;
 mod expiry;
 mod history;
 mod semantics;

@@ -56,7 +56,8 @@ impl TestApi {
         Self::start_on(storage::memory(), dir, 6443).await
     }
 
-    async fn start_on(store: Arc<dyn Store>, dir: &Path, port: u16) -> Self {
+    /// A server over a store of the caller's.
+    pub async fn start_on(store: Arc<dyn Store>, dir: &Path, port: u16) -> Self {
         let tasks = Tasks::new();
         let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let pki = ServerPki::prepare(dir, "test", &sans).expect("certificates");
@@ -78,7 +79,14 @@ impl TestApi {
     pub fn run_controllers(&self, grace: Duration) -> Informers {
         let user = UserInfo::new("system:kube-controller-manager", &["system:authenticated"]);
         let client = self.api.client(user);
-        let settings = controllers::Settings {
+        let informers = Informers::new(client.clone(), &self.tasks);
+        controllers::run(client, &informers, self.settings(grace), &self.tasks);
+        informers
+    }
+
+    /// What the controllers are told.
+    pub fn settings(&self, grace: Duration) -> controllers::Settings {
+        controllers::Settings {
             pod_cidr: self.config.pod_cidr,
             lb_first: self.config.lb_first,
             lb_last: self.config.lb_last,
@@ -87,10 +95,7 @@ impl TestApi {
             terminated_pod_threshold: controllers::Settings::TERMINATED_POD_THRESHOLD,
             without: Vec::new(),
             clock: Arc::new(SystemClock),
-        };
-        let informers = Informers::new(client.clone(), &self.tasks);
-        controllers::run(client, &informers, settings, &self.tasks);
-        informers
+        }
     }
 
     /// A client in this process that acts as the administrator.
