@@ -124,5 +124,6 @@ fn engine(config: &NodeConfig) -> Engine {
         identity: pair.map(|(certificate_pem, key_pem)| Identity { certificate_pem, key_pem }),
         prefix: ETCD_PREFIX.to_owned(),
         spelling: apiserver::upstream_path,
+        holds: apiserver::held_names,
     })
 }

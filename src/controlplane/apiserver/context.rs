@@ -362,6 +362,8 @@ pub fn from_storage(error: StorageError) -> ApiError {
         StorageError::Unavailable(_) => ApiError::service_unavailable(error.to_string()),
         StorageError::Overloaded => ApiError::too_many_requests(error.to_string(), 1),
         StorageError::Undecided { .. } => ApiError::timeout(&error.to_string(), 0),
-        StorageError::Exists(_) | StorageError::Conflict(_) => ApiError::internal(error),
+        StorageError::Exists(_) | StorageError::Conflict(_) | StorageError::Taken(_) => {
+            ApiError::internal(error)
+        }
     }
 }

@@ -42,6 +42,7 @@ mod verbs;
 mod wire;
 
 pub use aggregation::Aggregator;
+pub use allocate::held_names;
 pub use key::upstream_path;
 pub use request::RequestInfo;
 pub use server::{ApiServer, Options};

@@ -38,6 +38,9 @@ pub enum StorageError {
     /// `None` if the key is absent.
     #[error("key was changed by somebody else")]
     Conflict(Option<Arc<Entry>>),
+    /// Another entry holds a name that this one was to hold: nothing was written.
+    #[error("{0} is held by somebody else")]
+    Taken(String),
     /// The revision asked for lies before the compacted one: start again from a fresh list (HTTP 410).
     #[error("revision {asked} is compacted; the oldest is {oldest}")]
     Compacted { asked: u64, oldest: u64 },
@@ -147,8 +150,12 @@ pub trait Store: Send + Sync + 'static {
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError>;
     /// Forgets history up to and including `revision`.
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>>;
-    /// The newest durable revision.
+    /// The newest durable revision; where others write to the store, the newest that this process has seen.
     fn revision(&self) -> u64;
+    /// Whether nobody else writes to the store. Otherwise any read lets this process see what others wrote before.
+    fn alone(&self) -> bool {
+        true
+    }
     /// `Unavailable` once the engine can take no more writes: what a readiness check asks.
     fn healthy(&self) -> Result<(), StorageError>;
     /// Resolves, with the reason, once the engine can take no more writes; only opening it again can help.

@@ -143,6 +143,10 @@ impl<L: Log> Store for CachedStore<L> {
         self.cache.read().revision
     }
 
+    fn alone(&self) -> bool {
+        self.log.catch_up().is_none()
+    }
+
     fn healthy(&self) -> Result<(), StorageError> {
         self.cache.working()
     }

@@ -1,5 +1,6 @@
 //! Two servers over one real etcd.
 
+mod allocation;
 mod leading;
 
 use std::fmt::Debug;
@@ -10,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client};
-use minik::apiserver::UserInfo;
+use minik::apiserver::{self, ApiServer, UserInfo};
 use minik::client::election::Terms;
 use minik::controllers;
+use minik::pki::ServerPki;
 use minik::roles::leading::Leading;
 use minik::storage::{self, Config, Engine, Store};
 use serde::de::DeserializeOwned;
@@ -26,11 +28,8 @@ use crate::support::TestApi;
 /// Only a failure waits for it.
 const LONG: Duration = Duration::from_secs(40);
 /// Short, and in whole seconds where a Lease says so.
-const TERMS: Terms = Terms {
-    lease: Duration::from_secs(4),
-    renew: Duration::from_secs(3),
-    retry: Duration::from_millis(500),
-};
+const TERMS: Terms =
+    Terms { lease: Duration::from_secs(4), renew: Duration::from_secs(3), retry: Duration::from_millis(500) };
 
 /// An etcd, and what all servers over it have in common.
 struct Shared {
@@ -41,11 +40,20 @@ struct Shared {
 impl Shared {
     /// None where etcd is not installed.
     fn start() -> Option<Self> {
-        Some(Self { member: Member::start()?, pki: tempfile::tempdir().expect("a folder") })
+        let (member, pki) = (Member::start()?, tempfile::tempdir().expect("a folder"));
+        // One authority, whoever of them starts first.
+        let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        ServerPki::prepare(pki.path(), "test", &sans).expect("certificates");
+        Some(Self { member, pki })
     }
 
     async fn server(&self, name: &str) -> Server {
-        Server::start(name, self.member.config(), self.pki.path()).await
+        let etcd = storage::Etcd {
+            spelling: apiserver::upstream_path,
+            holds: apiserver::held_names,
+            ..self.member.config()
+        };
+        Server::start(name, etcd, self.pki.path()).await
     }
 }
 
@@ -83,6 +91,10 @@ impl Server {
         K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn server(&self) -> &ApiServer {
+        &self.api.as_ref().expect("it runs").api
     }
 
     /// Stops it as a container is stopped.

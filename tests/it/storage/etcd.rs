@@ -96,6 +96,7 @@ impl Member {
             identity: None,
             prefix: "/registry".to_owned(),
             spelling: str::to_owned,
+            holds: |_, _| Vec::new(),
         }
     }
 

@@ -219,6 +219,11 @@ impl Admission {
         Self { index, waiting, allocator, quotas: quota::Quotas::default(), clock }
     }
 
+    /// Waits until admission has seen everything that the store shows.
+    pub async fn caught_up(&self) {
+        self.index.caught_up().await;
+    }
+
     /// Completes the object, before it is validated, and reserves what it needs. The answer is to be settled by the outcome of
     /// the write. Fails as the first plugin that refuses the object.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<Reservations, ApiError> {

@@ -5,7 +5,9 @@
 //!                       \--dropped--> free
 //! ```
 //!
-//! All is in memory and rebuilt from the Services themselves at start, so nothing leaks whatever way a Service goes.
+//! All is in memory and rebuilt from the Services themselves at start, so nothing leaks whatever way a Service goes. Where
+//! several servers share a store, each knows what the others gave out as soon as it sees their Services; what is given out at
+//! the same moment the store itself decides, which keeps [`held_names`] apart.
 
 mod pool;
 mod service;
@@ -133,6 +135,20 @@ impl Allocator {
         }
         Ok(())
     }
+}
+
+/// The names of what an object has that no other one may have, for a store that several servers write to.
+pub fn held_names(key: &str, data: &[u8]) -> Vec<String> {
+    if !SERVICES.holds(key) {
+        return Vec::new();
+    }
+    let Ok(service) = serde_json::from_slice::<Value>(data) else { return Vec::new() };
+    let Holdings { addresses, ports } = service::holdings(&service);
+    let addresses = addresses.iter().map(|address| format!("serviceips/{address}"));
+    let mut names: Vec<String> =
+        addresses.chain(ports.iter().map(|port| format!("servicenodeports/{port}"))).collect();
+    names.sort_unstable();
+    names
 }
 
 /// Keeps what `uid` holds in a pool equal to what its Service says.

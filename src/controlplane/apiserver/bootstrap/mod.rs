@@ -91,9 +91,11 @@ async fn ensure(
             (Method::PUT, format!("{}/{}", collection(row, &object), object.name()), merged)
         }
     };
-    match send(router, method, &path, &body).await {
+    match send(router, method.clone(), &path, &body).await {
         // 409: somebody made or changed it meanwhile; it is looked at again at the next start.
         Ok((200..=299 | 409, _)) => Ok(()),
+        // Another server made it meanwhile, and it has the address that was asked for.
+        Ok((422, _)) if method == Method::POST && store.get(&key).await?.is_some() => Ok(()),
         Ok((_, answer)) => Err(refused(answer)),
         Err(error) => Err(refused(error)),
     }

@@ -80,18 +80,27 @@ impl Index {
         self.applied.subscribe()
     }
 
-    /// Whether the store has nothing durable that the index has not seen.
+    /// Whether the store has nothing durable that the index has not seen. Not known where other servers write to it, too.
     pub fn is_current(&self) -> bool {
-        *self.applied.borrow() >= self.store.revision()
+        self.store.alone() && *self.applied.borrow() >= self.store.revision()
     }
 
     /// Waits until the index has seen everything that is durable now.
     pub async fn caught_up(&self) {
-        let target = self.store.revision();
-        let mut applied = self.applied.subscribe();
-        let reached = applied.wait_for(|revision| *revision >= target);
-        if tokio::time::timeout(Self::PATIENCE, reached).await.is_err() {
-            tracing::warn!(target, "the index of policy objects trails the store");
+        let reached = async {
+            if !self.store.alone() {
+                // Reading anything lets the store see what other servers have written.
+                self.store.get("").await.map(drop)?;
+            }
+            let target = self.store.revision();
+            // The sender is the index's own.
+            let _ = self.applied.subscribe().wait_for(|revision| *revision >= target).await;
+            Ok::<_, StorageError>(())
+        };
+        match tokio::time::timeout(Self::PATIENCE, reached).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what other servers wrote is not known"),
+            Err(_) => tracing::warn!("the index of policy objects trails the store"),
         }
     }
 

@@ -41,8 +41,10 @@ async fn create_named(
     let key = context.collection().key(&context.info.namespace, object.name());
     let name = object.name().to_owned();
     let mut object = Some(object);
+    // Decided twice only where another server may be first with an address that was given out.
+    let once = context.engine.store.alone();
     let write = Write { key, admit: Admit::Object, tracks: true, fresh: true, dry_run };
-    write::write(context, write, |old| match (old, object.take()) {
+    write::write(context, write, |old| match (old, if once { object.take() } else { object.clone() }) {
         (None, Some(object)) => Ok(Decision::Put(object)),
         _ => Err(ApiError::already_exists(&context.resource.group, &context.resource.plural, &name)),
     })

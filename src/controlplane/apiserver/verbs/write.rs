@@ -282,6 +282,11 @@ async fn commit(
         Err(StorageError::Exists(_)) => {
             Ok(Err(context.engine.store.get(&key).await.map_err(from_storage)?))
         }
+        // Another server was first with an address or a port: admission chooses another one, or says so.
+        Err(StorageError::Taken(_)) => {
+            context.engine.admission.caught_up().await;
+            Ok(Err(context.engine.store.get(&key).await.map_err(from_storage)?))
+        }
         Err(error) => Err(from_storage(error)),
     }
 }

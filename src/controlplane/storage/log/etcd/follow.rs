@@ -72,9 +72,8 @@ fn take(shared: &Shared, changes: &[rpc::Event]) -> Result<(), StorageError> {
     };
     let mut events: Vec<Arc<Event>> = Vec::with_capacity(changes.len());
     for change in changes {
-        let Some(kv) = change.kv.as_ref().filter(|kv| kv.key.starts_with(shared.prefix.as_bytes())) else {
-            continue;
-        };
+        let ours = |key: &[u8]| key.starts_with(shared.prefix.as_bytes()) && !shared.is_name(key);
+        let Some(kv) = change.kv.as_ref().filter(|kv| ours(&kv.key)) else { continue };
         // What stood before is the cache's own state or, if it changed in this very batch, that of the event.
         let standing = |key: &str| {
             let earlier = events.iter().rev().find(|event| &*event.entry.key == key);

@@ -13,6 +13,7 @@
 mod client;
 mod expiry;
 mod follow;
+mod names;
 
 #[allow(clippy::all, clippy::pedantic)]
 mod rpc {
@@ -57,6 +58,9 @@ pub struct Etcd {
     pub prefix: String,
     /// How a key is spelled behind the prefix.
     pub spelling: fn(&str) -> String,
+    /// Names that an entry holds, by its key and data. No two entries can hold one name, whichever servers write them: who
+    /// tries is told [`StorageError::Taken`].
+    pub holds: fn(&str, &[u8]) -> Vec<String>,
 }
 
 /// A log that several servers share.
@@ -72,6 +76,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     prefix: String,
     spelling: fn(&str) -> String,
+    holds: fn(&str, &[u8]) -> Vec<String>,
     limits: QueueLimits,
     /// How many writes, and how many KiB of them, may be on their way.
     writes: Semaphore,
@@ -95,6 +100,7 @@ impl EtcdLog {
             clock: config.clock.clone(),
             prefix: etcd.prefix.clone(),
             spelling: etcd.spelling,
+            holds: etcd.holds,
             limits: config.queue,
             writes: Semaphore::new(config.queue.writes),
             kib: Semaphore::new(config.queue.bytes.div_ceil(1024)),
@@ -185,16 +191,23 @@ impl Shared {
     async fn decide(&self, key: String, write: Write) -> Result<(u64, Written), StorageError> {
         let now = self.clock.now();
         let path: bytes::Bytes = self.path(&key).into();
-        let request = self.transaction(&key, path, &write, now).await?;
+        let names = self.names(&key, &write);
+        let mut request = self.transaction(&key, path.clone(), &write, now).await?;
+        self.add_names(&mut request, &names, &path);
         let answer = self.client.txn(request).await.map_err(|error| self.trouble(error))?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision as u64);
-        let found = answer.responses.into_iter().next().and_then(|response| response.response);
-        let before = before(found)?;
+        let mut responses = answer.responses.into_iter();
+        let before = before(responses.next().and_then(|response| response.response))?;
         if !answer.succeeded {
-            return Ok(match write {
-                Write::Create(_) => (revision, Err(StorageError::Exists(key))),
-                Write::UpdateIf(..) | Write::DeleteIf(_) => (revision, Err(StorageError::Conflict(before))),
-            });
+            let stands = before.as_ref().map(|entry| entry.revision);
+            let refused = match write {
+                Write::Create(_) if stands.is_some() => StorageError::Exists(key),
+                Write::UpdateIf(expected, _) | Write::DeleteIf(expected) if stands != Some(expected) => {
+                    StorageError::Conflict(before)
+                }
+                _ => self.taken(names, responses).await,
+            };
+            return Ok((revision, Err(refused)));
         }
         let entry = match (write, before) {
             (Write::Create(payload), _) => Entry::written(key.into(), payload, revision, revision, now),
@@ -214,19 +227,13 @@ impl Shared {
         write: &Write,
         now: Timestamp,
     ) -> Result<rpc::TxnRequest, StorageError> {
-        use rpc::compare::{CompareTarget, TargetUnion};
+        use rpc::compare::TargetUnion;
         use rpc::request_op::Request;
-        let (target, expected) = match write {
-            Write::Create(_) => (CompareTarget::Create, TargetUnion::CreateRevision(0)),
+        let expected = match write {
+            Write::Create(_) => TargetUnion::CreateRevision(0),
             Write::UpdateIf(expected, _) | Write::DeleteIf(expected) => {
-                (CompareTarget::Mod, TargetUnion::ModRevision(*expected as i64))
+                TargetUnion::ModRevision(*expected as i64)
             }
-        };
-        let compare = rpc::Compare {
-            result: rpc::compare::CompareResult::Equal.into(),
-            target: target.into(),
-            key: path.clone(),
-            target_union: Some(expected),
         };
         let change = match write {
             Write::Create(payload) | Write::UpdateIf(_, payload) => {
@@ -237,9 +244,12 @@ impl Shared {
                 Request::RequestDeleteRange(rpc::DeleteRangeRequest { key: path.clone(), prev_kv: true })
             }
         };
-        let look = Request::RequestRange(rpc::RangeRequest { key: path, ..Default::default() });
-        let step = |request| vec![rpc::RequestOp { request: Some(request) }];
-        Ok(rpc::TxnRequest { compare: vec![compare], success: step(change), failure: step(look) })
+        let look = Request::RequestRange(rpc::RangeRequest { key: path.clone(), ..Default::default() });
+        Ok(rpc::TxnRequest {
+            compare: vec![names::equal(path, expected)],
+            success: vec![names::step(change)],
+            failure: vec![names::step(look)],
+        })
     }
 
     /// What is put, and the lease it is put under.
@@ -325,7 +335,8 @@ async fn read_all(client: &Client, prefix: &str) -> Result<Snapshot, StorageErro
         if at == 0 {
             at = page.header.map_or(0, |header| header.revision);
         }
-        for kv in &page.kvs {
+        let folder = format!("{prefix}{}", names::FOLDER);
+        for kv in page.kvs.iter().filter(|kv| !kv.key.starts_with(folder.as_bytes())) {
             let entry = entry(kv)?;
             entries.insert(entry.key.clone(), Arc::new(entry));
         }
