@@ -25,7 +25,7 @@ pub struct Leading {
 }
 
 fn client(server: &ApiServer, component: &str) -> kube::Client {
-    server.client(UserInfo::new(&format!("system:{component}"), &["system:authenticated"]))
+    server.client(UserInfo::new(format!("system:{component}"), &["system:authenticated"]))
 }
 
 fn run_scheduler(server: &ApiServer, informers: &Informers, clock: &Arc<dyn rt::Clock>, tasks: &Tasks) {

@@ -133,7 +133,8 @@ mod tests {
         let (wanted, sees_wanted) = watch::channel(0);
         let (applied, sees_applied) = watch::channel(0);
         let (health, mut seen) = watch::channel(Health { updated: None, behind: None });
-        let _following = tokio::spawn(follow(sees_wanted, sees_applied, health));
+        let tasks = rt::Tasks::new();
+        tasks.spawn_until_stop(follow(sees_wanted, sees_applied, health));
         seen.wait_for(|health| health.behind.is_some() && health.updated.is_none()).await.unwrap();
         wanted.send_replace(1);
         applied.send_replace(1);
