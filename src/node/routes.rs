@@ -14,7 +14,7 @@ use sys::sysctl::{Outcome, set};
 
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
 
-/// What forwarding needs, and what breaks without it.
+/// What forwarding needs, and what breaks without it. Times of connections are those that kube-proxy sets.
 const SETTINGS: &[(&str, &str, &str)] = &[
     ("net.ipv4.ip_forward", "1", "Pods reach nothing beyond their node"),
     ("net.ipv4.conf.all.route_localnet", "1", "node ports do not answer on 127.0.0.1"),
@@ -23,6 +23,16 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("net.ipv4.conf.all.rp_filter", "2", "answers that take another way back are dropped"),
     // A load balancer's address must not appear as the sender when this node looks for its neighbours.
     ("net.ipv4.conf.all.arp_announce", "2", "neighbours may learn load balancer addresses at the wrong node"),
+    (
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+        "3600",
+        "half-closed connections end after a minute",
+    ),
+    (
+        "net.netfilter.nf_conntrack_tcp_timeout_established",
+        "86400",
+        "dead connections are remembered for days",
+    ),
 ];
 
 /// Sets what can be set, and says clearly what could not.

@@ -127,6 +127,20 @@ const BOTH: &[At<'static>] = &[(POD_A, "here", "ready"), (POD_B, "here", "ready"
 const ONE: &[At<'static>] = &[(POD_A, "here", "ready")];
 
 #[test]
+fn connections_are_remembered_as_long_as_kube_proxy_has_it() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        minik::node::routes::apply_settings();
+        for (state, seconds) in [("close_wait", "3600"), ("established", "86400")] {
+            let path = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}");
+            assert_eq!(std::fs::read_to_string(path).expect("a setting").trim(), seconds, "{state}");
+        }
+    });
+}
+
+#[test]
 fn cluster_ips_answer_pods_and_node() {
     if !available() {
         return;
