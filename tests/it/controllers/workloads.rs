@@ -196,10 +196,11 @@ async fn jobs_complete_fail_and_are_cleaned_away() {
     assert_eq!(status.completed_indexes.as_deref(), Some("0-2"));
     let status = cluster.get::<Job>("bad").await.status.unwrap_or_default();
     assert_eq!(status.failed, Some(1));
-    assert!(
-        cluster.list::<Pod>("default").await.iter().all(|pod| pod.finalizers().is_empty()),
-        "none is held"
-    );
+    // The brief one may be on its way still.
+    eventually("no Pod is held", || async {
+        cluster.list::<Pod>("default").await.iter().all(|pod| pod.finalizers().is_empty())
+    })
+    .await;
     eventually("the brief one is gone", || async {
         cluster.api::<Job>("default").get_opt("brief").await.expect("an answer").is_none()
     })
