@@ -26,8 +26,7 @@ use self::log::Log;
 use self::policy::{Level, Policy, Stage};
 use super::request::RequestInfo;
 use super::user::UserInfo;
-use super::wire::Format;
-use api::protobuf;
+use super::wire::{self, Format};
 use rt::{Clock, Tasks};
 
 pub use self::notes::Notes;
@@ -206,11 +205,7 @@ pub fn read(headers: &http::HeaderMap, bytes: &Bytes) -> Option<Value> {
     }
     // Patches have media types of their own; applied ones are YAML.
     let patch = if kind.contains("+yaml") { Format::Yaml } else { Format::Json };
-    match Format::of(kind).unwrap_or(patch) {
-        Format::Protobuf => protobuf::decode(bytes).ok(),
-        Format::Yaml => serde_yaml::from_str(std::str::from_utf8(bytes).ok()?).ok(),
-        Format::Json => serde_json::from_slice(bytes).ok(),
-    }
+    wire::parse(Format::of(kind).unwrap_or(patch), bytes).ok()
 }
 
 #[cfg(test)]

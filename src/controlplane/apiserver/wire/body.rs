@@ -107,21 +107,29 @@ fn check_type(object: &mut Value, expected: &Gvk) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Parses a body as it is, whatever its kind. Fails with what is wrong with it.
+pub fn parse(format: Format, bytes: &[u8]) -> Result<Value, ApiError> {
+    let json = |bytes: &[u8]| {
+        serde_json::from_slice(bytes)
+            .map_err(|error| ApiError::bad_request(format!("the body could not be decoded: {error}")))
+    };
+    match format {
+        Format::Json => json(bytes),
+        Format::Yaml => json(&json_of_yaml(bytes)?),
+        Format::Protobuf => Ok(protobuf::decode(bytes)?),
+    }
+}
+
 /// Decodes request options (DeleteOptions and the like); `None` for an empty body.
 pub fn decode_options(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>, ApiError> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let options: Value = match format(headers)? {
-        Format::Json => serde_json::from_slice(bytes)
-            .map_err(|error| ApiError::bad_request(format!("the options could not be decoded: {error}")))?,
-        Format::Yaml => serde_json::from_slice(&json_of_yaml(bytes)?)
-            .map_err(|error| ApiError::bad_request(error.to_string()))?,
-        Format::Protobuf => {
-            check_options(&protobuf::type_of(bytes)?.1)?;
-            protobuf::decode(bytes)?
-        }
-    };
+    let format = format(headers)?;
+    if format == Format::Protobuf {
+        check_options(&protobuf::type_of(bytes)?.1)?;
+    }
+    let options = parse(format, bytes)?;
     check_options(options.text("kind").unwrap_or_default())?;
     Ok(Some(options))
 }

@@ -233,6 +233,7 @@ impl Reconciler {
         Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(owner.uid.as_str())))
     }
 
+    /// Deletes the version that was decided on: an owner's end may be seen before the dependent's own change that let it go.
     async fn delete(
         &self,
         api: &Api<DynamicObject>,
@@ -241,7 +242,10 @@ impl Reconciler {
     ) -> Result<(), Error> {
         let params = DeleteParams {
             propagation_policy: Some(policy),
-            preconditions: Some(Preconditions { uid: Some(item.uid.clone()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(item.uid.clone()),
+                resource_version: Some(item.version.clone()),
+            }),
             ..DeleteParams::default()
         };
         ignore_not_found(api.delete(&item.name, &params).await)?;
