@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::network;
+use super::{INTERFACE, network};
 use config::{Feature, NodeConfig};
 use edge::proxy::{Found, Names, PortRef, Protocol, ServicePort, Services};
 use edge::{self, loadbalancer};
@@ -19,8 +19,6 @@ use node::kubelet::{self, Kubelet, KubeletOptions, identity};
 use node::network::{Feed, Kind, Port, ServiceKey};
 use rt::Tasks;
 
-/// The interface on the cluster's network.
-const INTERFACE: &str = "eth0";
 /// The kubelet's port, on every node of every cluster.
 const KUBELET_PORT: u16 = 10250;
 

@@ -26,6 +26,9 @@ use sys::{cgroups, identity, memory, mounts};
 pub use lb::run as run_lb;
 pub use registry::run as run_registry;
 
+/// A node's interface on the cluster's network.
+const INTERFACE: &str = "eth0";
+
 /// Docker kills thirty seconds after the stop signal (the cluster's containers say so): Pods get most of that, then
 /// the role's own tasks get the rest.
 const DRAIN_PODS: Duration = Duration::from_secs(20);

@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::INTERFACE;
 use super::leading::Leading;
 use apiserver::{self, bootstrap, serve};
 use apiserver::{ApiServer, UserInfo};
@@ -18,6 +19,7 @@ use config::{BuildInfo, Feature, NodeConfig};
 use pki::{Identity, ServerPki};
 use rt::{Clock, SystemClock, Tasks};
 use storage::{Engine, Etcd, Store};
+use sys::netlink::{self, Netlink};
 
 /// Upstream's.
 const ETCD_PREFIX: &str = "/registry";
@@ -27,6 +29,7 @@ pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow
     // First of all: whoever comes while the rest starts waits in the queue, and need not come again.
     let listener =
         TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
+    announce(config, tasks).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut sans = vec![config.node.clone(), config.server_ip.to_string(), config.node_ip.to_string()];
     sans.extend(config.api_sans.iter().cloned());
@@ -69,6 +72,18 @@ pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow
     };
     let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]));
     Ok(ControlPlane { store, admin, server, leading })
+}
+
+/// Tells the cluster's network who has this server's address. Nodes start at once, and one that asked for the address while
+/// nobody had it would ask again only a second later (`net.ipv4.neigh.*.retrans_time_ms`).
+async fn announce(config: &NodeConfig, tasks: &Tasks) {
+    let told = async {
+        let link = Netlink::open(tasks)?.link(INTERFACE).await?;
+        netlink::announce(&link, config.node_ip)
+    };
+    if let Err(error) = told.await {
+        tracing::info!(%error, "nodes that were there first may join late");
+    }
 }
 
 /// The controllers of what the cluster is without.

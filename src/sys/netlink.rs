@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -13,6 +14,7 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
+use tokio::sync::Mutex;
 
 use rt::Tasks;
 
@@ -51,6 +53,8 @@ pub struct Route {
 #[derive(Clone, Debug)]
 pub struct Netlink {
     pub(super) handle: Handle,
+    /// Held while the kernel lists something: it refuses a second list on the same socket (EBUSY).
+    listing: Arc<Mutex<()>>,
 }
 
 impl Netlink {
@@ -58,7 +62,7 @@ impl Netlink {
     pub fn open(tasks: &Tasks) -> Result<Self, Error> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
         tasks.spawn_until_stop(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, listing: Arc::default() })
     }
 
     /// The interface of this name.
@@ -75,6 +79,7 @@ impl Netlink {
 
     /// The IPv4 addresses of an interface, with their prefix lengths.
     pub async fn addresses(&self, link: &Link) -> Result<Vec<Ipv4Net>, Error> {
+        let _alone = self.listing.lock().await;
         let request = self.handle.address().get().set_link_index_filter(link.index).execute();
         let messages: Vec<_> = request.try_collect().await.map_err(failed("listing addresses"))?;
         Ok(messages
@@ -109,6 +114,7 @@ impl Netlink {
 
     /// The routes that earlier calls of `add_route` left in the kernel, by whatever process.
     pub async fn our_routes(&self) -> Result<Vec<Route>, Error> {
+        let _alone = self.listing.lock().await;
         let wanted = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let messages = self.handle.route().get(wanted).execute();
         let messages: Vec<_> = messages.try_collect().await.map_err(failed("listing routes"))?;

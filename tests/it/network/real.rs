@@ -222,6 +222,36 @@ fn node_ports_and_load_balancers_answer_the_world() {
 }
 
 #[test]
+fn whoever_lists_addresses_waits_for_who_does_already() {
+    if !available() {
+        return;
+    }
+    on_node(|| {
+        // So many that the kernel needs several messages for one list.
+        let add = (0..600).map(|n| format!("addr add 10.99.{}.{}/32 dev lo", n / 200, n % 200 + 1));
+        sh(&format!("printf '{}' | ip -batch -", add.collect::<Vec<_>>().join("\\n")));
+        let tasks = Tasks::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let netlink = Netlink::open(&tasks).expect("netlink");
+            let lo = netlink.link("lo").await.expect("every machine has it");
+            let list = |_| {
+                let (netlink, lo) = (netlink.clone(), lo.clone());
+                tokio::spawn(async move {
+                    for _ in 0..50 {
+                        assert_eq!(netlink.addresses(&lo).await.expect("listed").len(), 601);
+                    }
+                })
+            };
+            for listed in (0..8).map(list).collect::<Vec<_>>() {
+                listed.await.expect("every list is complete");
+            }
+            tasks.drain(Duration::from_secs(5)).await.expect("drained");
+        });
+    });
+}
+
+#[test]
 fn local_policy_without_a_local_endpoint_drops_and_says_so() {
     if !available() {
         return;
