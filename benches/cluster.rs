@@ -26,6 +26,7 @@ static MINIK: LazyLock<String> =
     LazyLock::new(|| std::env::var("MINIK").unwrap_or_else(|_| env!("CARGO_BIN_EXE_minik").to_owned()));
 const CLUSTER: &str = "bench";
 const NODES: usize = 3;
+const FLOOR_NETWORK: &str = "minik-bench-floor";
 /// Made by `scripts/test-images`: one serves HTTP on port 8080, the other is as small as a real image gets.
 const WEB_IMAGE: &str = "minik-test/web:1";
 const SMALL_IMAGE: &str = "busybox:1.36";
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
     let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|rt| rt.block_on(all(rounds)));
     // Whatever happened, nothing stays.
     let _ = run(&MINIK, &["cluster", "delete", CLUSTER]);
+    let _ = docker_remove();
+    let _ = docker(&["network", "rm", FLOOR_NETWORK]);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,25 +70,39 @@ async fn all(rounds: usize) -> Result<()> {
     delete()
 }
 
-/// Creation and deletion of a cluster beside Docker's own start and removal of as many containers.
+/// Creation and deletion of a cluster beside Docker's own start and removal of as many containers: in the network that Docker
+/// has already, and in one of their own, as a cluster's are, which costs Docker rules, a resolver for each container and more.
 fn lifecycle(rounds: usize, image: &str) -> Result<()> {
     let (mut creates, mut starts, mut deletes, mut removes) = (vec![], vec![], vec![], vec![]);
+    let (mut network_starts, mut network_removes) = (vec![], vec![]);
     let mut spent = Spent::default();
     for _ in 0..rounds {
-        starts.push(timed(|| docker_start(image))?);
+        starts.push(timed(|| docker_start(image, "bridge"))?);
         removes.push(timed(docker_remove)?);
+        network_starts.push(timed(|| {
+            docker(&["network", "create", FLOOR_NETWORK])?;
+            docker_start(image, FLOOR_NETWORK)
+        })?);
+        network_removes.push(timed(|| {
+            docker_remove()?;
+            docker(&["network", "rm", FLOOR_NETWORK]).map(drop)
+        })?);
         let begun = jiff::Timestamp::now();
         creates.push(timed(|| spent.phases(&create()?))?);
         spent.milestones(begun)?;
         deletes.push(timed(delete)?);
     }
     report("docker: start three containers in parallel", &starts);
+    report("  the same in a network of their own", &network_starts);
     report("cluster create --nodes 3, to proven Ready", &creates);
     spent.report();
     ratio("  create / start", &creates, &starts, "at most 2.3");
+    ratio("  create / start in a network of their own", &creates, &network_starts, "none");
     report("docker rm -f of three", &removes);
+    report("  the same, and of their network", &network_removes);
     report("cluster delete", &deletes);
     ratio("  delete / rm", &deletes, &removes, "at most 1.6");
+    ratio("  delete / rm with their network", &deletes, &network_removes, "none");
     Ok(())
 }
 
@@ -360,7 +377,7 @@ fn delete() -> Result<()> {
     run(&MINIK, &["cluster", "delete", CLUSTER]).map(drop)
 }
 
-fn docker_start(image: &str) -> Result<()> {
+fn docker_start(image: &str, network: &str) -> Result<()> {
     let children: Vec<_> = (0..NODES)
         .map(|n| {
             Command::new("docker")
@@ -369,6 +386,8 @@ fn docker_start(image: &str) -> Result<()> {
                     "--detach",
                     "--name",
                     &format!("minik-bench-floor-{n}"),
+                    "--network",
+                    network,
                     "--entrypoint",
                     "sleep",
                     image,

@@ -1,6 +1,8 @@
 //! A JSON schema as a definition has it, read once into the form that objects are checked by.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::Value;
@@ -56,6 +58,32 @@ pub enum Additional {
     Of(Box<Structural>),
 }
 
+/// A regular expression that is compiled when first something is compared with it. Definitions have many, most for fields that
+/// hardly any object has.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), compiled: OnceLock::new() }
+    }
+
+    /// Whether the text matches. An expression that is none, which no definition may have, forbids nothing.
+    pub fn is_match(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| Regex::new(&self.text).ok());
+        compiled.as_ref().is_none_or(|pattern| pattern.is_match(text))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// A compiled schema. A keyword that is absent says nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Structural {
@@ -75,7 +103,7 @@ pub struct Structural {
     pub required: Vec<String>,
     pub choices: Vec<Value>,
     pub format: Option<String>,
-    pub pattern: Option<Regex>,
+    pub pattern: Option<Pattern>,
     pub min_length: Option<u64>,
     pub max_length: Option<u64>,
     pub min_items: Option<u64>,
@@ -138,7 +166,7 @@ impl Structural {
             required: texts("required"),
             choices: schema.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
             format: schema.text("format").map(str::to_owned),
-            pattern: schema.text("pattern").and_then(|pattern| Regex::new(pattern).ok()),
+            pattern: schema.text("pattern").map(Pattern::new),
             min_length: count("minLength"),
             max_length: count("maxLength"),
             min_items: count("minItems"),

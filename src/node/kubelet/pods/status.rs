@@ -290,6 +290,8 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
     status.image_id = container.status.image_ref.clone();
     status.image = image_name(container).unwrap_or(status.image);
     status.last_state = view.previous(&spec.name).filter(|c| c.is_exited()).map(terminated);
+    // One that initializes is ready when it has done so, not while it runs.
+    let initializes = input_is_init(input, spec) && !is_sidecar(spec);
     match container.status.state() {
         RuntimeState::ContainerRunning => {
             let started_at = time(container.status.started_at);
@@ -298,7 +300,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
                 ..Default::default()
             });
             status.started = Some(memory.started.contains(container.id()));
-            status.ready = memory.ready.contains(container.id());
+            status.ready = !initializes && memory.ready.contains(container.id());
             resources(input, spec, container, &mut status);
         }
         RuntimeState::ContainerCreated => {
@@ -309,8 +311,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
             if status.state.as_ref().is_some_and(|state| state.waiting.is_some()) {
                 status.last_state = Some(terminated(container));
             }
-            let init = input_is_init(input, spec) && !is_sidecar(spec);
-            status.ready = init && container.exit_code() == 0;
+            status.ready = initializes && container.exit_code() == 0;
         }
     }
     status

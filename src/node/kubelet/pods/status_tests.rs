@@ -119,6 +119,27 @@ fn readiness_and_counts() {
 }
 
 #[test]
+fn what_initializes_is_ready_only_when_it_has() {
+    let pod = pod(json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]}));
+    let mut memory = WorkerState::default();
+    let initializing = |memory: &WorkerState, exit| {
+        let status = report(&pod, &[container("i", 3, exit)], memory);
+        let of = |kind: &str| {
+            let found = status.conditions.iter().flatten().find(|c| c.type_ == kind);
+            found.and_then(|c| c.message.clone()).unwrap_or_default()
+        };
+        (status.init_container_statuses.as_ref().expect("two")[0].ready, of("Initialized"))
+    };
+    let both = "containers with incomplete status: [i j]".to_owned();
+    // It runs, and without a probe nothing else is known of it.
+    memory.started.insert("i-3".into());
+    memory.ready.insert("i-3".into());
+    assert_eq!(initializing(&memory, None), (false, both.clone()));
+    assert_eq!(initializing(&memory, Some(1)), (false, both));
+    assert_eq!(initializing(&memory, Some(0)), (true, "containers with incomplete status: [j]".to_owned()));
+}
+
+#[test]
 fn durations_are_go_s() {
     assert_eq!([10, 80, 300].map(go_duration), ["10s", "1m20s", "5m0s"]);
 }
