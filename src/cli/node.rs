@@ -1,5 +1,6 @@
 //! `minik node`: single nodes of a cluster; and, hidden, what runs inside a node's container.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ use cluster::{
     ChangeOptions, ClusterError, ClusterRecord, Cpus, Docker, Memory, NodeSpec, change, find, find_node,
     node_label, node_number, start_node, stop_node, taint,
 };
-use config::{LbConfig, NodeConfig, RegistryConfig};
+use config::{LbConfig, NodeConfig, RegistryConfig, Role};
 use rt::Stop;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Add agents to a cluster and wait until they are Ready.
+    /// Add nodes to a cluster and wait until they are Ready.
     Add(AddArgs),
-    /// Remove agents from a cluster, with everything on them.
+    /// Remove nodes from a cluster, with everything on them.
     #[command(visible_alias = "rm")]
     Delete(NamesArgs),
     /// Start nodes that were stopped.
@@ -56,6 +57,22 @@ pub(super) enum Command {
     /// What is broken on purpose of the node this program runs on.
     #[command(subcommand, hide = true)]
     Fault(node_faults::Inside),
+    /// The cluster's etcd, of which this node runs a member.
+    #[command(subcommand, hide = true)]
+    Etcd(Etcd),
+}
+
+#[derive(Subcommand)]
+pub(super) enum Etcd {
+    /// Put the member at an address out.
+    Remove { ip: Ipv4Addr },
+}
+
+/// What a node that is added is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum AddedRole {
+    Agent,
+    Server,
 }
 
 #[derive(Args)]
@@ -65,6 +82,9 @@ pub(super) struct AddArgs {
     count: u32,
     #[command(flatten)]
     of: OfCluster,
+    /// What they are; a further server needs a cluster that was made for several.
+    #[arg(long, value_enum, default_value_t = AddedRole::Agent)]
+    role: AddedRole,
     /// Memory of each, for example 2Gi.
     #[arg(long, value_name = "SIZE")]
     memory: Option<Memory>,
@@ -117,6 +137,7 @@ pub(super) fn inside(command: &Command) -> Option<ExitCode> {
         }
         Command::Images(command) => inside_runtime(node_images::run(command)).map(|()| Exit::Ok.into()),
         Command::Fault(command) => inside_runtime(node_faults::run_inside(command)).map(|()| Exit::Ok.into()),
+        Command::Etcd(Etcd::Remove { ip }) => inside_runtime(leave_etcd(*ip)).map(|()| Exit::Ok.into()),
         _ => return None,
     };
     Some(result.unwrap_or_else(|error| {
@@ -143,7 +164,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
         Command::Partition(args) => node_faults::partition(&docker, args, output, stop).await,
         Command::Slow(args) => node_faults::slow(&docker, args, output, stop).await,
         Command::Heal(args) => node_faults::run_heal(&docker, args, output).await,
-        Command::Init | Command::Run | Command::Images(_) | Command::Fault(_) => Ok(()),
+        Command::Init | Command::Run | Command::Images(_) | Command::Fault(_) | Command::Etcd(_) => Ok(()),
     }
 }
 
@@ -157,7 +178,11 @@ async fn add(docker: &Docker, args: AddArgs, output: &Output, stop: &Stop) -> an
     };
     let grow = |record: &mut ClusterRecord| {
         let spec = &mut record.spec;
-        for number in spec.free_numbers(args.count)? {
+        let role = match args.role {
+            AddedRole::Agent => Role::Agent,
+            AddedRole::Server => Role::Server,
+        };
+        for number in spec.free_numbers(role, args.count)? {
             spec.nodes.push(NodeSpec {
                 memory: args.memory,
                 cpus: args.cpus,
@@ -184,9 +209,11 @@ async fn delete(docker: &Docker, args: NamesArgs, output: &Output, stop: &Stop) 
             let cluster = args.of.cluster.to_string();
             match number {
                 None => return Err(ClusterError::NoSuchNode { cluster, node: node.clone() }),
-                Some(0) => return Err(ClusterError::ServerNode(node.clone())),
                 // One that is gone already is what was asked for.
                 Some(number) => spec.nodes.retain(|there| there.number != number),
+            }
+            if spec.servers().next().is_none() {
+                return Err(ClusterError::ServerNode(node.clone()));
             }
         }
         Ok(())
@@ -272,6 +299,13 @@ async fn role() -> anyhow::Result<()> {
     let config: NodeConfig =
         serde_json::from_str(&text).with_context(|| format!("{} is malformed", NodeConfig::ENV))?;
     roles::run(config, super::version::BUILD).await
+}
+
+/// Asked of a server by the command line: another one is about to go.
+async fn leave_etcd(ip: Ipv4Addr) -> anyhow::Result<()> {
+    let text = std::env::var(NodeConfig::ENV).with_context(|| format!("{} is not set", NodeConfig::ENV))?;
+    roles::etcd::remove(&serde_json::from_str(&text)?, ip).await?;
+    output::print("true\n")
 }
 
 /// A node's log is its container's: plain lines on standard error, at `info` unless `RUST_LOG` says otherwise.

@@ -4,6 +4,7 @@ use super::ClusterError;
 use super::file::ClusterFile;
 use super::record::ClusterRecord;
 use super::spec::{ClusterSpec, NodeSpec, SpecError};
+use config::Role;
 
 /// Takes over what a file says into a specification that is in use: nodes, their settings and the host ports. Nodes keep
 /// their numbers; the ones too many are those with the highest. Fails when the file asks for what cannot be changed.
@@ -36,19 +37,13 @@ fn follow_spec(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), Cluster
     if wanted.datastore != spec.datastore {
         return Err(fixed("the datastore"));
     }
-    // Agents that were deleted left gaps: what the file says of the n-th agent is for the n-th there is.
-    let mut numbers: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();
-    numbers.truncate(wanted.nodes.len());
-    let more = u32::try_from(wanted.nodes.len() - numbers.len()).unwrap_or(u32::MAX);
-    let mut kept = spec.clone();
-    kept.nodes.retain(|node| numbers.contains(&node.number));
-    numbers.extend(kept.free_numbers(more)?);
-    spec.nodes = numbers
-        .iter()
-        .zip(&wanted.nodes)
-        .map(|(number, node)| NodeSpec { number: *number, ..node.clone() })
-        .collect();
-    spec.nodes.sort_by_key(|node| node.number);
+    if wanted.several && !spec.several {
+        return Err(SpecError::Single.into());
+    }
+    let mut nodes = follow_nodes(spec, wanted, Role::Server)?;
+    nodes.extend(follow_nodes(spec, wanted, Role::Agent)?);
+    nodes.sort_by_key(|node| node.number);
+    spec.nodes = nodes;
     spec.ports = wanted.ports.clone();
     spec.host_aliases = wanted.host_aliases.clone();
     spec.registries = wanted.registries.clone();
@@ -56,6 +51,22 @@ fn follow_spec(spec: &mut ClusterSpec, file: &ClusterFile) -> Result<(), Cluster
     spec.arguments = wanted.arguments.clone();
     spec.tls_sans = wanted.tls_sans.clone();
     Ok(())
+}
+
+/// The nodes of a role as the file wants them. Those that were deleted left gaps: what the file says of the n-th one is for the
+/// n-th there is.
+fn follow_nodes(spec: &ClusterSpec, wanted: &ClusterSpec, role: Role) -> Result<Vec<NodeSpec>, SpecError> {
+    let of = |spec: &ClusterSpec| -> Vec<NodeSpec> {
+        spec.nodes.iter().filter(|node| node.role() == role).cloned().collect()
+    };
+    let wanted = of(wanted);
+    let mut numbers: Vec<u32> = of(spec).iter().map(|node| node.number).take(wanted.len()).collect();
+    let more = u32::try_from(wanted.len() - numbers.len()).unwrap_or(u32::MAX);
+    let mut kept = spec.clone();
+    kept.nodes.retain(|node| node.role() != role || numbers.contains(&node.number));
+    numbers.extend(kept.free_numbers(role, more)?);
+    let follow = |(number, node): (u32, NodeSpec)| NodeSpec { number, ..node };
+    Ok(numbers.into_iter().zip(wanted).map(follow).collect())
 }
 
 #[cfg(test)]
@@ -83,6 +94,20 @@ mod tests {
         assert_eq!(after(4, &[1], "agents: {count: 2}"), Ok(vec![0, 2, 3]));
         assert_eq!(after(4, &[1], "agents: {count: 3}"), Ok(vec![0, 1, 2, 3]));
         assert_eq!(after(3, &[], ""), Ok(vec![0]));
+    }
+
+    #[test]
+    fn servers_come_and_go_where_there_were_several() {
+        let after = |servers: u32, body: &str| {
+            let mut spec =
+                ClusterSpec::with_servers("t".parse().expect("good name"), servers + 1, servers).expect("good");
+            follow_spec(&mut spec, &file(body)).map_err(|error| error.to_string())?;
+            spec.validate().expect("valid");
+            Ok::<_, String>(spec.nodes.iter().map(|node| node.number).collect::<Vec<_>>())
+        };
+        assert_eq!(after(3, "server: {count: 5}\nagents: {count: 1}"), Ok(vec![0, 1, 100, 101, 102, 103]));
+        assert_eq!(after(3, "agents: {count: 2}"), Ok(vec![0, 1, 2]));
+        assert!(after(1, "server: {count: 3}").expect_err("refused").contains("made for one server"));
     }
 
     #[test]

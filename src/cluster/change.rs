@@ -26,7 +26,7 @@ use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
 use super::spec::ClusterName;
 use super::wait::{self, Waited, in_phase, until};
-use super::{Access, ClusterError, access_of, identity, labels, registries};
+use super::{Access, ClusterError, access_of, identity, inside, labels, node_number, registries};
 use config::{JoinToken, Role, kubeconfig};
 use rt::{Clock, Stop, SystemClock};
 
@@ -99,7 +99,15 @@ pub async fn change(
     if record != before {
         record.store(docker).await?;
     }
-    let work = Work { docker, options, record: &record, plan: &plan, observed: &observed, steps: &mut steps };
+    let work = Work {
+        docker,
+        options,
+        before: &before,
+        record: &record,
+        plan: &plan,
+        observed: &observed,
+        steps: &mut steps,
+    };
     match carry_out(work, &undo, &phases, stop).await {
         Ok(()) => {
             undo.settle(docker).await?;
@@ -118,6 +126,7 @@ pub async fn change(
 struct Work<'a> {
     docker: &'a Docker,
     options: &'a ChangeOptions,
+    before: &'a ClusterRecord,
     record: &'a ClusterRecord,
     plan: &'a Desired,
     observed: &'a Observed,
@@ -130,16 +139,19 @@ async fn carry_out(
     phases: &Phases<'_>,
     stop: &Stop,
 ) -> Result<(), ClusterError> {
-    let Work { docker, options, record, plan, observed, steps } = work;
+    // While they still run: those that stay must agree, and sooner than they would miss anybody.
+    until(stop, leave_etcd(&work)).await?;
+    let Work { docker, options, record, plan, observed, steps, .. } = work;
     let name = &record.spec.name;
     let gone: Vec<String> = removed_nodes(steps, observed);
-    equip(docker, steps, record).await?;
+    equip(docker, steps, record, observed).await?;
     let since = SystemClock.now();
-    let (mut joining, others): (Vec<Step>, Vec<Step>) = steps.drain(..).partition(is_new_agent);
+    let (mut joining, others): (Vec<Step>, Vec<Step>) = steps.drain(..).partition(|step| joins(step, record.spec.several));
     let done = async {
         execute(docker, &others, undo).await.map_err(|error| explain(error, &record.spec))?;
         // The server is up by now, if there is one: it makes the token that new nodes join with.
-        let bound = async { hand_token(docker, name, &mut joining, options.timeout).await };
+        let server = labels::node(name, record.spec.first_server());
+        let bound = hand_token(docker, (name, &server), &mut joining, options.timeout);
         until(stop, bound).await?;
         execute(docker, &joining, undo).await.map_err(|error| explain(error, &record.spec))
     };
@@ -227,8 +239,14 @@ async fn forget_nodes(
     Ok(())
 }
 
-/// Gives load balancers that are made a fresh identity, and nodes that are made what they pull from.
-async fn equip(docker: &Docker, steps: &mut [Step], record: &ClusterRecord) -> Result<(), ClusterError> {
+/// Gives load balancers that are made a fresh identity, servers what all servers have in common, and nodes what they pull from.
+async fn equip(
+    docker: &Docker,
+    steps: &mut [Step],
+    record: &ClusterRecord,
+    observed: &Observed,
+) -> Result<(), ClusterError> {
+    let servers = identity::servers(&observed.containers);
     let mut made: Vec<&mut ContainerPlan> = steps
         .iter_mut()
         .filter_map(|step| match step {
@@ -236,10 +254,19 @@ async fn equip(docker: &Docker, steps: &mut [Step], record: &ClusterRecord) -> R
             _ => None,
         })
         .collect();
-    if made.iter().any(|plan| plan.role == LB) {
-        let authority = identity::authority_of(docker, &labels::node(&record.spec.name, 0)).await?;
-        for plan in made.iter_mut().filter(|plan| plan.role == LB) {
-            plan.files = identity::lb_files(&authority)?;
+    if made.iter().any(|plan| plan.reads_services()) {
+        let authority = identity::authority_of(docker, &servers).await?;
+        for plan in made.iter_mut().filter(|plan| plan.reads_services()) {
+            plan.files.extend(identity::lb_files(&authority)?);
+        }
+    }
+    let server = role_name(Role::Server);
+    if record.spec.several && made.iter().any(|plan| plan.role == server) {
+        let common = identity::common_files(docker, &servers).await?;
+        let (path, text) = record.file();
+        for plan in made.iter_mut().filter(|plan| plan.role == server) {
+            plan.files.extend(common.iter().cloned());
+            plan.files.push((path.clone(), text.clone().into_bytes(), 0o600));
         }
     }
     if made.iter().any(|plan| plan.role != LB) {
@@ -249,15 +276,41 @@ async fn equip(docker: &Docker, steps: &mut [Step], record: &ClusterRecord) -> R
     Ok(())
 }
 
-fn is_new_agent(step: &Step) -> bool {
-    matches!(step, Step::Create { plan, .. } if plan.role == role_name(Role::Agent))
+/// Puts servers that go out of the cluster's etcd, at one that stays; their containers may be gone already. Fails when none that
+/// stays runs, or too few of them answer.
+async fn leave_etcd(work: &Work<'_>) -> Result<(), ClusterError> {
+    let Work { docker, record, before, observed, .. } = work;
+    let cluster = &record.spec.name;
+    let stays = |number: u32| record.spec.servers().any(|server| server.number == number);
+    for leaving in before.spec.servers().filter(|server| before.spec.runs_etcd() && !stays(server.number)) {
+        let node = labels::node(cluster, leaving.number);
+        let ip = record.drawn.subnet.node(leaving.number).to_string();
+        let servers = identity::servers(&observed.containers);
+        let at = servers.iter().find(|server| {
+            server.running && node_number(cluster, &server.name).is_some_and(stays)
+        });
+        let Some(at) = at else {
+            let why = "no server that stays runs: start one first (minik node start)".to_owned();
+            return Err(ClusterError::Fault { node, why });
+        };
+        let left = inside::ask::<bool>(docker, &at.name, &["etcd", "remove", &ip]).await;
+        left.map_err(|why| ClusterError::Fault { node, why: format!("the others' etcd does not let it go: {why}") })?;
+    }
+    Ok(())
 }
 
-/// Gives agents that are made a join token of their own, which the API server is told of. Fails when that does not answer
+/// Whether a step makes a node that joins the others: an agent, or a further server that has nothing yet.
+fn joins(step: &Step, several: bool) -> bool {
+    let Step::Create { plan, new_volumes } = step else { return false };
+    let server = several && plan.role == role_name(Role::Server) && !new_volumes.is_empty();
+    server || plan.role == role_name(Role::Agent)
+}
+
+/// Gives nodes that are made a join token of their own, which the API server is told of. Fails when that does not answer
 /// within `bound`.
 async fn hand_token(
     docker: &Docker,
-    name: &ClusterName,
+    (name, server): (&ClusterName, &str),
     joining: &mut [Step],
     bound: Duration,
 ) -> Result<(), ClusterError> {
@@ -268,7 +321,7 @@ async fn hand_token(
     let start = Instant::now();
     if tokio::time::timeout(bound, wait::api_ready(&client)).await.is_err() {
         let why = "the API server does not answer: no node can join without it".to_owned();
-        return Err(wait::not_ready(docker, start, vec![(labels::node(name, 0), why)]).await);
+        return Err(wait::not_ready(docker, start, vec![(server.to_owned(), why)]).await);
     }
     let token = JoinToken::draw();
     let expires = SystemClock.now().checked_add(JoinToken::LIFETIME).unwrap_or(Timestamp::MAX);

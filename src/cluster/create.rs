@@ -176,7 +176,7 @@ struct Found<'a> {
 
 /// A name that is in use is refused before anything is made. Returns what else there is of that name.
 pub(super) async fn refuse_existing(docker: &Docker, spec: &ClusterSpec) -> Result<Observed, ClusterError> {
-    let server = labels::node(&spec.name, 0);
+    let server = labels::node(&spec.name, spec.first_server());
     let (observed, server) = futures::join!(observe(docker, &spec.name), docker.container_owner(&server));
     let observed = observed?;
     match observed.network || !observed.containers.is_empty() || server?.is_some() {
@@ -246,8 +246,10 @@ fn equip(
         if let Some(expires) = options.expires {
             container.labels.insert(labels::EXPIRES.to_owned(), expires.as_second().to_string());
         }
+        if container.reads_services() {
+            container.files.extend(identity::lb_files(&authority.authority)?);
+        }
         if container.role == LB {
-            container.files = identity::lb_files(&authority.authority)?;
             continue;
         }
         container.files.extend(trusted.iter().cloned());
@@ -255,6 +257,9 @@ fn equip(
             let (path, text) = record.file();
             container.files.extend(identity::server_files(authority));
             container.files.push((path, text.into_bytes(), 0o600));
+            if record.spec.runs_etcd() {
+                container.files.push(identity::founder_file());
+            }
         }
     }
     Ok(())

@@ -113,8 +113,8 @@ pub fn changed_files(before: &Desired, after: &Desired, observed: &Observed, ste
         steps.iter().filter(makes).any(|step| step.container() == Some(name))
     };
     let mut found = Vec::new();
-    for plan in after.nodes().filter(|plan| !made(&plan.name)) {
-        let old = before.nodes().find(|old| old.name == plan.name);
+    for plan in after.containers.iter().filter(|plan| !made(&plan.name)) {
+        let old = before.containers.iter().find(|old| old.name == plan.name);
         let there = observed.containers.iter().find(|container| container.name == plan.name);
         if let (Some(old), Some(there)) = (old, there)
             && old.files != plan.files

@@ -32,7 +32,7 @@ pub enum ClusterError {
     BadRecord { cluster: String, why: String },
     #[error("cluster {cluster:?} has no node {node:?}")]
     NoSuchNode { cluster: String, node: String },
-    #[error("node {0:?} runs the control plane: it goes with its cluster")]
+    #[error("node {0:?} is the last that runs the control plane: it goes with its cluster")]
     ServerNode(String),
     #[error("{name}: {why}")]
     Manifest { name: String, why: String },

@@ -3,12 +3,14 @@
 use std::io::Read;
 use std::path::Path;
 
+use bytes::Bytes;
+
 use super::ClusterError;
-use super::docker::{Docker, DockerError};
+use super::docker::{Container, Docker, DockerError};
 use super::labels;
-use super::plan::PutFile;
+use super::plan::{PutFile, role_name};
 use config::kubeconfig::Entry;
-use config::{JoinToken, LbConfig, NodeConfig};
+use config::{JoinToken, LbConfig, NodeConfig, Role};
 use pki::{Authority, AuthorityFiles};
 
 /// How the host's clients reach a cluster: where, whom to trust, and who they are. PEM texts.
@@ -47,10 +49,34 @@ impl Access {
 /// The authority and the administrator: path in the server's container, content and mode.
 pub(super) fn server_files(files: &AuthorityFiles) -> Vec<PutFile> {
     let dir = relative(NodeConfig::PKI_DIR);
-    let entry = |(name, text, private): (&str, &str, bool)| {
-        (dir.join(name), text.as_bytes().to_vec(), if private { 0o600 } else { 0o644 })
+    let entry = |(name, text, private): (&str, String, bool)| {
+        (dir.join(name), text.into_bytes(), if private { 0o600 } else { 0o644 })
     };
     files.files().into_iter().map(entry).collect()
+}
+
+/// What all servers of a cluster have in common, read back from the volume of one of them; it need not run.
+pub(super) async fn common_files(docker: &Docker, servers: &[&Container]) -> Result<Vec<PutFile>, ClusterError> {
+    let dir = relative(NodeConfig::PKI_DIR);
+    let tar = first_archive(docker, servers).await?;
+    let file = |(name, private): (&str, bool)| {
+        let text = pki_file(&tar, name, "the server")?;
+        Ok((dir.join(name), text.into_bytes(), if private { 0o600 } else { 0o644 }))
+    };
+    AuthorityFiles::FILES.into_iter().map(file).collect()
+}
+
+/// Containers of servers, by name.
+pub(super) fn servers(containers: &[Container]) -> Vec<&Container> {
+    let is_server = |c: &&Container| c.labels.get(labels::ROLE).is_some_and(|role| role == role_name(Role::Server));
+    let mut servers: Vec<&Container> = containers.iter().filter(is_server).collect();
+    servers.sort_by(|a, b| a.name.cmp(&b.name));
+    servers
+}
+
+/// Tells a server of a new cluster that it is one of those that form the etcd.
+pub(super) fn founder_file() -> PutFile {
+    (relative(NodeConfig::ETCD_FOUNDER).to_owned(), Vec::new(), 0o600)
 }
 
 /// What an added agent joins with.
@@ -74,11 +100,23 @@ fn relative(dir: &str) -> &Path {
     dir.strip_prefix("/").unwrap_or(dir)
 }
 
-/// Reads a cluster's authority back from its server's volume; the server need not run.
-pub(super) async fn authority_of(docker: &Docker, server: &str) -> Result<Authority, ClusterError> {
-    let tar = docker.get_archive(server, NodeConfig::PKI_DIR).await?;
-    let file = |name: &str| pki_file(&tar, name, server);
+/// Reads a cluster's authority back from a server's volume; the server need not run.
+pub(super) async fn authority_of(docker: &Docker, servers: &[&Container]) -> Result<Authority, ClusterError> {
+    let tar = first_archive(docker, servers).await?;
+    let file = |name: &str| pki_file(&tar, name, "the server");
     Ok(Authority::from_pem(&file("ca.crt")?, &file("ca.key")?)?)
+}
+
+/// The folder of keys of the first server that has it.
+async fn first_archive(docker: &Docker, servers: &[&Container]) -> Result<Bytes, DockerError> {
+    let mut failure = DockerError::NotFound("no server is left".to_owned());
+    for server in servers {
+        match docker.get_archive(&server.id, NodeConfig::PKI_DIR).await {
+            Ok(tar) => return Ok(tar),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 fn pki_file(tar: &[u8], name: &str, server: &str) -> Result<String, DockerError> {
@@ -93,15 +131,16 @@ pub async fn access_of(docker: &Docker, cluster: &str) -> Result<Access, Cluster
     if containers.is_empty() {
         return Err(ClusterError::NoSuchCluster(cluster.to_owned()));
     }
-    let server = containers
+    let servers = servers(&containers);
+    let url = servers
         .iter()
-        .find_map(|container| Some((container, container.labels.get(labels::API)?)))
+        .find_map(|server| server.labels.get(labels::API))
         .ok_or_else(|| ClusterError::NoSuchCluster(cluster.to_owned()))?;
-    let tar = docker.get_archive(&server.0.id, NodeConfig::PKI_DIR).await?;
-    let file = |name: &str| pki_file(&tar, name, &server.0.name);
+    let tar = first_archive(docker, &servers).await?;
+    let file = |name: &str| pki_file(&tar, name, "the server");
     Ok(Access {
         cluster: cluster.to_owned(),
-        server: server.1.clone(),
+        server: url.clone(),
         ca: file("ca.crt")?,
         certificate: file("admin.crt")?,
         key: file("admin.key")?,
@@ -147,7 +186,7 @@ mod tests {
         let made = server_files(&files);
         let list: Vec<_> = made.iter().map(|(path, _, mode)| (path.display().to_string(), *mode)).collect();
         assert_eq!(
-            list,
+            list[..4],
             [
                 ("var/lib/minik/pki/ca.crt".to_owned(), 0o644),
                 ("var/lib/minik/pki/ca.key".to_owned(), 0o600),
@@ -155,6 +194,7 @@ mod tests {
                 ("var/lib/minik/pki/admin.key".to_owned(), 0o600),
             ]
         );
+        assert_eq!(list.last(), Some(&("var/lib/minik/pki/sa.key".to_owned(), 0o600)));
         let tar =
             archive(made.iter().map(|(path, content, mode)| (path.as_path(), content.as_slice(), *mode)));
         assert_eq!(member(&tar.expect("in memory"), "admin.key"), Some(files.admin.key_pem.clone()));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::numbers;
 use super::ports::PortMapping;
 use super::spec::ClusterName;
 
@@ -13,7 +14,7 @@ pub const ROLE: &str = "dev.minik.role";
 pub const NODE: &str = "dev.minik.node";
 /// On everything: the version of minik that made it.
 pub const VERSION: &str = "dev.minik.version";
-/// On the server's container: the URL of the API as the host reaches it.
+/// On servers' containers: the URL of the API as the host reaches it.
 pub const API: &str = "dev.minik.api";
 /// On containers: a hash of everything the container was made from.
 pub const REVISION: &str = "dev.minik.revision";
@@ -67,10 +68,12 @@ pub fn context(cluster: &str) -> String {
 
 /// Node name, container name and host name.
 pub fn node(cluster: &ClusterName, index: u32) -> String {
-    match index {
-        0 => format!("minik-{cluster}-server-0"),
-        n => format!("minik-{cluster}-agent-{}", n - 1),
-    }
+    format!("minik-{cluster}-{}", numbers::short_name(index))
+}
+
+/// The container that carries the API's host port to the servers.
+pub fn api_load_balancer(cluster: &ClusterName) -> String {
+    format!("minik-{cluster}-lb-api")
 }
 
 /// The container that carries a host port.

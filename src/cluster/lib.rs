@@ -36,6 +36,7 @@ mod lock;
 mod login;
 mod manifests;
 pub mod node_image;
+pub mod numbers;
 mod observe;
 pub mod plan;
 mod ports;

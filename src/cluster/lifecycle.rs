@@ -9,13 +9,11 @@ use super::change::{ChangeOptions, Changed, change};
 use super::diff::is_load_balancer;
 use super::docker::{Container, Docker};
 use super::lock::lock;
-use super::plan::role_name;
 use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
 use super::spec::ClusterName;
 use super::wait::{self, Waited};
-use super::{ClusterError, access_of, labels};
-use config::Role;
+use super::{ClusterError, access_of, identity, numbers};
 use rt::{Clock, Stop, SystemClock};
 
 /// Starts everything of a cluster that does not run, makes anew what somebody removed, and waits until the nodes are
@@ -41,10 +39,11 @@ pub async fn stop(
     let containers = existing(docker, name).await?;
     let running: Vec<Container> = containers.into_iter().filter(|c| c.running).collect();
     let phases = Phases::new(progress);
-    let is_server =
-        |c: &&Container| c.labels.get(labels::ROLE).is_some_and(|role| role == role_name(Role::Server));
-    let (servers, others): (Vec<&Container>, Vec<&Container>) = running.iter().partition(is_server);
-    for (phase, group) in [("stopping agents", others), ("stopping the server", servers)] {
+    // What carries the API's port goes with the agents: nobody outside has to speak to a cluster that stops.
+    let servers = identity::servers(&running);
+    let others = running.iter().filter(|one| servers.iter().all(|server| server.id != one.id)).collect();
+    let last = if servers.len() > 1 { "stopping the servers" } else { "stopping the server" };
+    for (phase, group) in [("stopping agents", others), (last, servers)] {
         if !group.is_empty() {
             phases.run(phase, stop_all(docker, &group)).await?;
         }
@@ -144,5 +143,5 @@ pub async fn wait_healed(
 
 /// The number of a node's container, from its name.
 pub fn node_number(cluster: &ClusterName, container: &str) -> Option<u32> {
-    (0..super::ClusterSpec::MAX_NODES).find(|number| labels::node(cluster, *number) == container)
+    numbers::of_short_name(container.strip_prefix(&format!("minik-{cluster}-"))?)
 }

@@ -61,8 +61,7 @@ pub(super) async fn draw(
         Some(network) => inside_of(docker, network).await?,
         None => (block(spec, &taken(docker, networks), with.attempt)?, None),
     };
-    let highest = spec.nodes.iter().map(|node| node.number).max().unwrap_or_default();
-    if highest >= subnet.nodes() {
+    if spec.addresses_taken() > subnet.nodes() {
         let why = format!("{} has addresses for {} nodes", subnet.net(), subnet.nodes());
         return Err(SpecError::Address(why).into());
     }

@@ -8,12 +8,13 @@ use serde::Serialize;
 use super::files;
 use super::labels::{self, Labels};
 use super::node_image::short_hash;
+use super::numbers::FIRST_SERVER;
 use super::ports::{PortMapping, Protocol, Target};
 use super::record::{ClusterRecord, Drawn};
 use super::size::{Cpus, Memory};
 use super::spec::{ClusterSpec, HostMount, NodeSpec};
 use super::subnet::Subnet;
-use config::{LbConfig, NodeConfig, NodeSettings, Role, image_store};
+use config::{LbConfig, NodeConfig, NodeSettings, Role, Server, Servers, image_store};
 
 /// Port of the API server inside the cluster's network.
 pub const API_PORT: u16 = 6443;
@@ -56,10 +57,17 @@ const CAPABILITIES: &[(&str, u32)] = &[
 pub struct Desired {
     /// None where the cluster uses one that somebody else made.
     pub network: Option<NetworkPlan>,
-    /// Nodes by number, then load balancers by host port.
+    /// Nodes by number, then the load balancer of the API, where there are several servers, and those of host ports.
     pub containers: Vec<ContainerPlan>,
     /// URL of the API as the host reaches it.
     pub api_url: String,
+}
+
+impl ContainerPlan {
+    /// Whether it is a load balancer that looks for its targets among Services, and so asks the API.
+    pub fn reads_services(&self) -> bool {
+        self.role == LB && self.labels.contains_key(labels::PORT)
+    }
 }
 
 impl Desired {
@@ -165,6 +173,7 @@ pub fn desired(record: &ClusterRecord) -> Desired {
     let ClusterRecord { spec, drawn, .. } = record;
     let network = spec.addresses.network.clone().unwrap_or_else(|| labels::network(&spec.name));
     let nodes = spec.nodes.iter().map(|of| node(record, &network, of));
+    let api = spec.several.then(|| api_load_balancer(record, &network));
     let lbs = spec.ports.iter().map(|mapping| load_balancer(spec, drawn, &network, mapping));
     Desired {
         network: spec.addresses.network.is_none().then(|| NetworkPlan {
@@ -173,7 +182,7 @@ pub fn desired(record: &ClusterRecord) -> Desired {
             mtu: drawn.mtu.clone(),
             labels: labels::of(&spec.name),
         }),
-        containers: nodes.chain(lbs).map(with_revision).collect(),
+        containers: nodes.chain(api).chain(lbs).map(with_revision).collect(),
         api_url: drawn.api_url(),
     }
 }
@@ -199,7 +208,7 @@ fn node(record: &ClusterRecord, network: &str, of: &NodeSpec) -> ContainerPlan {
     let json = serde_json::to_string(&config).expect("a node configuration is plain data");
     let mut env = vec![format!("{}={json}", NodeConfig::ENV)];
     // Nodes are reached by address; were all their names listed, another node would change those there are.
-    let names = [labels::node(&spec.name, 0), HOST_NAME.to_owned()].into_iter();
+    let names = [labels::node(&spec.name, FIRST_SERVER), HOST_NAME.to_owned()].into_iter();
     env.extend(drawn.proxy.for_node(&drawn.inside(&spec.addresses), DOMAIN, names));
     env.extend(of.env.iter().cloned());
     let volumes = VOLUMES.iter().map(|(part, target, populate)| VolumePlan {
@@ -216,7 +225,6 @@ fn node(record: &ClusterRecord, network: &str, of: &NodeSpec) -> ContainerPlan {
         populate: false,
         shared: true,
     }]);
-    let api = Publish { host_ip: drawn.api_bind, host_port: drawn.api_port, port: API_PORT, protocol: "tcp" };
     ContainerPlan {
         hostname: config.node,
         role: role_name(role),
@@ -228,31 +236,50 @@ fn node(record: &ClusterRecord, network: &str, of: &NodeSpec) -> ContainerPlan {
         volumes: volumes.collect(),
         mounts: of.mounts.clone(),
         capabilities: drawn.capabilities.clone(),
-        publish: if role == Role::Server { vec![api] } else { Vec::new() },
+        publish: if role == Role::Server && !spec.several { vec![api_port(drawn)] } else { Vec::new() },
         memory: of.memory,
         cpus: of.cpus,
         selinux: drawn.selinux,
         host_users: drawn.host_users,
         extra_hosts: spec.host_aliases.iter().map(|(name, ip)| format!("{name}:{ip}")).collect(),
-        files: files::of_node(record, of),
+        files: files::of_node(record, of).into_iter().chain(servers_file(spec, drawn)).collect(),
         name,
     }
+}
+
+/// The API's port of the host.
+fn api_port(drawn: &Drawn) -> Publish {
+    Publish { host_ip: drawn.api_bind, host_port: drawn.api_port, port: API_PORT, protocol: "tcp" }
+}
+
+/// What a node is called in its cluster.
+fn node_name(spec: &ClusterSpec, drawn: &Drawn, number: u32) -> String {
+    labels::node(drawn.named_after.as_ref().unwrap_or(&spec.name), number)
+}
+
+/// The cluster's servers, for a file of all that speak to them; none where there is one for good.
+fn servers_file(spec: &ClusterSpec, drawn: &Drawn) -> Option<PutFile> {
+    let server = |number| Server { node: node_name(spec, drawn, number), ip: drawn.subnet.node(number) };
+    let servers = Servers(spec.servers().map(|node| server(node.number)).collect());
+    let text = serde_json::to_vec(&servers).expect("plain data");
+    spec.several.then(|| (PathBuf::from(Servers::FILE.trim_start_matches('/')), text, 0o644))
 }
 
 fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
     let (lb_first, lb_last) = drawn.subnet.load_balancers();
     let mut api_sans = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    for name in [&drawn.api_host].into_iter().chain(&spec.tls_sans) {
+    let balancer = (spec.several && of.is_server()).then(|| drawn.subnet.api().to_string());
+    for name in [&drawn.api_host].into_iter().chain(&spec.tls_sans).chain(&balancer) {
         if !api_sans.contains(name) {
             api_sans.push(name.clone());
         }
     }
     NodeConfig {
         cluster: spec.name.to_string(),
-        node: labels::node(drawn.named_after.as_ref().unwrap_or(&spec.name), of.number),
+        node: node_name(spec, drawn, of.number),
         role: of.role(),
         node_ip: drawn.subnet.node(of.number),
-        server_ip: drawn.subnet.node(0),
+        server_ip: if spec.several && of.is_server() { drawn.subnet.node(of.number) } else { drawn.subnet.node(FIRST_SERVER) },
         server_port: API_PORT,
         token: drawn.token.clone(),
         ca_hash: drawn.ca_hash.clone(),
@@ -271,7 +298,8 @@ fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
             disabled: spec.disabled.iter().copied().collect(),
             brought: spec.brought,
             arguments: spec.arguments.clone(),
-            datastore: spec.datastore.clone().filter(|_| of.number == 0),
+            datastore: spec.datastore.clone().filter(|_| of.is_server()),
+            etcd: spec.runs_etcd() && of.is_server(),
         },
     }
 }
@@ -280,24 +308,64 @@ fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
 fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &PortMapping) -> ContainerPlan {
     let name = labels::load_balancer(&spec.name, mapping);
     let address = |number: &u32| drawn.subnet.node(*number);
-    let agents = || spec.nodes.iter().map(|node| node.number).filter(|number| *number > 0);
+    let those = |is: fn(&NodeSpec) -> bool| {
+        spec.nodes.iter().filter(|node| is(node)).map(|node| address(&node.number)).collect()
+    };
     let nodes = match &mapping.target {
         Target::LoadBalancer => Vec::new(),
         Target::Nodes(numbers) => numbers.iter().map(address).collect(),
-        Target::All => spec.nodes.iter().map(|node| address(&node.number)).collect(),
-        Target::AllAgents => agents().map(|number| address(&number)).collect(),
+        Target::All => those(|_| true),
+        Target::AllAgents => those(|node| !node.is_server()),
+        Target::AllServers => those(NodeSpec::is_server),
     };
+    let server = if spec.several { drawn.subnet.api() } else { drawn.subnet.node(FIRST_SERVER) };
     let config = LbConfig {
         cluster: spec.name.to_string(),
         port: mapping.port,
         udp: mapping.protocol == Protocol::Udp,
+        servers: false,
         nodes,
-        server: format!("https://{}:{API_PORT}", drawn.subnet.node(0)),
+        server: format!("https://{server}:{API_PORT}"),
     };
-    let json = serde_json::to_string(&config).expect("plain data");
+    let publish = Publish {
+        host_ip: mapping.host_ip,
+        host_port: mapping.host_port,
+        port: mapping.port,
+        protocol: mapping.protocol.as_str(),
+    };
+    let mut plan = balancer(spec, drawn, network, (name, &config), publish);
+    plan.labels.insert(labels::PORT.into(), mapping.to_string());
+    plan
+}
+
+/// What the host reaches the API through, where several servers serve it.
+fn api_load_balancer(record: &ClusterRecord, network: &str) -> ContainerPlan {
+    let ClusterRecord { spec, drawn, .. } = record;
+    let config = LbConfig {
+        cluster: spec.name.to_string(),
+        port: API_PORT,
+        udp: false,
+        servers: true,
+        nodes: Vec::new(),
+        server: String::new(),
+    };
+    let name = labels::api_load_balancer(&spec.name);
+    let mut plan = balancer(spec, drawn, network, (name, &config), api_port(drawn));
+    plan.ip = Some(drawn.subnet.api());
+    plan.files = servers_file(spec, drawn).into_iter().collect();
+    plan
+}
+
+fn balancer(
+    spec: &ClusterSpec,
+    drawn: &Drawn,
+    network: &str,
+    (name, config): (String, &LbConfig),
+    publish: Publish,
+) -> ContainerPlan {
+    let json = serde_json::to_string(config).expect("plain data");
     let mut labels = labels::of(&spec.name);
     labels.insert(labels::ROLE.into(), LB.into());
-    labels.insert(labels::PORT.into(), mapping.to_string());
     ContainerPlan {
         hostname: name.clone(),
         name,
@@ -311,12 +379,7 @@ fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &Por
         mounts: Vec::new(),
         // Ports below 1024 are listened on inside.
         capabilities: vec!["NET_BIND_SERVICE".to_owned()],
-        publish: vec![Publish {
-            host_ip: mapping.host_ip,
-            host_port: mapping.host_port,
-            port: mapping.port,
-            protocol: mapping.protocol.as_str(),
-        }],
+        publish: vec![publish],
         memory: None,
         cpus: None,
         selinux: drawn.selinux,
@@ -367,6 +430,51 @@ mod tests {
         assert_eq!(plan.containers[1].publish, []);
         assert_eq!(plan.containers[0].labels[labels::API], plan.api_url);
         assert!(!plan.containers[1].labels.contains_key(labels::API));
+    }
+
+    #[test]
+    fn several_servers_are_reached_through_one_address() {
+        let spec = ClusterSpec::with_servers("t".parse().expect("good name"), 5, 3).expect("good");
+        let mut record = ClusterRecord::new(spec, test_drawn());
+        record.spec.ports = vec!["8080:80".parse().expect("good")];
+        let plan = desired(&record);
+        let brief: Vec<_> = plan
+            .containers
+            .iter()
+            .map(|c| (c.name.as_str(), c.role, c.ip.map(|ip| ip.octets()[3]), c.publish.len()))
+            .collect();
+        assert_eq!(
+            brief,
+            [
+                ("minik-t-server-0", "server", Some(2), 0),
+                ("minik-t-agent-0", "agent", Some(3), 0),
+                ("minik-t-agent-1", "agent", Some(4), 0),
+                ("minik-t-server-1", "server", Some(126), 0),
+                ("minik-t-server-2", "server", Some(125), 0),
+                ("minik-t-lb-api", "lb", Some(127), 1),
+                ("minik-t-lb-8080-tcp", "lb", None, 1),
+            ]
+        );
+        let file = |c: &ContainerPlan| {
+            let found = c.files.iter().find(|(path, ..)| path.ends_with("servers.json"));
+            found.map(|(_, text, _)| serde_json::from_slice::<Servers>(text).expect("readable").0.len())
+        };
+        let files: Vec<_> = plan.containers.iter().map(file).collect();
+        assert_eq!(files, [Some(3), Some(3), Some(3), Some(3), Some(3), Some(3), None]);
+        let config = |at: usize| -> NodeConfig {
+            let json = plan.containers[at].env[0].strip_prefix("MINIK_NODE=").expect("configuration first");
+            serde_json::from_str(json).expect("readable")
+        };
+        assert!(config(0).settings.etcd && config(3).settings.etcd && !config(1).settings.etcd);
+        assert_eq!((config(3).server_ip, config(1).server_ip), (config(3).node_ip, config(0).node_ip));
+        assert!(config(4).api_sans.contains(&"172.31.254.127".to_owned()));
+        let mut fewer = record.clone();
+        fewer.spec.nodes.retain(|node| node.number != 0);
+        let revisions = |record: &ClusterRecord| -> Vec<(String, String)> {
+            let of = |c: &ContainerPlan| (c.name.clone(), c.labels[labels::REVISION].clone());
+            desired(record).containers.iter().map(of).collect()
+        };
+        assert_eq!(revisions(&fewer)[..], revisions(&record)[1..], "those that stay are not made anew");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Host ports that lead into a cluster, written as k3d and Docker write them.
 //!
 //! ```text
-//! [HOST-IP:]HOST-PORT:PORT[/PROTOCOL][@NODES]      NODES: loadbalancer (default) | server:0 | agent:* | agent:0,2
+//! [HOST-IP:]HOST-PORT:PORT[/PROTOCOL][@NODES]      NODES: loadbalancer (default) | server:0 | server:* | agent:* | agent:0,2
 //! ```
 
 use std::fmt;
@@ -10,7 +10,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::numbers;
 use super::spec::SpecError;
+use config::Role;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -37,6 +39,8 @@ pub enum Target {
     Nodes(Vec<u32>),
     /// The same of every agent, whichever there are.
     AllAgents,
+    /// The same of every server, whichever there are.
+    AllServers,
     /// The same of every node, whichever there are.
     All,
 }
@@ -57,7 +61,7 @@ impl PortMapping {
     pub fn nodes(&self) -> &[u32] {
         match &self.target {
             Target::Nodes(numbers) => numbers,
-            Target::LoadBalancer | Target::AllAgents | Target::All => &[],
+            Target::LoadBalancer | Target::AllAgents | Target::AllServers | Target::All => &[],
         }
     }
 }
@@ -106,12 +110,14 @@ fn target(filter: &str) -> Result<Target, String> {
         let words = [role.to_owned(), format!("{role}s"), format!("{role}:*"), format!("{role}s:*")];
         parts.iter().any(|part| words.iter().any(|word| word == part))
     };
-    let server = parts.iter().any(|part| matches!(*part, "server:0" | "servers:0")) || every("server");
+    let all_servers = every("server");
+    let is_first = |part: &&str| matches!(*part, "server:0" | "servers:0");
     match (every("agent"), parts.len()) {
         _ if every("all") => Ok(Target::All),
         (true, 1) => Ok(Target::AllAgents),
-        (true, _) if server => Ok(Target::All),
+        (true, _) if all_servers || parts.iter().any(is_first) => Ok(Target::All),
         (true, _) => Err("agent:* is all agents: no others can be named beside it".to_owned()),
+        (false, 1) if all_servers => Ok(Target::AllServers),
         (false, _) => node_numbers(filter, &[]).map(Target::Nodes),
     }
 }
@@ -125,13 +131,13 @@ fn plain(part: &str) -> &str {
 /// The nodes a filter names, by number: `server:0`, `agent:1,2`, `all`, `agent:*`, several joined by `;`. `known` are the
 /// nodes there are, for the words that mean all. Fails with what is wrong with the filter.
 pub fn node_numbers(filter: &str, known: &[u32]) -> Result<Vec<u32>, String> {
-    let mut numbers = Vec::new();
+    let mut found = Vec::new();
     for part in filter.split(';').map(plain) {
         let (role, list) = part.split_once(':').unwrap_or((part, "*"));
-        let (offset, of_role): (u32, fn(u32) -> bool) = match role {
-            "server" | "servers" => (0, |n| n == 0),
-            "agent" | "agents" => (1, |n| n > 0),
-            "all" => (0, |_| true),
+        let (prefix, of_role): (&str, fn(u32) -> bool) = match role {
+            "server" | "servers" => ("server", |n| numbers::role(n) == Role::Server),
+            "agent" | "agents" => ("agent", |n| numbers::role(n) == Role::Agent),
+            "all" if list == "*" => ("", |_| true),
             _ => {
                 return Err(format!(
                     "{part:?} is no node filter: server:0, agent:*, agent:0,2 or loadbalancer is expected"
@@ -139,26 +145,23 @@ pub fn node_numbers(filter: &str, known: &[u32]) -> Result<Vec<u32>, String> {
             }
         };
         if list == "*" {
-            numbers.extend(known.iter().copied().filter(|n| of_role(*n)));
-            if known.is_empty() && role.starts_with("server") {
-                numbers.push(0);
+            found.extend(known.iter().copied().filter(|n| of_role(*n)));
+            if known.is_empty() && prefix == "server" {
+                found.push(numbers::FIRST_SERVER);
             }
             continue;
         }
         for index in list.split(',') {
             let index: u32 = index.parse().map_err(|_| format!("{index:?} is no number of a node"))?;
-            let number = index + offset;
-            if !of_role(number) {
-                return Err(format!("there is no {role}:{index}"));
-            }
-            numbers.push(number);
+            let number = numbers::of_short_name(&format!("{prefix}-{index}"));
+            found.push(number.ok_or_else(|| format!("there is no {role}:{index}"))?);
         }
     }
-    numbers.sort_unstable();
-    numbers.dedup();
-    match numbers.is_empty() {
+    found.sort_unstable();
+    found.dedup();
+    match found.is_empty() {
         true => Err(format!("{filter:?} names no node")),
-        false => Ok(numbers),
+        false => Ok(found),
     }
 }
 
@@ -169,9 +172,10 @@ impl fmt::Display for PortMapping {
         match target {
             Target::LoadBalancer => f.write_str("loadbalancer"),
             Target::AllAgents => f.write_str("agent:*"),
+            Target::AllServers => f.write_str("server:*"),
             Target::All => f.write_str("all"),
             Target::Nodes(numbers) => {
-                let name = |n: &u32| if *n == 0 { "server:0".to_owned() } else { format!("agent:{}", n - 1) };
+                let name = |n: &u32| numbers::short_name(*n).replace('-', ":");
                 f.write_str(&numbers.iter().map(name).collect::<Vec<_>>().join(";"))
             }
         }
@@ -210,7 +214,8 @@ mod tests {
         check("30080:30080@server:0;agent:1", "127.0.0.1:30080:30080/tcp@server:0;agent:1");
         check("30080:30080@agent:*", "127.0.0.1:30080:30080/tcp@agent:*");
         check("30080:30080@server:0;agent:*", "127.0.0.1:30080:30080/tcp@all");
-        check("30080:30080@servers:*:direct", "127.0.0.1:30080:30080/tcp@server:0");
+        check("30080:30080@servers:*:direct", "127.0.0.1:30080:30080/tcp@server:*");
+        check("30080:30080@server:0,2", "127.0.0.1:30080:30080/tcp@server:0;server:2");
         check("30080:30080@all", "127.0.0.1:30080:30080/tcp@all");
     }
 
@@ -225,7 +230,7 @@ mod tests {
             "80:80/sctp",
             "80:80@",
             "80:80@node:0",
-            "80:80@server:1",
+            "80:80@server:7",
             "1.2.3:80:80",
             "80:80@agent:*;agent:0",
             "80:80@agent:x",
@@ -237,12 +242,12 @@ mod tests {
     #[test]
     fn filters_name_nodes() {
         let check = |filter: &str, expect: &[u32]| {
-            assert_eq!(node_numbers(filter, &[0, 1, 2]).as_deref(), Ok(expect), "{filter}");
+            assert_eq!(node_numbers(filter, &[0, 1, 2, 100]).as_deref(), Ok(expect), "{filter}");
         };
         check("server:0", &[0]);
         check("agent:*", &[1, 2]);
-        check("all", &[0, 1, 2]);
-        check("servers:*;agents:1", &[0, 2]);
+        check("all", &[0, 1, 2, 100]);
+        check("servers:*;agents:1", &[0, 2, 100]);
         check("agent:1,0", &[1, 2]);
     }
 }

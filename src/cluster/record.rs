@@ -1,23 +1,24 @@
 //! What is known about a cluster beyond its containers: the specification, and what was drawn or found when it was made.
-//! One file on the server's volume; written before the server first starts, replaced when the cluster is changed.
+//! One file on each server's volume; written before the server first starts, replaced when the cluster is changed.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::docker::{Container, Docker, DockerError};
 use super::files::Carried;
+use super::identity::{member, servers};
 use super::node_image::archive;
-use super::plan::role_name;
 use super::proxy_env::ProxyEnv;
 use super::settings::Addresses;
 use super::spec::{ClusterName, ClusterSpec};
 use super::subnet::Subnet;
-use super::{ClusterError, labels};
-use config::{NodeConfig, Role};
+use super::ClusterError;
+use config::NodeConfig;
 
 /// File name in the state folder of the server.
 const FILE: &str = "cluster.json";
@@ -109,18 +110,23 @@ impl ClusterRecord {
         (state.strip_prefix("/").unwrap_or(state).join(FILE), text)
     }
 
-    /// Replaces the stored record.
+    /// Replaces the stored record on the servers there are. Fails when there is none.
     pub(super) async fn store(&self, docker: &Docker) -> Result<(), ClusterError> {
         let (path, text) = self.file();
         let files = [(path.as_path(), text.as_bytes(), 0o600)].into_iter();
         let tar: Bytes =
             archive(files).map_err(|source| ClusterError::File { path: path.clone(), source })?;
-        let server = labels::node(&self.spec.name, 0);
-        Ok(docker.put_archive(&server, "/", tar).await?)
+        let containers = docker.containers(Some(self.spec.name.as_str())).await?;
+        let servers = servers(&containers);
+        if servers.is_empty() {
+            return Err(ClusterError::NoServer(self.spec.name.to_string()));
+        }
+        let put = servers.iter().map(|server| docker.put_archive(&server.id, "/", tar.clone()));
+        Ok(join_all(put).await.into_iter().collect::<Result<(), _>>()?)
     }
 
-    /// Reads a cluster's record from its server's volume; the server need not run. Fails when there is no server, or
-    /// none that has a record.
+    /// Reads a cluster's record from a server's volume; the server need not run. Fails when there is no server, or none that
+    /// has a record.
     pub async fn read(
         docker: &Docker,
         cluster: &str,
@@ -129,19 +135,22 @@ impl ClusterRecord {
         if containers.is_empty() {
             return Err(ClusterError::NoSuchCluster(cluster.to_owned()));
         }
-        let server = containers
-            .iter()
-            .find(|c| c.labels.get(labels::ROLE).map(String::as_str) == Some(role_name(Role::Server)))
-            .ok_or_else(|| ClusterError::NoServer(cluster.to_owned()))?;
+        let servers = servers(containers);
+        if servers.is_empty() {
+            return Err(ClusterError::NoServer(cluster.to_owned()));
+        }
         let path = format!("{}/{FILE}", NodeConfig::STATE_DIR);
-        let tar = match docker.get_archive(&server.id, &path).await {
-            Ok(tar) => tar,
-            Err(DockerError::NotFound(_)) => return Err(ClusterError::NoRecord(cluster.to_owned())),
-            Err(other) => return Err(other.into()),
-        };
-        let text =
-            super::identity::member(&tar, FILE).ok_or_else(|| ClusterError::NoRecord(cluster.to_owned()))?;
-        Self::parse(cluster, &text)
+        for server in servers {
+            let tar = match docker.get_archive(&server.id, &path).await {
+                Ok(tar) => tar,
+                Err(DockerError::NotFound(_)) => continue,
+                Err(other) => return Err(other.into()),
+            };
+            if let Some(text) = member(&tar, FILE) {
+                return Self::parse(cluster, &text);
+            }
+        }
+        Err(ClusterError::NoRecord(cluster.to_owned()))
     }
 
     fn parse(cluster: &str, text: &str) -> Result<Self, ClusterError> {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::numbers::{self, FURTHER_SERVERS, MAX_SERVERS};
 use super::ports::PortMapping;
 use super::settings::{Addresses, Registries};
 use super::size::{Cpus, Memory};
@@ -24,6 +25,13 @@ pub enum SpecError {
     NameLength { name: String, length: usize },
     #[error("a cluster has 1 to {max} nodes, not {0}", max = ClusterSpec::MAX_NODES)]
     Nodes(u32),
+    #[error(
+        "{servers} servers among {nodes} nodes: 1 to {max} are possible, and no more than there are nodes",
+        max = MAX_SERVERS
+    )]
+    Servers { servers: u32, nodes: u32 },
+    #[error("the cluster was made for one server, which keeps the state: make one for several (minik cluster create --servers 3)")]
+    Single,
     #[error("{0}")]
     Port(String),
     #[error("{0}")]
@@ -96,8 +104,12 @@ impl fmt::Display for ClusterName {
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
     pub name: ClusterName,
-    /// By number, ascending; number 0 is the server.
+    /// By number, ascending.
     pub nodes: Vec<NodeSpec>,
+    /// Made for several servers: they share an etcd, which they run themselves unless `datastore` names one, and a container of
+    /// its own carries the API's port of the host to whichever of them answers. It stays so when servers are taken away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub several: bool,
     /// A node image to use as it is, instead of the one this binary makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -137,7 +149,7 @@ pub struct ClusterSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSpec {
-    /// 0 is the server, `n` the agent `n - 1`; address and name follow from it, so it never changes.
+    /// Role, address and name follow from it ([`super::numbers`]), so it never changes.
     pub number: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
@@ -226,7 +238,11 @@ impl NodeSpec {
     }
 
     pub fn role(&self) -> Role {
-        if self.number == 0 { Role::Server } else { Role::Agent }
+        numbers::role(self.number)
+    }
+
+    pub fn is_server(&self) -> bool {
+        self.role() == Role::Server
     }
 }
 
@@ -234,14 +250,24 @@ impl ClusterSpec {
     /// Nodes have fixed addresses in the first 126 of the cluster's network.
     pub const MAX_NODES: u32 = 100;
 
-    /// A cluster of so many nodes with nothing particular. Fails when the number is out of bounds.
+    /// A cluster of so many nodes, one of them a server, with nothing particular. Fails when the number is out of bounds.
     pub fn new(name: ClusterName, nodes: u32) -> Result<Self, SpecError> {
+        Self::with_servers(name, nodes, 1)
+    }
+
+    /// The same, of which so many are servers. Fails when a number is out of bounds.
+    pub fn with_servers(name: ClusterName, nodes: u32, servers: u32) -> Result<Self, SpecError> {
         if nodes == 0 || nodes > Self::MAX_NODES {
             return Err(SpecError::Nodes(nodes));
         }
+        if servers == 0 || servers > MAX_SERVERS || servers > nodes {
+            return Err(SpecError::Servers { servers, nodes });
+        }
+        let numbers = (0..=nodes - servers).chain((1..servers).map(numbers::server));
         Ok(Self {
             name,
-            nodes: (0..nodes).map(NodeSpec::numbered).collect(),
+            nodes: numbers.map(NodeSpec::numbered).collect(),
+            several: servers > 1,
             image: None,
             api_address: None,
             api_port: None,
@@ -261,11 +287,16 @@ impl ClusterSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         let numbers: BTreeSet<u32> = self.nodes.iter().map(|node| node.number).collect();
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        if numbers.len() != self.nodes.len() || !numbers.contains(&0) || count > Self::MAX_NODES {
+        if numbers.len() != self.nodes.len() || count == 0 || count > Self::MAX_NODES {
             return Err(SpecError::Nodes(count));
         }
-        if numbers.last().is_some_and(|last| *last >= Self::MAX_NODES) {
-            return Err(SpecError::Nodes(numbers.last().copied().unwrap_or_default()));
+        let servers = u32::try_from(self.servers().count()).unwrap_or(u32::MAX);
+        let highest = FURTHER_SERVERS + MAX_SERVERS - 1;
+        if !(1..=MAX_SERVERS).contains(&servers) || numbers.last().is_some_and(|last| *last >= highest) {
+            return Err(SpecError::Servers { servers, nodes: count });
+        }
+        if !self.several && (servers > 1 || !numbers.contains(&numbers::FIRST_SERVER)) {
+            return Err(SpecError::Single);
         }
         self.addresses.validate(self.nodes.len())?;
         self.registries.validate()?;
@@ -278,9 +309,8 @@ impl ClusterSpec {
         let mut taken = BTreeSet::new();
         for mapping in &self.ports {
             if let Some(node) = mapping.nodes().iter().find(|node| !numbers.contains(node)) {
-                return Err(SpecError::Port(format!(
-                    "port {mapping} leads to node number {node}, which is not there"
-                )));
+                let node = numbers::short_name(*node);
+                return Err(SpecError::Port(format!("port {mapping} leads to {node}, which is not there")));
             }
             if !taken.insert((mapping.host_ip, mapping.host_port, mapping.protocol)) {
                 let protocol = mapping.protocol.as_str();
@@ -290,16 +320,49 @@ impl ClusterSpec {
         Ok(())
     }
 
-    /// The numbers of `count` further agents: the lowest that are free. Fails when there are not so many.
-    pub fn free_numbers(&self, count: u32) -> Result<Vec<u32>, SpecError> {
+    /// The numbers of `count` further nodes of a role: the lowest that are free. Fails when there are not so many.
+    pub fn free_numbers(&self, role: Role, count: u32) -> Result<Vec<u32>, SpecError> {
         let taken: BTreeSet<u32> = self.nodes.iter().map(|node| node.number).collect();
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
-        let free: Vec<u32> = (1..Self::MAX_NODES).filter(|n| !taken.contains(n)).take(wanted).collect();
+        let all: Vec<u32> = match role {
+            Role::Server => (0..MAX_SERVERS).map(numbers::server).collect(),
+            Role::Agent => (1..Self::MAX_NODES).collect(),
+        };
+        let free: Vec<u32> = all.into_iter().filter(|n| !taken.contains(n)).take(wanted).collect();
         if free.len() < wanted {
-            let total = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX).saturating_add(count);
-            return Err(SpecError::Nodes(total));
+            let more = |there: usize| u32::try_from(there).unwrap_or(u32::MAX).saturating_add(count);
+            let nodes = more(self.nodes.len());
+            return Err(match role {
+                Role::Agent => SpecError::Nodes(nodes),
+                Role::Server => SpecError::Servers { servers: more(self.servers().count()), nodes },
+            });
         }
         Ok(free)
+    }
+
+    /// The servers, by number.
+    pub fn servers(&self) -> impl Iterator<Item = &NodeSpec> {
+        self.nodes.iter().filter(|node| node.is_server())
+    }
+
+    /// The number of the first server there is.
+    pub fn first_server(&self) -> u32 {
+        self.servers().next().map_or(numbers::FIRST_SERVER, |server| server.number)
+    }
+
+    /// Whether the servers run the etcd that keeps the state.
+    pub fn runs_etcd(&self) -> bool {
+        self.several && self.datastore.is_none()
+    }
+
+    /// How many addresses for nodes it takes: numbers are never given to others, so gaps count.
+    pub fn addresses_taken(&self) -> u32 {
+        let numbers = |further: bool| {
+            let numbers = self.nodes.iter().map(|node| node.number);
+            numbers.filter(|number| (*number >= FURTHER_SERVERS) == further).max()
+        };
+        let further = numbers(true).map_or(0, |number| number - FURTHER_SERVERS + 1);
+        numbers(false).map_or(0, |number| number + 1) + further + u32::from(self.several)
     }
 }
 
@@ -340,8 +403,32 @@ mod tests {
     fn new_nodes_get_the_lowest_free_numbers() {
         let mut spec = ClusterSpec::new("a".parse().expect("good name"), 4).expect("good");
         spec.nodes.remove(2);
-        assert_eq!(spec.free_numbers(2), Ok(vec![2, 4]));
-        assert_eq!(spec.free_numbers(98), Err(SpecError::Nodes(101)));
+        assert_eq!(spec.free_numbers(Role::Agent, 2), Ok(vec![2, 4]));
+        assert_eq!(spec.free_numbers(Role::Agent, 98), Err(SpecError::Nodes(101)));
+        assert_eq!(spec.free_numbers(Role::Server, 2), Ok(vec![100, 101]));
+        assert_eq!(spec.free_numbers(Role::Server, 7), Err(SpecError::Servers { servers: 8, nodes: 10 }));
+    }
+
+    #[test]
+    fn servers_are_some_of_the_nodes() {
+        let name: ClusterName = "a".parse().expect("good name");
+        let of = |nodes, servers| ClusterSpec::with_servers(name.clone(), nodes, servers);
+        let numbers = |nodes, servers| -> Vec<u32> {
+            of(nodes, servers).expect("good").nodes.iter().map(|node| node.number).collect()
+        };
+        assert_eq!(numbers(5, 3), [0, 1, 2, 100, 101]);
+        assert_eq!(numbers(3, 3), [0, 100, 101]);
+        assert_eq!(numbers(2, 1), [0, 1]);
+        for (nodes, servers) in [(3, 0), (2, 3), (9, 8)] {
+            assert_eq!(of(nodes, servers), Err(SpecError::Servers { servers, nodes }));
+        }
+        let mut spec = of(5, 3).expect("good");
+        assert!(spec.several && spec.runs_etcd() && spec.validate().is_ok());
+        assert_eq!((spec.addresses_taken(), of(5, 1).expect("good").addresses_taken()), (6, 5));
+        spec.nodes.retain(|node| node.number != 0);
+        assert_eq!((spec.validate(), spec.first_server()), (Ok(()), 100));
+        spec.several = false;
+        assert_eq!(spec.validate(), Err(SpecError::Single));
     }
 
     #[test]

@@ -5,11 +5,16 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::numbers::FURTHER_SERVERS;
+
 /// A cluster's addresses: a block, mostly a /23, of which Docker hands out only the second quarter itself.
 ///
 /// ```text
 /// .0.1 gateway | .0.2 .. .0.127 nodes (fixed) | .0.128/25 Docker's own | .1.1 .. .1.254 LoadBalancer Services
 /// ```
+///
+/// The first server and the agents have addresses from the first on; in a cluster of several servers the API's load balancer
+/// has the last one of the nodes', and further servers those before it.
 ///
 /// In a block of another size the parts are as large in proportion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +48,16 @@ impl Subnet {
     }
 
     /// Address of the node with this number.
-    pub fn node(self, index: u32) -> Ipv4Addr {
-        self.at(2 + index)
+    pub fn node(self, number: u32) -> Ipv4Addr {
+        match number.checked_sub(FURTHER_SERVERS) {
+            Some(further) => self.at(self.size() / 4 - 2 - further),
+            None => self.at(2 + number),
+        }
+    }
+
+    /// Address of the container that leads to the servers, where there are several.
+    pub fn api(self) -> Ipv4Addr {
+        self.at(self.size() / 4 - 1)
     }
 
     /// How many nodes it has addresses for.

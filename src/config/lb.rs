@@ -13,6 +13,9 @@ pub struct LbConfig {
     pub port: u16,
     #[serde(default)]
     pub udp: bool,
+    /// Lead to the cluster's servers, which may change while this runs.
+    #[serde(default)]
+    pub servers: bool,
     /// The nodes to lead to; none: the Services of type LoadBalancer that have this port.
     #[serde(default)]
     pub nodes: Vec<Ipv4Addr>,

@@ -10,6 +10,7 @@ pub mod kubeconfig;
 mod lb;
 mod node;
 mod registry;
+mod servers;
 
 pub use arguments::Arguments;
 pub use build_info::BuildInfo;
@@ -19,3 +20,4 @@ pub use join_token::JoinToken;
 pub use lb::LbConfig;
 pub use node::{Brought, Feature, NodeConfig, NodeSettings, Role};
 pub use registry::RegistryConfig;
+pub use servers::{Server, Servers};

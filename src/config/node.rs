@@ -123,6 +123,9 @@ pub struct NodeSettings {
     /// For a server: where somebody else keeps the cluster's state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datastore: Option<Datastore>,
+    /// For a server: it runs a member of the etcd that keeps the cluster's state. The members are the cluster's servers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub etcd: bool,
 }
 
 /// Parts of the network that somebody else brings: the node leaves them alone.
@@ -160,6 +163,9 @@ impl NodeConfig {
     pub const STATE_DIR: &'static str = "/var/lib/minik";
     /// A join token of this node's own: put here before an added node first starts, gone once it has joined.
     pub const JOIN_TOKEN: &'static str = "/var/lib/minik/join-token";
+    /// Put here before a server of a new cluster first starts, gone once its etcd runs: it is one of those that form the etcd,
+    /// and need not ask to be let in.
+    pub const ETCD_FOUNDER: &'static str = "/var/lib/minik/etcd-founder";
     /// Where a server looks for an audit policy (`audit.k8s.io/v1`) when it starts: a volume of the person's own brings it.
     pub const AUDIT_POLICY: &'static str = "/etc/minik/audit-policy.yaml";
     /// Where what the policy wants is written, one event a line.

@@ -148,6 +148,14 @@ impl Authority {
         self.sign(params, None)
     }
 
+    /// An identity of one among equals: it serves under these DNS names and addresses, and is a client of the others.
+    pub fn sign_peer(&self, common_name: &str, sans: &[String]) -> Result<Identity, PkiError> {
+        let mut params = params_for(common_name, &[], sans, Self::LEAF_LIFETIME)?;
+        params.key_usages = vec![Usage::DigitalSignature, Usage::KeyEncipherment];
+        params.extended_key_usages = vec![Extended::ServerAuth, Extended::ClientAuth];
+        self.sign(params, None)
+    }
+
     /// Signs a request as it stands (subject and alternative names), for the given usages and at most the
     /// authority's own remaining life. Returns the leaf certificate, PEM. Whether the requester may have it is
     /// the caller's decision.

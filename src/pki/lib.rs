@@ -2,7 +2,8 @@
 //!
 //! One authority signs everybody: the administrator (client certificate, `O=system:masters`), the API server
 //! (serving certificate and the client certificate it shows to kubelets) and, through CertificateSigningRequests,
-//! the nodes. ServiceAccount tokens are signed with a key of their own (`sa.key`).
+//! the nodes. ServiceAccount tokens are signed with a key of their own (`sa.key`). Who may speak to the servers' etcd is an authority's of
+//! its own to say: whoever can does whatever they want.
 
 mod authority;
 pub mod files;
@@ -15,7 +16,7 @@ mod subject;
 pub use authority::{Authority, Identity, KeyUsages};
 pub use pair::{CertificateError, certified};
 pub use request::{Csr, Key};
-pub use server::{AuthorityFiles, ServerPki};
+pub use server::{AuthorityFiles, EtcdPki, ServerPki};
 pub use subject::{CertificateInfo, spki_hash, spki_hash_of_pem};
 
 /// Why a key or certificate could not be made, read or trusted.

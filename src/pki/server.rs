@@ -7,11 +7,20 @@ use jiff::Timestamp;
 
 use super::{Authority, CertificateInfo, Identity, Key, PkiError, files};
 
-/// The authority and the administrator's identity: what exists before the server node first starts.
+/// What exists before a cluster's first server starts, and what all its servers have in common: the authorities, the
+/// administrator's identity, and the key that signs ServiceAccount tokens.
 pub struct AuthorityFiles {
     pub authority: Authority,
     pub admin: Identity,
+    front_proxy: Authority,
+    etcd: Authority,
+    service_account_key: Key,
 }
+
+/// File names, without their endings, of what all servers have in common.
+const FRONT_PROXY_AUTHORITY: &str = "front-proxy-ca";
+const ETCD_AUTHORITY: &str = "etcd-ca";
+const SERVICE_ACCOUNT_KEY: &str = "sa.key";
 
 impl AuthorityFiles {
     /// User and group of the administrator, as in kubeadm's `admin.conf`.
@@ -21,17 +30,64 @@ impl AuthorityFiles {
     pub fn generate(cluster: &str) -> Result<Self, PkiError> {
         let authority = Authority::generate(&format!("minik-{cluster}"))?;
         let admin = authority.sign_client(Self::ADMIN.0, &[Self::ADMIN.1])?;
-        Ok(Self { authority, admin })
+        Ok(Self {
+            authority,
+            admin,
+            front_proxy: Authority::generate(FRONT_PROXY_AUTHORITY)?,
+            etcd: Authority::generate(ETCD_AUTHORITY)?,
+            service_account_key: Key::generate()?,
+        })
     }
 
+    /// The names of the files; `true`: private.
+    pub const FILES: [(&'static str, bool); 9] = [
+        ("ca.crt", false),
+        ("ca.key", true),
+        ("admin.crt", false),
+        ("admin.key", true),
+        ("front-proxy-ca.crt", false),
+        ("front-proxy-ca.key", true),
+        ("etcd-ca.crt", false),
+        ("etcd-ca.key", true),
+        (SERVICE_ACCOUNT_KEY, true),
+    ];
+
     /// File names and contents, for whoever puts them into a node's volume; `true`: private.
-    pub fn files(&self) -> [(&'static str, &str, bool); 4] {
-        [
-            ("ca.crt", self.authority.certificate_pem(), false),
-            ("ca.key", self.authority.key_pem(), true),
-            ("admin.crt", &self.admin.certificate_pem, false),
-            ("admin.key", &self.admin.key_pem, true),
-        ]
+    pub fn files(&self) -> Vec<(&'static str, String, bool)> {
+        let of = |authority: &Authority| [authority.certificate_pem(), authority.key_pem()].map(str::to_owned);
+        let admin = [self.admin.certificate_pem.clone(), self.admin.key_pem.clone()];
+        let [front_proxy, etcd] = [&self.front_proxy, &self.etcd].map(of);
+        let texts = [of(&self.authority), admin, front_proxy, etcd].concat();
+        let texts = texts.into_iter().chain([self.service_account_key.pem()]);
+        Self::FILES.into_iter().zip(texts).map(|((name, private), text)| (name, text, private)).collect()
+    }
+}
+
+/// What a server needs to run a member of the cluster's etcd, and to speak to it.
+pub struct EtcdPki {
+    /// Signs members and their clients.
+    pub authority_pem: String,
+    /// Who the API server is to etcd.
+    pub client: Identity,
+}
+
+impl EtcdPki {
+    /// The API server's name towards etcd, as kubeadm has it.
+    const CLIENT: &'static str = "apiserver-etcd-client";
+    /// Files in the folder that etcd itself reads: the authority's certificate, the member's certificate and its key.
+    pub const FILES: [&'static str; 3] = ["etcd-ca.crt", "etcd-member.crt", "etcd-member.key"];
+
+    /// Loads what is in the folder, and makes what is missing, runs out soon or lacks one of `sans` (names and addresses of the
+    /// member).
+    pub fn prepare(dir: &Path, sans: &[String]) -> Result<Self, PkiError> {
+        let authority = Authority::load_or_generate(dir, ETCD_AUTHORITY, ETCD_AUTHORITY)?;
+        identity(dir, "etcd-member", &authority, &Wanted { sans, groups: None }, || {
+            authority.sign_peer("etcd-member", sans)
+        })?;
+        let client = identity(dir, Self::CLIENT, &authority, &Wanted::client(&[]), || {
+            authority.sign_client(&format!("kube-{}", Self::CLIENT), &[])
+        })?;
+        Ok(Self { authority_pem: authority.certificate_pem().to_owned(), client })
     }
 }
 
@@ -63,7 +119,7 @@ impl ServerPki {
     /// (names and addresses under which clients reach the API server).
     pub fn prepare(dir: &Path, cluster: &str, sans: &[String]) -> Result<Self, PkiError> {
         let authority = Authority::load_or_generate(dir, "ca", &format!("minik-{cluster}"))?;
-        let front_proxy = Authority::load_or_generate(dir, "front-proxy-ca", "front-proxy-ca")?;
+        let front_proxy = Authority::load_or_generate(dir, FRONT_PROXY_AUTHORITY, FRONT_PROXY_AUTHORITY)?;
         let front_proxy_client =
             identity(dir, Self::FRONT_PROXY, &front_proxy, &Wanted::client(&[]), || {
                 front_proxy.sign_client(Self::FRONT_PROXY, &[])
@@ -79,7 +135,7 @@ impl ServerPki {
             identity(dir, "apiserver-kubelet-client", &authority, &Wanted::client(&[]), || {
                 authority.sign_client(Self::KUBELET_CLIENT, &[])
             })?;
-        let key_file = dir.join("sa.key");
+        let key_file = dir.join(SERVICE_ACCOUNT_KEY);
         let service_account_key = match files::read_if_there(&key_file)? {
             Some(pem) => Key::from_pem(&pem)?,
             None => {
@@ -158,11 +214,13 @@ mod tests {
         for (name, text, private) in files.files() {
             let path = dir.path().join(name);
             let write = if private { files::write_private } else { files::write_public };
-            write(&path, text).unwrap();
+            write(&path, &text).unwrap();
         }
         let sans = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let first = ServerPki::prepare(dir.path(), "dev", &sans).unwrap();
         assert!(first.admin == files.admin, "the administrator's identity is kept");
+        assert_eq!(first.service_account_key.pem(), files.service_account_key.pem());
+        assert_eq!(first.front_proxy_authority_pem, files.front_proxy.certificate_pem());
         let second = ServerPki::prepare(dir.path(), "dev", &sans).unwrap();
         assert!(first.serving == second.serving);
         assert_eq!(first.service_account_key.pem(), second.service_account_key.pem());
@@ -177,5 +235,28 @@ mod tests {
             .unwrap();
         let fourth = ServerPki::prepare(dir.path(), "dev", &sans).unwrap();
         assert!(fourth.kubelet_client.certificate_pem != masters.certificate_pem, "an older one is replaced");
+    }
+
+    #[test]
+    fn members_of_one_etcd_trust_each_other() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = AuthorityFiles::generate("dev").unwrap();
+        let sans = |ip: &str| ["server".to_owned(), ip.to_owned()];
+        let prepare = |dir: &Path, ip: &str| {
+            for (name, text, _) in files.files() {
+                files::write_private(&dir.join(name), &text).unwrap();
+            }
+            EtcdPki::prepare(dir, &sans(ip)).unwrap()
+        };
+        let (first, second) = (prepare(one.path(), "10.0.0.2"), prepare(two.path(), "10.0.0.3"));
+        assert_eq!(first.authority_pem, second.authority_pem);
+        let [_, certificate, _] = EtcdPki::FILES;
+        let read = || std::fs::read_to_string(one.path().join(certificate)).unwrap();
+        let member = read();
+        assert!(member.ends_with(&first.authority_pem));
+        prepare(one.path(), "10.0.0.2");
+        assert_eq!(read(), member, "what is good stays");
+        prepare(one.path(), "10.0.0.9");
+        assert_ne!(read(), member, "it has another address");
     }
 }

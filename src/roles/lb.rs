@@ -2,31 +2,45 @@
 //!
 //! ```text
 //! host port (published by Docker) -> listen -> one of the targets, in turn; the next one when it does not answer
-//! targets: fixed nodes, or the addresses of the LoadBalancer Services that have this port (watched)
+//! targets: fixed nodes, or the addresses of the LoadBalancer Services that have this port (watched), or the cluster's servers
 //! ```
+//!
+//! What goes to servers is TLS: the client speaks first, and a server that says nothing to that is as good as gone. The same first
+//! words are said to the next one then, and whoever answers first has the client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Service;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use client::informer::Informers;
 use client::{Identified, connect};
-use config::LbConfig;
-use rt::Tasks;
+use config::{LbConfig, Servers};
+use rt::{Stop, Tasks};
 
 /// Open connections get this long to end after the stop signal.
 const DRAIN: Duration = Duration::from_secs(1);
 /// A target that does not answer within this is passed over.
 const CONNECT: Duration = Duration::from_secs(3);
+/// When a server has said nothing for so long to a client's first words, the next one is asked as well.
+const NEXT: Duration = Duration::from_millis(300);
+/// One that says nothing for so long is gone: it is asked last for a while.
+const SILENT: Duration = Duration::from_secs(3);
+const SHUNNED: Duration = Duration::from_secs(10);
+/// The most that a client says first: a TLS record.
+const FIRST_WORDS: usize = 16 * 1024 + 5;
 /// A UDP client that was silent for so long is forgotten, as connection tracking does.
 const UDP_IDLE: Duration = Duration::from_secs(60);
 /// The largest UDP datagram.
@@ -59,26 +73,59 @@ pub async fn run(config: LbConfig) -> anyhow::Result<()> {
 struct Targets {
     addresses: watch::Receiver<Vec<SocketAddr>>,
     turn: AtomicUsize,
+    /// The targets are servers, on this port, as the file says that may change at any time.
+    servers: Option<u16>,
+    /// Which of them did not answer, and when; and what ends the connections that they have.
+    silent: Mutex<HashMap<SocketAddr, Instant>>,
+    open: Mutex<HashMap<SocketAddr, Stop>>,
 }
 
 impl Targets {
     fn start(config: &LbConfig, tasks: &Tasks) -> anyhow::Result<Self> {
         let fixed = config.nodes.iter().map(|ip| SocketAddr::from((*ip, config.port))).collect();
         let (sender, addresses) = watch::channel(fixed);
-        if config.nodes.is_empty() {
+        if config.nodes.is_empty() && !config.servers {
             follow_services(config, sender, tasks)?;
         }
-        Ok(Self { addresses, turn: AtomicUsize::new(0) })
+        Ok(Self { servers: config.servers.then_some(config.port), ..Self::of(addresses) })
     }
 
-    /// All targets, the one whose turn it is first.
+    fn of(addresses: watch::Receiver<Vec<SocketAddr>>) -> Self {
+        let (silent, open) = Default::default();
+        Self { addresses, turn: AtomicUsize::new(0), servers: None, silent, open }
+    }
+
+    /// All targets, the one whose turn it is first, and those last that were silent a moment ago.
     fn in_turn(&self) -> Vec<SocketAddr> {
-        let mut list = self.addresses.borrow().clone();
+        let mut list = match self.servers {
+            Some(port) => {
+                let servers = Servers::read().unwrap_or_default().0;
+                servers.into_iter().map(|server| SocketAddr::from((server.ip, port))).collect()
+            }
+            None => self.addresses.borrow().clone(),
+        };
         if !list.is_empty() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % list.len();
             list.rotate_left(turn);
         }
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|_, since| since.elapsed() < SHUNNED);
+        list.sort_by_key(|target| silent.contains_key(target));
         list
+    }
+
+    /// A server does not answer. What it had of connections ends, too: nobody need wait for it.
+    fn gone(&self, target: SocketAddr) {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(target, Instant::now());
+        if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&target) {
+            tracing::info!(%target, "a server does not answer");
+            open.cancel();
+        }
+    }
+
+    /// What ends a new connection to a server when that is found not to answer.
+    fn opened(&self, target: SocketAddr) -> Stop {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(target).or_default().clone()
     }
 }
 
@@ -141,7 +188,13 @@ fn serve_tcp(listener: TcpListener, targets: Arc<Targets>, tasks: &Tasks) {
             };
             let (targets, stop) = (targets.clone(), stop.clone());
             spawner.spawn(async move {
-                stop.run_until_cancelled(carry(client, &targets)).await;
+                let carrying = async {
+                    match targets.servers {
+                        Some(_) => carry_to_server(client, &targets).await,
+                        None => carry(client, &targets).await,
+                    }
+                };
+                stop.run_until_cancelled(carrying).await;
             });
         }
     });
@@ -159,6 +212,60 @@ async fn carry(mut client: TcpStream, targets: &Targets) {
         return;
     }
     tracing::debug!("no target answers");
+}
+
+/// Carries one connection to a server that answers: the next one is asked as well when one takes its time.
+async fn carry_to_server(mut client: TcpStream, targets: &Targets) {
+    let mut words = vec![0; FIRST_WORDS];
+    let Ok(length @ 1..) = client.read(&mut words).await else { return };
+    words.truncate(length);
+    let words = &words;
+    let mut asking = FuturesUnordered::new();
+    let mut left = targets.in_turn().into_iter();
+    let (target, mut server, answer) = loop {
+        if let Some(target) = left.next() {
+            asking.push(async move { (target, tokio::time::timeout(SILENT, ask(target, words)).await) });
+        } else if asking.is_empty() {
+            return tracing::debug!("no server answers");
+        }
+        let patience = if left.len() > 0 { NEXT } else { SILENT };
+        match tokio::time::timeout(patience, asking.next()).await {
+            Ok(Some((target, Ok(Ok((server, answer)))))) => break (target, server, answer),
+            Ok(Some((target, _))) => targets.gone(target),
+            Ok(None) | Err(_) => {}
+        }
+    };
+    let _ = client.set_nodelay(true);
+    let carried = async {
+        client.write_all(&answer).await?;
+        tokio::io::copy_bidirectional(&mut client, &mut server).await
+    };
+    // Those that were asked and have not answered: found to be gone, or only slow.
+    let others = async {
+        while let Some((target, outcome)) = asking.next().await {
+            if !matches!(outcome, Ok(Ok(_))) {
+                targets.gone(target);
+            }
+        }
+    };
+    let stop = targets.opened(target);
+    // Whatever ends it, there is nobody to tell.
+    let _ = tokio::join!(stop.run_until_cancelled(carried), others);
+}
+
+/// Says a client's first words to a server; returns the connection and what it answered. One that hangs up has not answered.
+async fn ask(target: SocketAddr, words: &[u8]) -> std::io::Result<(TcpStream, Vec<u8>)> {
+    let mut server = TcpStream::connect(target).await?;
+    server.set_nodelay(true)?;
+    server.write_all(words).await?;
+    let mut answer = vec![0; FIRST_WORDS];
+    match server.read(&mut answer).await? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        length => {
+            answer.truncate(length);
+            Ok((server, answer))
+        }
+    }
 }
 
 /// Each client keeps a socket of its own towards one target, so that answers find their way back.
@@ -213,13 +320,11 @@ async fn carry_flow(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
 
     fn fixed(list: Vec<SocketAddr>) -> Arc<Targets> {
         let (_, addresses) = watch::channel(list);
-        Arc::new(Targets { addresses, turn: AtomicUsize::new(0) })
+        Arc::new(Targets::of(addresses))
     }
 
     #[test]
@@ -261,6 +366,46 @@ mod tests {
             assert_eq!(&text, b"ping");
         };
         futures::join!(echo, ask);
+        tasks.drain(Duration::from_secs(5)).await.expect("ended");
+    }
+
+    /// Echoes what it is told on every connection.
+    async fn echo(listener: TcpListener) {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut text = [0; 4];
+            if connection.read_exact(&mut text).await.is_ok() {
+                connection.write_all(&text).await.expect("written");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_passed_over() {
+        let tasks = Tasks::new();
+        // Connections are taken by the kernel; nobody reads them, as in a container that is paused.
+        let paused = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let there = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let list = [&paused, &there].map(|listener| listener.local_addr().expect("an address"));
+        tasks.spawn_until_stop(echo(there));
+        let (_sender, addresses) = watch::channel(list.to_vec());
+        // The port is for servers of the file, of which there is none here: the list is asked.
+        let targets = Arc::new(Targets::of(addresses));
+        let front = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = front.local_addr().expect("an address");
+        let carrying = targets.clone();
+        tasks.spawn_until_stop(async move {
+            while let Ok((client, _)) = front.accept().await {
+                carry_to_server(client, &carrying).await;
+            }
+        });
+        for _ in 0..2 {
+            let mut connection = TcpStream::connect(address).await.expect("connected");
+            connection.write_all(b"ping").await.expect("written");
+            let mut text = [0; 4];
+            connection.read_exact(&mut text).await.expect("answered");
+            assert_eq!(&text, b"ping");
+        }
+        assert_eq!(targets.in_turn()[0], list[1], "the silent one is asked last");
         tasks.drain(Duration::from_secs(5)).await.expect("ended");
     }
 

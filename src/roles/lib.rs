@@ -5,6 +5,7 @@
 //! ```
 
 mod agent;
+pub mod etcd;
 mod lb;
 pub mod leading;
 pub mod network;
@@ -32,7 +33,9 @@ const INTERFACE: &str = "eth0";
 /// Docker kills thirty seconds after the stop signal (the cluster's containers say so): Pods get most of that, then
 /// the role's own tasks get the rest.
 const DRAIN_PODS: Duration = Duration::from_secs(20);
-const DRAIN: Duration = Duration::from_secs(8);
+const DRAIN: Duration = Duration::from_secs(6);
+/// What the control plane stands on goes last.
+const DRAIN_BELOW: Duration = Duration::from_secs(3);
 
 /// Runs the role this node has, until the process is told to stop.
 pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
@@ -44,14 +47,14 @@ pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     }
-    let tasks = Tasks::new();
+    let (tasks, below) = (Tasks::new(), Tasks::new());
     memory::keep_slim(&tasks);
     tracing::info!(node = config.node, "the node starts");
     let started = async {
         prepare(&config)?;
         let runtime = agent::boot(&tasks);
         let control_plane = match config.role {
-            Role::Server => Some(server::run(&config, build, &tasks).await?),
+            Role::Server => Some(server::run(&config, build, &tasks, &below).await?),
             Role::Agent => None,
         };
         let rest = async {
@@ -81,8 +84,10 @@ pub async fn run(config: NodeConfig, build: BuildInfo) -> anyhow::Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
-    if let Err(error) = tasks.drain(DRAIN).await {
-        tracing::warn!(%error, "not everything ended in time");
+    for (tasks, bound) in [(tasks, DRAIN), (below, DRAIN_BELOW)] {
+        if let Err(error) = tasks.drain(bound).await {
+            tracing::warn!(%error, "not everything ended in time");
+        }
     }
     result
 }

@@ -10,37 +10,32 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::INTERFACE;
 use super::leading::Leading;
+use super::{INTERFACE, etcd};
 use apiserver::{self, bootstrap, serve};
 use apiserver::{ApiServer, UserInfo};
 use client::election::Terms;
-use config::{BuildInfo, Feature, NodeConfig};
+use config::{BuildInfo, Feature, NodeConfig, Servers};
 use pki::{Identity, ServerPki};
 use rt::{Clock, SystemClock, Tasks};
 use storage::{Engine, Etcd, Store};
 use sys::netlink::{self, Netlink};
 
-/// Upstream's.
-const ETCD_PREFIX: &str = "/registry";
-
-/// Starts the control plane; returns when the API is served and the first objects are stored.
-pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow::Result<ControlPlane> {
+/// Starts the control plane; returns when the API is served and the first objects are stored. What it stands on runs in tasks of
+/// its own, `below`, which stop after everything else.
+pub async fn run(
+    config: &NodeConfig,
+    build: BuildInfo,
+    tasks: &Tasks,
+    below: &Tasks,
+) -> anyhow::Result<ControlPlane> {
     // First of all: whoever comes while the rest starts waits in the queue, and need not come again.
     let listener =
         TcpListener::bind(("0.0.0.0", config.server_port)).await.context("binding the API's port")?;
     announce(config, tasks).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut sans = vec![config.node.clone(), config.server_ip.to_string(), config.node_ip.to_string()];
-    sans.extend(config.api_sans.iter().cloned());
-    sans.push(bootstrap::api_cluster_ip(config).to_string());
-    sans.extend(
-        ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-            .map(String::from),
-    );
-    sans.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
-    let pki = ServerPki::prepare(Path::new(NodeConfig::PKI_DIR), &config.cluster, &sans)?;
-    let engine = engine(config);
+    let pki = ServerPki::prepare(Path::new(NodeConfig::PKI_DIR), &config.cluster, &names(config)?)?;
+    let engine = engine(config, below).await.context("starting etcd")?;
     let store = storage::open(storage::Config { engine, clock: clock.clone(), ..storage::Config::default() })
         .await
         .context("opening the store")?;
@@ -65,10 +60,10 @@ pub async fn run(config: &NodeConfig, build: BuildInfo, tasks: &Tasks) -> anyhow
         without: without(config),
         clock,
     };
-    let leading = if config.settings.datastore.is_some() {
-        Leading::elected(&server, settings, &config.node, Terms::UPSTREAM, tasks)
-    } else {
+    let leading = if store.alone() {
         Leading::alone(&server, settings, tasks)
+    } else {
+        Leading::elected(&server, settings, &config.node, Terms::UPSTREAM, tasks)
     };
     let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]));
     Ok(ControlPlane { store, admin, server, leading })
@@ -127,18 +122,37 @@ impl ControlPlane {
     }
 }
 
-/// Where the state is kept: in the server's own file, or in the etcd that somebody named.
-fn engine(config: &NodeConfig) -> Engine {
+/// Names and addresses under which clients reach the servers; all of them, as any server may answer.
+fn names(config: &NodeConfig) -> anyhow::Result<Vec<String>> {
+    let mut names = vec![config.node.clone(), config.server_ip.to_string(), config.node_ip.to_string()];
+    names.extend(config.api_sans.iter().cloned());
+    for server in Servers::read().with_context(|| format!("reading {}", Servers::FILE))?.0 {
+        names.extend([server.node, server.ip.to_string()]);
+    }
+    names.push(bootstrap::api_cluster_ip(config).to_string());
+    names.extend(
+        ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(String::from),
+    );
+    names.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    Ok(names)
+}
+
+/// Where the state is kept: in the server's own file, in the etcd that the servers run, or in one that somebody named.
+async fn engine(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Engine> {
+    if config.settings.etcd {
+        return Ok(Engine::Etcd(etcd::run(config, tasks).await?));
+    }
     let Some(datastore) = config.settings.datastore.clone() else {
-        return Engine::Embedded(Path::new(NodeConfig::STATE_DIR).join("store.redb"));
+        return Ok(Engine::Embedded(Path::new(NodeConfig::STATE_DIR).join("store.redb")));
     };
     let pair = datastore.certificate_pem.zip(datastore.key_pem);
-    Engine::Etcd(Etcd {
+    Ok(Engine::Etcd(Etcd {
         endpoints: datastore.endpoints,
         authority_pem: datastore.authority_pem,
         identity: pair.map(|(certificate_pem, key_pem)| Identity { certificate_pem, key_pem }),
-        prefix: ETCD_PREFIX.to_owned(),
+        prefix: etcd::PREFIX.to_owned(),
         spelling: apiserver::upstream_path,
         holds: apiserver::held_names,
-    })
+    }))
 }

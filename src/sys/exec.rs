@@ -171,6 +171,13 @@ impl Daemon {
     }
 }
 
+/// The last lines of the file at `log`; empty if it cannot be read.
+pub fn log_tail(log: &std::path::Path, lines: usize) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
 /// Writes down what it is asked to run and answers from a prepared list (success with no output when that is empty).
 #[derive(Clone, Default)]
 pub struct Recorder(Arc<Mutex<Recorded>>);

@@ -27,9 +27,13 @@ pub(crate) struct CreateArgs {
     /// The cluster's name.
     #[arg(value_parser = name)]
     name: Option<ClusterName>,
-    /// How many nodes; the first runs the control plane.
+    /// How many nodes, servers included.
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     nodes: Option<i64>,
+    /// How many of the nodes run the control plane. Several keep the state in an etcd that they run; three go on when one is lost,
+    /// five when two are. Without --nodes there are no others.
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    servers: Option<i64>,
     /// Begin with a configuration file (- for standard input); what is said here goes before it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -42,7 +46,7 @@ pub(crate) struct CreateArgs {
     /// Processors of each node, for example 1.5.
     #[arg(long, value_name = "N")]
     node_cpus: Option<Cpus>,
-    /// A host port that leads into the cluster: [IP:]HOST:PORT[/udp][@loadbalancer|server:0|agent:0,1|agent:*].
+    /// A host port that leads into the cluster: [IP:]HOST:PORT[/udp][@loadbalancer|server:*|agent:0,1|agent:*].
     #[arg(short, long = "port", value_name = "MAPPING")]
     ports: Vec<PortMapping>,
     /// A folder of the host in the nodes: SOURCE:TARGET[:ro][@NODES].
@@ -155,6 +159,9 @@ pub(crate) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyho
     };
     let docker = Docker::connect().await.map_err(ClusterError::from)?;
     let progress = reporter(output.quiet);
+    if let Some(why) = even(&options.spec) {
+        progress.warn(&why);
+    }
     for (name, ip, port) in &extras.registries {
         create_registry(&docker, name, (*ip, *port), args.image.as_deref(), progress.as_ref(), stop).await?;
     }
@@ -165,6 +172,18 @@ pub(crate) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyho
     }
     output.result(args.form.output, &created_data(&options.spec, &created, start.elapsed()), || {
         created_text(&options, &created, start.elapsed())
+    })
+}
+
+/// What is wrong with an even number of servers.
+fn even(spec: &ClusterSpec) -> Option<String> {
+    let servers = spec.servers().count();
+    servers.is_multiple_of(2).then(|| {
+        format!(
+            "{servers} servers survive the loss of no more than {} do: most of them must agree; {} are better",
+            servers - 1,
+            servers + 1
+        )
     })
 }
 
@@ -244,22 +263,32 @@ pub(crate) async fn add_login(carried: &mut Carried) -> Result<(), ClusterError>
 /// The specification that the file and the arguments say. Fails with the first that is wrong.
 fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<ClusterSpec, SpecError> {
     let given = args.name.clone();
-    let count = args.nodes.map(|nodes| u32::try_from(nodes.max(0)).unwrap_or(u32::MAX));
-    let mut spec = match (file, count) {
-        (None, count) => ClusterSpec::new(
-            given.clone().map_or_else(|| ClusterName::DEFAULT.parse(), Ok)?,
-            count.unwrap_or(1),
-        )?,
-        (Some(spec), None) => spec,
-        (Some(mut spec), Some(count)) => {
-            // The file's agents first, then more like the last one.
-            let fresh = ClusterSpec::new(spec.name.clone(), count)?;
-            let like = spec.nodes.last().filter(|node| node.number > 0).cloned().unwrap_or_default();
+    let number = |given: Option<i64>| given.map(|n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+    let (nodes, servers) = (number(args.nodes), number(args.servers));
+    let mut spec = match file {
+        None => {
+            let name = given.clone().map_or_else(|| ClusterName::DEFAULT.parse(), Ok)?;
+            let servers = servers.unwrap_or(1);
+            ClusterSpec::with_servers(name, nodes.unwrap_or(servers), servers)?
+        }
+        Some(spec) if nodes.is_none() && servers.is_none() => spec,
+        Some(mut spec) => {
+            let there = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            let (all, of_file) = (there(spec.nodes.len()), there(spec.servers().count()));
+            let servers = servers.unwrap_or(of_file);
+            // The file's agents stay, whatever is said of servers alone.
+            let nodes = nodes.unwrap_or_else(|| servers.saturating_add(all - of_file));
+            let fresh = ClusterSpec::with_servers(spec.name.clone(), nodes, servers)?;
+            // The file's nodes first, then more like the last one of their role.
             let old = std::mem::take(&mut spec.nodes);
-            let settings =
-                |number: u32| old.iter().find(|node| node.number == number).unwrap_or(&like).clone();
+            let like = |node: &NodeSpec| old.iter().rfind(|old| old.role() == node.role());
+            let settings = |node: &NodeSpec| {
+                let own = old.iter().find(|old| old.number == node.number);
+                own.or_else(|| like(node)).cloned().unwrap_or_default()
+            };
             spec.nodes =
-                fresh.nodes.iter().map(|n| NodeSpec { number: n.number, ..settings(n.number) }).collect();
+                fresh.nodes.iter().map(|n| NodeSpec { number: n.number, ..settings(n) }).collect();
+            spec.several = fresh.several;
             spec
         }
     };
@@ -325,7 +354,6 @@ fn surroundings(args: &CreateArgs, spec: &mut ClusterSpec) {
     spec.tls_sans.extend(args.tls_sans.iter().cloned());
 }
 
-/// The etcd that the arguments name.
 /// Applies each `VALUE[@NODES]` to the nodes its filter names, or to all.
 fn filtered(
     values: &[String],
@@ -439,6 +467,29 @@ mod tests {
         check(&["--api-port", "0"], "[IP:]PORT");
         check(&["--node-memory", "1"], "at least 128Mi");
         check(&["--node-cpus", "x"], "at least 0.1");
+        check(&["--servers", "0"], "0 servers among 3 nodes");
+        check(&["--servers", "4"], "4 servers among 3 nodes");
+    }
+
+    #[test]
+    fn servers_are_some_of_the_nodes() {
+        let read = |words: &[&str], file: Option<ClusterSpec>| {
+            let call = Call::try_parse_from(["create"].iter().chain(words)).expect("a call");
+            specification(&call.args, file).expect("good")
+        };
+        let count = |spec: &ClusterSpec| (spec.nodes.len(), spec.servers().count(), spec.several);
+        assert_eq!(count(&read(&["--servers", "3", "--nodes", "5"], None)), (5, 3, true));
+        assert_eq!(count(&read(&["--servers", "3"], None)), (3, 3, true));
+        assert_eq!(count(&read(&["--nodes", "2"], None)), (2, 1, false));
+        let mut file = ClusterSpec::with_servers("f".parse().expect("good name"), 4, 3).expect("good");
+        file.nodes[3].memory = "1Gi".parse().ok();
+        assert_eq!(count(&read(&[], Some(file.clone()))), (4, 3, true));
+        let more = read(&["--servers", "5"], Some(file.clone()));
+        assert_eq!(count(&more), (6, 5, true));
+        assert_eq!(more.nodes[5].memory, file.nodes[3].memory);
+        assert_eq!(count(&read(&["--servers", "1", "--nodes", "2"], Some(file))), (2, 1, false));
+        assert!(even(&read(&["--servers", "2"], None)).is_some_and(|why| why.contains("3 are better")));
+        assert_eq!(even(&more), None);
     }
 
     #[test]

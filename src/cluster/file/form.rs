@@ -7,11 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{API_VERSION, FileError};
+use crate::numbers::MAX_SERVERS;
 use crate::spec::ClusterSpec;
 use config::{Arguments, Feature};
 
 const NODE: &[&str] = &["memory", "cpus", "labels", "taints", "env", "volumes"];
-const AGENTS: &[&str] = &["count", "memory", "cpus", "labels", "taints", "env", "volumes"];
+/// Of several nodes of one role: what it says of each of them, and how many there are.
+const COUNTED: &[&str] = &["count", "memory", "cpus", "labels", "taints", "env", "volumes"];
 
 /// Every object of the form: where it is, and its keys.
 const TOP: &[&str] = &[
@@ -72,7 +74,7 @@ pub(super) struct Form {
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings {
-    pub(super) count: u32,
+    pub(super) count: Option<u32>,
     pub(super) memory: Option<Value>,
     pub(super) cpus: Option<Value>,
     pub(super) labels: BTreeMap<String, Value>,
@@ -147,8 +149,8 @@ pub(super) fn check_keys(value: &Value) -> Result<(), FileError> {
         other => return Err(FileError::Kind(other.unwrap_or_else(|| "missing".to_owned()))),
     }
     let objects = [
-        ("server", NODE),
-        ("agents", AGENTS),
+        ("server", COUNTED),
+        ("agents", COUNTED),
         ("network", NETWORK),
         ("registries", REGISTRIES),
         ("datastore", DATASTORE),
@@ -207,13 +209,12 @@ pub fn schema() -> Value {
     let scalar = json!({"type": ["string", "number"]});
     let map = json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}});
     let object = |properties: Value| json!({"type": "object", "additionalProperties": false, "properties": properties});
-    let node = |with_count: bool| {
+    let node = |count: Option<[u32; 2]>| {
         let mut properties = json!({
             "memory": scalar, "cpus": scalar, "labels": map, "taints": texts, "env": map, "volumes": texts,
         });
-        if with_count {
-            properties["count"] =
-                json!({"type": "integer", "minimum": 0, "maximum": ClusterSpec::MAX_NODES - 1});
+        if let Some([minimum, maximum]) = count {
+            properties["count"] = json!({"type": "integer", "minimum": minimum, "maximum": maximum});
         }
         object(properties)
     };
@@ -249,9 +250,9 @@ pub fn schema() -> Value {
             "apiAddress": {"type": "string", "format": "ipv4"},
             "apiPort": {"type": "integer", "minimum": 1, "maximum": 65535},
             "tlsSans": texts,
-            "server": node(false),
-            "agents": node(true),
-            "nodes": {"type": "object", "additionalProperties": node(false)},
+            "server": node(Some([1, MAX_SERVERS])),
+            "agents": node(Some([0, ClusterSpec::MAX_NODES - 1])),
+            "nodes": {"type": "object", "additionalProperties": node(None)},
             "ports": texts,
             "network": object(json!({"docker": text, "subnet": text, "pods": text, "services": text,
                 "cni": {"type": "boolean"}, "proxy": {"type": "boolean"}})),
@@ -287,8 +288,9 @@ mod tests {
             assert_eq!(there, sorted, "{pointer}");
         };
         check("/properties", TOP);
-        check("/properties/agents/properties", AGENTS);
-        check("/properties/server/properties", NODE);
+        check("/properties/agents/properties", COUNTED);
+        check("/properties/server/properties", COUNTED);
+        check("/properties/nodes/additionalProperties/properties", NODE);
         check("/properties/network/properties", NETWORK);
         check("/properties/registries/properties", REGISTRIES);
         check("/properties/datastore/properties", DATASTORE);

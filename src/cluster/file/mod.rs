@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::files::{Carried, CarriedFile};
+use super::numbers;
 use super::ports::{PortMapping, node_numbers};
 use super::settings::{Addresses, HostAlias, Registries, is_pem};
 use super::size::{Cpus, Memory};
@@ -141,8 +142,10 @@ fn translated(text: &str, around: &Surroundings<'_>) -> Result<(Value, Vec<Strin
 }
 
 fn read(form: Form, around: &Surroundings<'_>) -> Result<ClusterFile, FileError> {
-    let count = form.agents.count.saturating_add(1);
-    let mut spec = ClusterSpec::new(form.name.as_deref().unwrap_or(around.name).parse()?, count)?;
+    let servers = form.server.count.unwrap_or(1);
+    let count = form.agents.count.unwrap_or_default().saturating_add(servers);
+    let name = form.name.as_deref().unwrap_or(around.name).parse()?;
+    let mut spec = ClusterSpec::with_servers(name, count, servers)?;
     spec.image = form.image;
     spec.api_address = form.api_address;
     spec.api_port = form.api_port;
@@ -150,18 +153,17 @@ fn read(form: Form, around: &Surroundings<'_>) -> Result<ClusterFile, FileError>
         spec.ports.push(text_of(port).parse::<PortMapping>()?);
     }
     for node in &mut spec.nodes {
-        set(node, if node.number == 0 { &form.server } else { &form.agents })?;
+        set(node, if node.is_server() { &form.server } else { &form.agents })?;
     }
     for (which, settings) in &form.nodes {
-        let number = match (which.as_str(), which.strip_prefix("agent-")) {
-            ("server-0", _) => Some(0),
-            (_, Some(index)) => index.parse::<u32>().ok().and_then(|index| index.checked_add(1)),
-            _ => None,
-        };
+        let number = numbers::of_short_name(which);
         let node = spec.nodes.iter_mut().find(|node| Some(node.number) == number).ok_or_else(|| {
             FileError::Value {
                 at: format!("nodes.{which}"),
-                why: format!("there is no such node: server-0 and {} agent(s) are asked for", count - 1),
+                why: format!(
+                    "there is no such node: {servers} server(s) and {} agent(s) are asked for",
+                    count - servers
+                ),
             }
         })?;
         set(node, settings)?;
@@ -391,6 +393,22 @@ mod tests {
         assert!(first.taints.is_empty() && second.taints == ["a=b:NoSchedule"]);
         assert_eq!(file.images, ["redis"]);
         assert_eq!(read("").expect("good").spec.name.as_str(), "given");
+    }
+
+    #[test]
+    fn servers_may_be_several() {
+        let file = read(
+            "server: {count: 3, memory: 2Gi}\nagents: {count: 2}\nnodes: {server-2: {cpus: 2}, agent-1: {cpus: 1}}\n",
+        )
+        .expect("good");
+        let cpus: Vec<_> = file.spec.nodes.iter().map(|node| (node.number, node.cpus.is_some())).collect();
+        assert_eq!(cpus, [(0, false), (1, false), (2, true), (100, false), (101, true)]);
+        assert!(file.spec.several && file.spec.servers().all(|server| server.memory.is_some()));
+        for (body, part) in
+            [("server: {count: 0}", "0 servers"), ("nodes: {server-1: {}}", "1 server(s)"), ("server: {count: 8}", "8 servers")]
+        {
+            assert!(read(body).expect_err("refused").contains(part), "{body}");
+        }
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl ApiServer {
         self.shared.leaving.cancel();
     }
 
+    /// Cancelled once this server is about to go.
+    pub fn leaving(&self) -> Stop {
+        self.shared.leaving.clone()
+    }
+
     /// The way to other API servers.
     pub fn aggregator(&self) -> &Arc<Aggregator> {
         &self.shared.aggregator

@@ -65,6 +65,11 @@ pub async fn start(
     let server = ApiServer::build(options).await?;
     let router = server.router();
     bootstrap::run(&router, store.as_ref(), config, pki, now).await?;
+    if !store.alone() {
+        let servers = bootstrap::Servers::new(store, router.clone(), config);
+        servers.enter().await?;
+        tasks.spawn(servers.run(server.leaving()));
+    }
     tasks.spawn_until_stop(server.aggregator().clone().run(router, clock));
     Ok(server)
 }

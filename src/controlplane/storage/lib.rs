@@ -19,7 +19,7 @@ mod record;
 mod store;
 
 pub use cache::Limits;
-pub use log::{Etcd, QueueLimits};
+pub use log::{Etcd, Member, Members, QueueLimits};
 pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload};
 pub use store::{Config, Engine, memory, open};
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::Runtime;
 use rt::{Backoff, Tasks};
-use sys::exec::{Daemon, ExecError, Invocation};
+use sys::exec::{Daemon, ExecError, Invocation, log_tail};
 use sys::inotify::{WatchError, Watcher};
 
 /// Where things are on a node.
@@ -143,14 +143,8 @@ async fn answer(options: &ContainerdOptions, runtime: &Runtime) -> Result<(), Co
     tokio::time::timeout(BOOT, answered).await.map_err(|_| ContainerdError::Silent {
         socket: options.socket.display().to_string(),
         bound: BOOT,
-        log: tail(&options.log, 10),
+        log: log_tail(&options.log, 10),
     })
-}
-
-fn tail(path: &Path, lines: usize) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 struct Keeper {
@@ -167,7 +161,7 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => return daemon.stop(STOP).await,
                 status = daemon.wait() => {
-                    tracing::error!(?status, log = tail(&self.options.log, 5), "containerd ended; starting it again");
+                    tracing::error!(?status, log = log_tail(&self.options.log, 5), "containerd ended; starting it again");
                 }
             }
             self.up.send_replace(false);

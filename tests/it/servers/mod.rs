@@ -1,10 +1,12 @@
 //! Two servers over one real etcd.
 
 mod allocation;
+mod endpoints;
 mod leading;
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client};
 use minik::apiserver::{self, ApiServer, UserInfo};
 use minik::client::election::Terms;
+use minik::config::NodeConfig;
 use minik::controllers;
 use minik::pki::ServerPki;
 use minik::roles::leading::Leading;
@@ -48,12 +51,16 @@ impl Shared {
     }
 
     async fn server(&self, name: &str) -> Server {
+        self.server_at(name, NodeConfig::example().server_ip).await
+    }
+
+    async fn server_at(&self, name: &str, ip: Ipv4Addr) -> Server {
         let etcd = storage::Etcd {
             spelling: apiserver::upstream_path,
             holds: apiserver::held_names,
             ..self.member.config()
         };
-        Server::start(name, etcd, self.pki.path()).await
+        Server::start(name, ip, etcd, self.pki.path()).await
     }
 }
 
@@ -65,7 +72,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(name: &str, etcd: storage::Etcd, pki: &Path) -> Self {
+    async fn start(name: &str, ip: Ipv4Addr, etcd: storage::Etcd, pki: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -75,7 +82,8 @@ impl Server {
         let starting = runtime.spawn(async move {
             let config = Config { engine: Engine::Etcd(etcd), ..Config::default() };
             let store: Arc<dyn Store> = storage::open(config).await.expect("etcd answers");
-            let api = TestApi::start_on(store, &pki, 6443).await;
+            let config = NodeConfig { server_ip: ip, ..TestApi::config(6443) };
+            let api = TestApi::start_as(config, store, &pki).await;
             let settings = api.settings(controllers::Settings::NODE_MONITOR_GRACE);
             // It has failed only if what it says is waited for, which is what the role does.
             let _ = Leading::elected(&api.api, settings, &name, TERMS, &api.tasks);

@@ -58,17 +58,26 @@ impl TestApi {
 
     /// A server over a store of the caller's.
     pub async fn start_on(store: Arc<dyn Store>, dir: &Path, port: u16) -> Self {
-        let tasks = Tasks::new();
-        let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let pki = ServerPki::prepare(dir, "test", &sans).expect("certificates");
-        let config = NodeConfig {
+        Self::start_as(Self::config(port), store, dir).await
+    }
+
+    /// What a server is told.
+    pub fn config(port: u16) -> NodeConfig {
+        NodeConfig {
             cluster: "test".to_owned(),
             node: "server".to_owned(),
             role: Role::Server,
             server_port: port,
-            ca_hash: pki.authority.spki_hash().expect("a hash"),
             ..NodeConfig::example()
-        };
+        }
+    }
+
+    /// A server that was told something else.
+    pub async fn start_as(config: NodeConfig, store: Arc<dyn Store>, dir: &Path) -> Self {
+        let tasks = Tasks::new();
+        let sans = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let pki = ServerPki::prepare(dir, "test", &sans).expect("certificates");
+        let config = NodeConfig { ca_hash: pki.authority.spki_hash().expect("a hash"), ..config };
         let api = apiserver::start(store, Arc::new(SystemClock), &pki, &config, BuildInfo::UNKNOWN, &tasks)
             .await
             .expect("a server");

@@ -5,6 +5,7 @@
 mod merge;
 mod objects;
 mod policy;
+mod servers;
 
 use axum::Router;
 use axum::body::Body;
@@ -26,6 +27,7 @@ use storage::{StorageError, Store};
 
 use objects::Authorities;
 pub use objects::{AUTHENTICATION, api_cluster_ip};
+pub(crate) use servers::Servers;
 
 /// Why the first objects could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +44,8 @@ pub enum BootstrapError {
     Pki(#[from] PkiError),
 }
 
-/// Creates what is missing and completes what lacks something; returns when all of it is durable.
+/// Creates what is missing and completes what lacks something; returns when all of it is durable. Where several servers share the
+/// store, who they are is [`Servers`]' to say.
 pub async fn run(
     router: &Router,
     store: &dyn Store,
@@ -59,6 +62,9 @@ pub async fn run(
     let made =
         Timestamp::from_second(CertificateInfo::from_pem(authorities.cluster)?.not_before).unwrap_or(now);
     rest.extend(objects::all(config, &authorities, made, now));
+    if store.alone() {
+        rest.extend(servers::endpoints(&[config.server_ip], config.server_port));
+    }
     ensure_all(router, store, rest).await
 }
 
@@ -68,12 +74,20 @@ async fn ensure_all(router: &Router, store: &dyn Store, objects: Vec<Value>) -> 
     Ok(())
 }
 
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Stands,
+    /// Somebody else made or changed the object meanwhile.
+    AnotherFirst,
+}
+
 async fn ensure(
     router: &Router,
     store: &dyn Store,
     builtin: &Table,
     object: Value,
-) -> Result<(), BootstrapError> {
+) -> Result<Written, BootstrapError> {
     let kind = Gvk::of_object(&object);
     let refused = |message: String| BootstrapError::Refused {
         kind: kind.to_string(),
@@ -87,15 +101,18 @@ async fn ensure(
         None => (Method::POST, collection(row, &object), object.clone()),
         Some(entry) => {
             let stored = serde_json::from_slice(&entry.data).map_err(|error| refused(error.to_string()))?;
-            let Some(merged) = merge::complete(&stored, &object) else { return Ok(()) };
+            let Some(merged) = merge::complete(&stored, &object) else { return Ok(Written::Stands) };
             (Method::PUT, format!("{}/{}", collection(row, &object), object.name()), merged)
         }
     };
     match send(router, method.clone(), &path, &body).await {
-        // 409: somebody made or changed it meanwhile; it is looked at again at the next start.
-        Ok((200..=299 | 409, _)) => Ok(()),
+        Ok((200..=299, _)) => Ok(Written::Stands),
+        // At the latest it is looked at again at the next start.
+        Ok((409, _)) => Ok(Written::AnotherFirst),
         // Another server made it meanwhile, and it has the address that was asked for.
-        Ok((422, _)) if method == Method::POST && store.get(&key).await?.is_some() => Ok(()),
+        Ok((422, _)) if method == Method::POST && store.get(&key).await?.is_some() => {
+            Ok(Written::AnotherFirst)
+        }
         Ok((_, answer)) => Err(refused(answer)),
         Err(error) => Err(refused(error)),
     }

@@ -43,8 +43,6 @@ pub(super) fn all(
     all.push(storage_class());
     all.extend([
         kubernetes_service(config),
-        kubernetes_endpoints(config),
-        kubernetes_slice(config),
         dns_service(config.dns_ip),
         authentication(authorities),
         cluster_info(config, authorities.cluster),
@@ -95,21 +93,13 @@ fn kubernetes_service(config: &NodeConfig) -> Value {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.server_port}]}})
 }
 
-fn kubernetes_endpoints(config: &NodeConfig) -> Value {
+pub(super) fn kubernetes_endpoints(servers: &[Ipv4Addr], port: u16) -> Value {
+    let address = |ip: &Ipv4Addr| json!({"ip": ip});
     json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "kubernetes", "namespace": "default",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": config.server_ip}],
-            "ports": [{"name": "https", "port": config.server_port, "protocol": "TCP"}]}]})
-}
-
-fn kubernetes_slice(config: &NodeConfig) -> Value {
-    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": "kubernetes", "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [config.server_ip], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": config.server_port, "protocol": "TCP"}]})
+        "subsets": [{"addresses": servers.iter().map(address).collect::<Vec<_>>(),
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]})
 }
 
 /// Without a selector: every node answers this address itself.
@@ -190,7 +180,6 @@ mod tests {
         };
         assert_eq!(find("Service", "kubernetes")["spec"]["clusterIP"], "10.43.0.1");
         assert_eq!(find("Service", "kube-dns")["spec"]["clusterIP"], "10.43.0.10");
-        assert_eq!(find("EndpointSlice", "kubernetes")["endpoints"][0]["addresses"][0], "172.20.0.2");
         let token = &find("Secret", "bootstrap-token-abcdef")["data"];
         assert_eq!(token["token-id"], STANDARD.encode("abcdef"));
         assert_eq!(token["expiration"], STANDARD.encode("1970-01-01T01:00:00Z"));

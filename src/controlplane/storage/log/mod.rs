@@ -18,7 +18,7 @@ mod queue;
 mod writer;
 
 pub(super) use embedded::Embedded;
-pub use etcd::Etcd;
+pub use etcd::{Etcd, Member, Members};
 pub(super) use etcd::EtcdLog;
 pub(super) use local::{Journal, LocalLog, Nowhere};
 pub(super) use plan::Write;

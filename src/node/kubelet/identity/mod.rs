@@ -111,10 +111,10 @@ pub async fn join(config: &NodeConfig, tasks: &Tasks) -> Result<Identity, Identi
 async fn try_join(config: &NodeConfig, dir: &Path) -> Result<Identity, IdentityError> {
     let authority = authority(config, dir).await?;
     let user = format!("system:node:{}", config.node);
-    let server = transport::server_uri(config);
+    let servers = transport::ServerList::of(config);
     let client_key = Arc::new(Held::default());
     let client =
-        transport::client(&server, &authority, transport::Credentials::Certificate(client_key.clone()))?;
+        transport::client(&servers, &authority, transport::Credentials::Certificate(client_key.clone()))?;
     let shared = Shared {
         node: config.node.clone(),
         user,
@@ -128,7 +128,7 @@ async fn try_join(config: &NodeConfig, dir: &Path) -> Result<Identity, IdentityE
     let handed = Path::new(NodeConfig::JOIN_TOKEN);
     if !identity.reuse(Purpose::Client)? {
         let token = files::read_if_there(handed)?.unwrap_or_else(|| config.token.clone());
-        let bootstrap = transport::client(&server, &authority, transport::Credentials::Token(token))?;
+        let bootstrap = transport::client(&servers, &authority, transport::Credentials::Token(token))?;
         identity.obtain(&bootstrap, Purpose::Client, &[]).await?;
     }
     // It has served its purpose, or was never needed.

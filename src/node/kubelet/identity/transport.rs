@@ -1,8 +1,9 @@
-//! API clients whose certificate can be replaced while in use.
+//! API clients whose certificate can be replaced while in use, and that go to another server when theirs does not answer.
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tower::{Service, ServiceExt};
 
 use super::IdentityError;
 use client::tls;
-use config::NodeConfig;
+use config::{NodeConfig, Servers};
 use pki::{CertificateInfo, PkiError};
 
 /// A certificate that can be replaced while it is in use: TLS asks for it at each handshake.
@@ -76,19 +77,88 @@ pub(super) enum Credentials {
     Token(String),
 }
 
-pub(super) fn server_uri(config: &NodeConfig) -> Authority {
-    let text = format!("{}:{}", config.server_ip, config.server_port);
-    Authority::try_from(text).expect("an IPv4 address and a port are an authority")
+/// Opening a connection takes no longer, or the server counts as gone: the bound is short where there is another one to go to.
+const CONNECT_ONLY: Duration = Duration::from_secs(10);
+const CONNECT_NEXT: Duration = Duration::from_secs(3);
+/// The other side is asked this often whether it lives, and given up after as long again: a node that has several servers must have
+/// found another one long before it counts as silent itself.
+const ALIVE_ONLY: Duration = Duration::from_secs(15);
+const ALIVE_NEXT: Duration = Duration::from_secs(5);
+
+/// The servers that a node speaks to. They are looked up when a connection is opened: some may have come or gone.
+#[derive(Clone)]
+pub(super) struct ServerList {
+    node: String,
+    /// Where there is one server for good.
+    only: Ipv4Addr,
+    port: u16,
+    /// The one that last took a connection.
+    current: Arc<Mutex<Option<Ipv4Addr>>>,
+}
+
+impl ServerList {
+    pub(super) fn of(config: &NodeConfig) -> Self {
+        let current = Arc::default();
+        Self { node: config.node.clone(), only: config.server_ip, port: config.server_port, current }
+    }
+
+    /// What requests are addressed to, whichever server takes them.
+    fn authority(&self) -> Authority {
+        let text = format!("{}:{}", self.only, self.port);
+        Authority::try_from(text).expect("an IPv4 address and a port are an authority")
+    }
+
+    fn several(&self) -> bool {
+        Servers::read().is_ok_and(|servers| servers.0.len() > 1)
+    }
+
+    /// All of them, the one to ask first first.
+    fn in_turn(&self) -> Vec<Ipv4Addr> {
+        let mut all = Servers::read().unwrap_or_default().for_node(&self.node);
+        if all.is_empty() {
+            all.push(self.only);
+        }
+        let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = all.iter().position(|ip| Some(*ip) == current) {
+            all.rotate_left(at);
+        }
+        all
+    }
+
+    /// A connection, secured, to the first server that takes one within a bound. Fails as the last one does.
+    async fn open(&self, tls: &TlsConnector) -> Result<TlsStream<TcpStream>, (String, std::io::Error)> {
+        let servers = self.in_turn();
+        let bound = if servers.len() > 1 { CONNECT_NEXT } else { CONNECT_ONLY };
+        let mut failure = None;
+        for ip in servers {
+            let open = async {
+                let tcp = TcpStream::connect((ip, self.port)).await?;
+                // Small requests must not wait for each other's answers.
+                tcp.set_nodelay(true)?;
+                tls.connect(ServerName::from(IpAddr::V4(ip)), tcp).await
+            };
+            match tokio::time::timeout(bound, open).await.unwrap_or_else(|late| Err(late.into())) {
+                Ok(stream) => {
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(ip);
+                    return Ok(stream);
+                }
+                Err(error) => failure = Some((format!("{ip}:{}", self.port), error)),
+            }
+            // Whoever comes next begins with another one.
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Err(failure.expect("there is a server"))
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// A client of `server` that trusts only `authority` (PEM). All requests and watches share one HTTP/2 connection,
+/// A client of the servers that trusts only `authority` (PEM). All requests and watches share one HTTP/2 connection,
 /// which is given up when the other side stays silent.
 pub(super) fn client(
-    server: &Authority,
+    servers: &ServerList,
     authority: &str,
     credentials: Credentials,
 ) -> Result<Client, IdentityError> {
@@ -104,14 +174,15 @@ pub(super) fn client(
         Credentials::Token(token) => (builder.with_no_client_auth(), Some(bearer(&token)?)),
     };
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let alive = if servers.several() { ALIVE_NEXT } else { ALIVE_ONLY };
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_adaptive_window(true)
-        .http2_keep_alive_interval(Duration::from_secs(15))
-        .http2_keep_alive_timeout(Duration::from_secs(15))
+        .http2_keep_alive_interval(alive)
+        .http2_keep_alive_timeout(alive)
         .http2_keep_alive_while_idle(true)
-        .build::<_, kube::client::Body>(Connector { tls: Arc::new(tls) });
-    let server = server.clone();
+        .build::<_, kube::client::Body>(Connector { tls: Arc::new(tls).into(), servers: servers.clone() });
+    let server = servers.authority();
     let service = http.map_request(move |mut request: Request<kube::client::Body>| {
         *request.uri_mut() = absolute(&server, request.uri());
         if let Some(token) = &token {
@@ -140,10 +211,11 @@ fn absolute(server: &Authority, relative: &Uri) -> Uri {
         .expect("scheme, authority and path are there")
 }
 
-/// Opens TLS connections. Plain TCP settings matter here: small requests must not wait for each other's answers.
+/// Opens TLS connections.
 #[derive(Clone)]
 struct Connector {
-    tls: Arc<ClientConfig>,
+    tls: TlsConnector,
+    servers: ServerList,
 }
 
 impl Service<Uri> for Connector {
@@ -155,18 +227,10 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = TlsConnector::from(self.tls.clone());
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { tls, servers } = self.clone();
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default().to_owned();
-            let port = uri.port_u16().unwrap_or(443);
-            let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
-            let open = async {
-                let tcp = TcpStream::connect((host.as_str(), port)).await?;
-                tcp.set_nodelay(true)?;
-                tls.connect(name, tcp).await
-            };
-            let stream = tokio::time::timeout(Duration::from_secs(10), open).await??;
+            let stream = servers.open(&tls).await.map_err(|(_, error)| error)?;
             Ok(Stream(TokioIo::new(stream)))
         })
     }
@@ -212,21 +276,19 @@ impl hyper::rt::Write for Stream {
     }
 }
 
-/// Asks the server for its certificates and returns the authority among them whose public key has the pinned hash.
+/// Asks a server for its certificates and returns the authority among them whose public key has the pinned hash.
 /// Nothing else is believed: the connection is closed and every later one verifies against that authority.
 pub(super) async fn discover_authority(config: &NodeConfig) -> Result<String, IdentityError> {
-    let server = format!("{}:{}", config.server_ip, config.server_port);
-    let connect = |source| IdentityError::Connect { server: server.clone(), source };
-    let tls = tls::unverified()?;
-    let tcp = TcpStream::connect((config.server_ip, config.server_port)).await.map_err(connect)?;
-    let name = ServerName::from(std::net::IpAddr::V4(config.server_ip));
-    let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.map_err(connect)?;
+    let tls = TlsConnector::from(Arc::new(tls::unverified()?));
+    let opened = ServerList::of(config).open(&tls).await;
+    let stream = opened.map_err(|(server, source)| IdentityError::Connect { server, source })?;
     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
     for der in shown {
         if pki::spki_hash(der)? == config.ca_hash {
             return Ok(pem(der));
         }
     }
+    let server = stream.get_ref().0.peer_addr().map(|address| address.to_string()).unwrap_or_default();
     Err(IdentityError::Authority { server, expected: config.ca_hash.clone() })
 }
 

@@ -145,6 +145,31 @@ impl Client {
         Ok(self.call(rpc::LeaseGrantRequest { ttl: seconds }, true, grant).await?.id)
     }
 
+    /// All members, as most of them know them.
+    pub(super) async fn members(&self) -> Result<Vec<rpc::Member>, CallError> {
+        let list = async |channel, request| cluster(channel).member_list(request).await;
+        Ok(self.call(rpc::MemberListRequest { linearizable: true }, true, list).await?.members)
+    }
+
+    /// Lets one in as a learner, which follows and has no vote; returns all members.
+    pub(super) async fn add_learner(&self, peer_url: &str) -> Result<Vec<rpc::Member>, CallError> {
+        let add = async |channel, request| cluster(channel).member_add(request).await;
+        let request = rpc::MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: true };
+        Ok(self.call(request, false, add).await?.members)
+    }
+
+    pub(super) async fn promote(&self, id: u64) -> Result<(), CallError> {
+        let promote = async |channel, request| cluster(channel).member_promote(request).await;
+        self.call(rpc::MemberPromoteRequest { id }, false, promote).await?;
+        Ok(())
+    }
+
+    pub(super) async fn remove_member(&self, id: u64) -> Result<(), CallError> {
+        let remove = async |channel, request| cluster(channel).member_remove(request).await;
+        self.call(rpc::MemberRemoveRequest { id }, true, remove).await?;
+        Ok(())
+    }
+
     /// Every change of every key behind `revision`.
     pub(super) async fn watch(&self, revision: u64) -> Result<Changes, CallError> {
         let create = rpc::WatchCreateRequest {
@@ -194,6 +219,10 @@ fn with_leader<Q>(request: Q) -> Request<Q> {
     let mut request = Request::new(request);
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     request
+}
+
+fn cluster(channel: Channel) -> rpc::cluster_client::ClusterClient<Channel> {
+    rpc::cluster_client::ClusterClient::new(channel)
 }
 
 fn kv(channel: Channel) -> rpc::kv_client::KvClient<Channel> {

@@ -13,6 +13,7 @@
 mod client;
 mod expiry;
 mod follow;
+mod members;
 mod names;
 
 #[allow(clippy::all, clippy::pedantic)]
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 use self::client::{CallError, Client};
 use self::expiry::Expiries;
+pub use self::members::{Member, Members};
 use super::plan::Write;
 use super::{Log, QueueLimits, StorageError, Written, codec};
 use crate::cache::{Snapshot, WatchCache};
