@@ -63,6 +63,7 @@ impl Exit {
         match error {
             ClusterError::Spec(_)
             | ClusterError::OtherSnapshot { .. }
+            | ClusterError::SeveralServers { .. }
             | ClusterError::ServerNode(_)
             | ClusterError::BadFile { .. } => Self::Usage,
             ClusterError::Exists(_)

@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn servers_come_and_go_where_there_were_several() {
         let after = |servers: u32, body: &str| {
-            let mut spec =
-                ClusterSpec::with_servers("t".parse().expect("good name"), servers + 1, servers).expect("good");
+            let mut spec = ClusterSpec::with_servers("t".parse().expect("good name"), servers + 1, servers)
+                .expect("good");
             follow_spec(&mut spec, &file(body)).map_err(|error| error.to_string())?;
             spec.validate().expect("valid");
             Ok::<_, String>(spec.nodes.iter().map(|node| node.number).collect::<Vec<_>>())

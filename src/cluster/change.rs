@@ -146,13 +146,17 @@ async fn carry_out(
     let gone: Vec<String> = removed_nodes(steps, observed);
     equip(docker, steps, record, observed).await?;
     let since = SystemClock.now();
-    let (mut joining, others): (Vec<Step>, Vec<Step>) = steps.drain(..).partition(|step| joins(step, record.spec.several));
+    let (mut joining, others): (Vec<Step>, Vec<Step>) =
+        steps.drain(..).partition(|step| joins(step, record.spec.several));
     let done = async {
         execute(docker, &others, undo).await.map_err(|error| explain(error, &record.spec))?;
         // The server is up by now, if there is one: it makes the token that new nodes join with.
         let server = labels::node(name, record.spec.first_server());
         let bound = hand_token(docker, (name, &server), &mut joining, options.timeout);
         until(stop, bound).await?;
+        // One that was there before and has lost everything comes with another key.
+        let anew: Vec<String> = joining.iter().filter_map(made_anew).collect();
+        forget_nodes(docker, name, &anew, phases).await?;
         execute(docker, &joining, undo).await.map_err(|error| explain(error, &record.spec))
     };
     let done = phases.run("containers", done).await.map_err(in_phase("containers"));
@@ -163,10 +167,8 @@ async fn carry_out(
             registries::attach(docker, &network.name).await?;
         }
     }
-    if !gone.is_empty() {
-        // Not sooner: a kubelet that still ran would register its node again.
-        forget_nodes(docker, name, &gone, phases).await?;
-    }
+    // Not sooner: a kubelet that still ran would register its node again.
+    forget_nodes(docker, name, &gone, phases).await?;
     let touched: Vec<String> = steps.iter().filter_map(|step| started_node(step, plan)).collect();
     if options.wait && !touched.is_empty() {
         let access = access_of(docker, name.as_str()).await?;
@@ -227,6 +229,9 @@ async fn forget_nodes(
     gone: &[String],
     phases: &Phases<'_>,
 ) -> Result<(), ClusterError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
     let access: Access = access_of(docker, name.as_str()).await?;
     let nodes: Api<Node> = Api::all(wait::client(&access)?);
     for node in gone {
@@ -286,15 +291,18 @@ async fn leave_etcd(work: &Work<'_>) -> Result<(), ClusterError> {
         let node = labels::node(cluster, leaving.number);
         let ip = record.drawn.subnet.node(leaving.number).to_string();
         let servers = identity::servers(&observed.containers);
-        let at = servers.iter().find(|server| {
-            server.running && node_number(cluster, &server.name).is_some_and(stays)
-        });
+        let at = servers
+            .iter()
+            .find(|server| server.running && node_number(cluster, &server.name).is_some_and(stays));
         let Some(at) = at else {
             let why = "no server that stays runs: start one first (minik node start)".to_owned();
             return Err(ClusterError::Fault { node, why });
         };
         let left = inside::ask::<bool>(docker, &at.name, &["etcd", "remove", &ip]).await;
-        left.map_err(|why| ClusterError::Fault { node, why: format!("the others' etcd does not let it go: {why}") })?;
+        left.map_err(|why| ClusterError::Fault {
+            node,
+            why: format!("the others' etcd does not let it go: {why}"),
+        })?;
     }
     Ok(())
 }
@@ -304,6 +312,12 @@ fn joins(step: &Step, several: bool) -> bool {
     let Step::Create { plan, new_volumes } = step else { return false };
     let server = several && plan.role == role_name(Role::Server) && !new_volumes.is_empty();
     server || plan.role == role_name(Role::Agent)
+}
+
+/// The node that a step makes out of nothing.
+fn made_anew(step: &Step) -> Option<String> {
+    let Step::Create { plan, new_volumes } = step else { return None };
+    (!new_volumes.is_empty()).then(|| plan.hostname.clone())
 }
 
 /// Gives nodes that are made a join token of their own, which the API server is told of. Fails when that does not answer

@@ -46,6 +46,10 @@ pub enum ClusterError {
     BadSnapshot { name: String, why: String },
     #[error("snapshot {name:?} is of cluster {of:?}")]
     OtherSnapshot { name: String, of: String },
+    #[error(
+        "snapshot {name:?} is of a cluster with several servers, whose etcd knows them by their addresses: no other cluster can have them"
+    )]
+    SeveralServers { name: String, of: String },
     #[error("volumes could not be copied: {0}")]
     Copy(String),
     #[error("there is no Docker network {0:?}")]
@@ -160,6 +164,9 @@ impl ClusterError {
             }
             Self::OtherSnapshot { name, .. } => {
                 format!("make a new cluster from it: minik snapshot restore {name} --cluster NEW")
+            }
+            Self::SeveralServers { name, of } => {
+                format!("put the cluster itself back to it: minik cluster reset {of} --to {name}")
             }
             Self::NodeStopped(name) => format!("start it: minik node start {name}"),
             Self::NoServer(name) | Self::NoRecord(name) | Self::BadRecord { cluster: name, .. } => {

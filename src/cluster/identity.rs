@@ -56,7 +56,10 @@ pub(super) fn server_files(files: &AuthorityFiles) -> Vec<PutFile> {
 }
 
 /// What all servers of a cluster have in common, read back from the volume of one of them; it need not run.
-pub(super) async fn common_files(docker: &Docker, servers: &[&Container]) -> Result<Vec<PutFile>, ClusterError> {
+pub(super) async fn common_files(
+    docker: &Docker,
+    servers: &[&Container],
+) -> Result<Vec<PutFile>, ClusterError> {
     let dir = relative(NodeConfig::PKI_DIR);
     let tar = first_archive(docker, servers).await?;
     let file = |(name, private): (&str, bool)| {
@@ -68,7 +71,8 @@ pub(super) async fn common_files(docker: &Docker, servers: &[&Container]) -> Res
 
 /// Containers of servers, by name.
 pub(super) fn servers(containers: &[Container]) -> Vec<&Container> {
-    let is_server = |c: &&Container| c.labels.get(labels::ROLE).is_some_and(|role| role == role_name(Role::Server));
+    let is_server =
+        |c: &&Container| c.labels.get(labels::ROLE).is_some_and(|role| role == role_name(Role::Server));
     let mut servers: Vec<&Container> = containers.iter().filter(is_server).collect();
     servers.sort_by(|a, b| a.name.cmp(&b.name));
     servers

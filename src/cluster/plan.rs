@@ -279,7 +279,11 @@ fn node_config(spec: &ClusterSpec, drawn: &Drawn, of: &NodeSpec) -> NodeConfig {
         node: node_name(spec, drawn, of.number),
         role: of.role(),
         node_ip: drawn.subnet.node(of.number),
-        server_ip: if spec.several && of.is_server() { drawn.subnet.node(of.number) } else { drawn.subnet.node(FIRST_SERVER) },
+        server_ip: if spec.several && of.is_server() {
+            drawn.subnet.node(of.number)
+        } else {
+            drawn.subnet.node(FIRST_SERVER)
+        },
         server_port: API_PORT,
         token: drawn.token.clone(),
         ca_hash: drawn.ca_hash.clone(),

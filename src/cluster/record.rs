@@ -9,6 +9,7 @@ use futures::future::join_all;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::ClusterError;
 use super::docker::{Container, Docker, DockerError};
 use super::files::Carried;
 use super::identity::{member, servers};
@@ -17,7 +18,6 @@ use super::proxy_env::ProxyEnv;
 use super::settings::Addresses;
 use super::spec::{ClusterName, ClusterSpec};
 use super::subnet::Subnet;
-use super::ClusterError;
 use config::NodeConfig;
 
 /// File name in the state folder of the server.

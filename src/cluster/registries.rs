@@ -5,6 +5,7 @@
 //!                                        ^ in every cluster's network; nodes know localhost:PORT as this
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use super::docker::{Container, Docker, DockerError};
 use super::execute::put_files;
+use super::identity::servers;
 use super::node_image;
 use super::plan::{ContainerPlan, Publish, PutFile, REGISTRY, VolumePlan};
 use super::progress::{Phases, Progress};
@@ -212,8 +214,9 @@ async fn tell_all(docker: &Docker, registry: &RegistryInfo, phases: &Phases<'_>)
 }
 
 fn running_clusters(nodes: &[Container]) -> Vec<String> {
-    let servers = nodes.iter().filter(|node| node.running && node.name.ends_with("-server-0"));
-    servers.map(|node| node.cluster().to_owned()).collect()
+    let servers = servers(nodes).into_iter().filter(|node| node.running);
+    let clusters: BTreeSet<String> = servers.map(|node| node.cluster().to_owned()).collect();
+    clusters.into_iter().collect()
 }
 
 async fn put_into(docker: &Docker, nodes: &[Container], files: &[PutFile]) -> Result<(), ClusterError> {

@@ -30,7 +30,9 @@ pub enum SpecError {
         max = MAX_SERVERS
     )]
     Servers { servers: u32, nodes: u32 },
-    #[error("the cluster was made for one server, which keeps the state: make one for several (minik cluster create --servers 3)")]
+    #[error(
+        "the cluster was made for one server, which keeps the state: make one for several (minik cluster create --servers 3)"
+    )]
     Single,
     #[error("{0}")]
     Port(String),
@@ -257,7 +259,7 @@ impl ClusterSpec {
 
     /// The same, of which so many are servers. Fails when a number is out of bounds.
     pub fn with_servers(name: ClusterName, nodes: u32, servers: u32) -> Result<Self, SpecError> {
-        if nodes == 0 || nodes > Self::MAX_NODES {
+        if servers > 0 && (nodes == 0 || nodes > Self::MAX_NODES) {
             return Err(SpecError::Nodes(nodes));
         }
         if servers == 0 || servers > MAX_SERVERS || servers > nodes {

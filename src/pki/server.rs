@@ -54,7 +54,8 @@ impl AuthorityFiles {
 
     /// File names and contents, for whoever puts them into a node's volume; `true`: private.
     pub fn files(&self) -> Vec<(&'static str, String, bool)> {
-        let of = |authority: &Authority| [authority.certificate_pem(), authority.key_pem()].map(str::to_owned);
+        let of =
+            |authority: &Authority| [authority.certificate_pem(), authority.key_pem()].map(str::to_owned);
         let admin = [self.admin.certificate_pem.clone(), self.admin.key_pem.clone()];
         let [front_proxy, etcd] = [&self.front_proxy, &self.etcd].map(of);
         let texts = [of(&self.authority), admin, front_proxy, etcd].concat();

@@ -40,10 +40,8 @@ const STOP: Duration = Duration::from_secs(2);
 const RESTART: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(30) };
 /// Between attempts to reach it while it starts, or to be let in: nothing tells when that is possible.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_secs(1) };
-/// Of etcd's terms: a leader that was silent for this long is replaced. Longer than etcd's own, as nodes of a local cluster share
-/// processors and a disk; short enough that writes wait less than five seconds.
-const ELECTION: Duration = Duration::from_millis(1_500);
-const HEARTBEAT: Duration = Duration::from_millis(150);
+/// How long it is tried to put a member out: etcd refuses while it has not seen most of the members for five seconds.
+const REMOVE: Duration = Duration::from_secs(15);
 /// Entries between two snapshots. etcd keeps at least that many in memory, and by itself ten times as many.
 const SNAPSHOT: u32 = 10_000;
 
@@ -69,10 +67,21 @@ pub(super) async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Et
 pub async fn remove(config: &NodeConfig, ip: Ipv4Addr) -> anyhow::Result<()> {
     let own = Own::of(config)?;
     let members = Members::of(&own.etcd(own.servers.for_node(&own.node)))?;
-    if let Some(member) = find(&members.list().await?, ip) {
-        members.remove(member.id).await?;
+    let begun = tokio::time::Instant::now();
+    let mut failures = 0;
+    loop {
+        let removed = async {
+            match find(&members.list().await?, ip) {
+                Some(member) => members.remove(member.id).await,
+                None => Ok(()),
+            }
+        };
+        match removed.await {
+            Err(_) if begun.elapsed() < REMOVE => failures += 1,
+            removed => return Ok(removed?),
+        }
+        tokio::time::sleep(RETRY.delay(failures)).await;
     }
-    Ok(())
 }
 
 /// This server's member.
@@ -226,8 +235,6 @@ impl Own {
             ("peer-trusted-ca-file", authority),
             ("peer-cert-file", certificate),
             ("peer-key-file", key),
-            ("heartbeat-interval", HEARTBEAT.as_millis().to_string()),
-            ("election-timeout", ELECTION.as_millis().to_string()),
             ("snapshot-count", SNAPSHOT.to_string()),
             ("log-level", "warn".to_owned()),
         ];
@@ -275,6 +282,7 @@ impl Own {
             if error.to_string().contains("learner") {
                 self.promote().await.unwrap_or_else(|error| tracing::debug!(%error, "no vote yet"));
             }
+            tracing::debug!(%error, "etcd does not serve yet");
             failures += 1;
             tokio::time::sleep(RETRY.delay(failures)).await;
         }

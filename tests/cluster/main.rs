@@ -16,6 +16,7 @@ mod network_rules;
 mod path;
 mod pods;
 mod registry;
+mod servers;
 mod snapshots;
 mod support;
 mod tutorials;
@@ -40,6 +41,7 @@ fn main() {
         faults::TESTS,
         broken::TESTS,
         registry::TESTS,
+        servers::TESTS,
         snapshots::TESTS,
         tutorials::TESTS,
     ]

@@ -286,8 +286,7 @@ fn specification(args: &CreateArgs, file: Option<ClusterSpec>) -> Result<Cluster
                 let own = old.iter().find(|old| old.number == node.number);
                 own.or_else(|| like(node)).cloned().unwrap_or_default()
             };
-            spec.nodes =
-                fresh.nodes.iter().map(|n| NodeSpec { number: n.number, ..settings(n) }).collect();
+            spec.nodes = fresh.nodes.iter().map(|n| NodeSpec { number: n.number, ..settings(n) }).collect();
             spec.several = fresh.several;
             spec
         }

@@ -404,9 +404,11 @@ mod tests {
         let cpus: Vec<_> = file.spec.nodes.iter().map(|node| (node.number, node.cpus.is_some())).collect();
         assert_eq!(cpus, [(0, false), (1, false), (2, true), (100, false), (101, true)]);
         assert!(file.spec.several && file.spec.servers().all(|server| server.memory.is_some()));
-        for (body, part) in
-            [("server: {count: 0}", "0 servers"), ("nodes: {server-1: {}}", "1 server(s)"), ("server: {count: 8}", "8 servers")]
-        {
+        for (body, part) in [
+            ("server: {count: 0}", "0 servers"),
+            ("nodes: {server-1: {}}", "1 server(s)"),
+            ("server: {count: 8}", "8 servers"),
+        ] {
             assert!(read(body).expect_err("refused").contains(part), "{body}");
         }
     }

@@ -73,7 +73,8 @@ pub async fn reset(
 }
 
 /// Makes a new cluster from a snapshot. It has addresses and host ports of its own; the names of its nodes inside, its
-/// authority and its objects are the snapshot's. Fails when the name is taken, and leaves nothing when it fails later.
+/// authority and its objects are the snapshot's. Fails when the name is taken or the servers know each other by their addresses, and
+/// leaves nothing when it fails later.
 pub async fn fork(
     docker: &Docker,
     name: &ClusterName,
@@ -84,6 +85,12 @@ pub async fn fork(
     let cluster = &options.spec.name;
     let phases = Phases::new(progress);
     let about = read(docker, name, &phases, stop).await?;
+    if about.record.spec.runs_etcd() {
+        return Err(ClusterError::SeveralServers {
+            name: name.to_string(),
+            of: about.record.spec.name.to_string(),
+        });
+    }
     let _lock = lock(cluster)?;
     create::refuse_existing(docker, &options.spec).await?;
     let work = async {

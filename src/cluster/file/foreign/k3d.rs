@@ -55,12 +55,10 @@ pub(in super::super) fn translate(value: &Value, dir: &Path) -> Result<(Value, V
     let number = |key: &str| value[key].as_u64().and_then(|n| u32::try_from(n).ok());
     let nodes =
         Nodes { servers: number("servers").unwrap_or(1).max(1), agents: number("agents").unwrap_or(0) };
-    if nodes.servers > 1 {
-        let why = format!("minik has one server; {} of {} become agents", nodes.servers - 1, nodes.servers);
-        ours.note("servers", &why);
-    }
-    if nodes.servers + nodes.agents > 1 {
-        ours.set(&["agents", "count"], json!(nodes.servers + nodes.agents - 1));
+    for (role, count, usual) in [("server", nodes.servers, 1), ("agents", nodes.agents, 0)] {
+        if count != usual {
+            ours.set(&[role, "count"], json!(count));
+        }
     }
     for (key, why) in [
         ("image", "k3s' images are not minik's: it makes its own node image"),
@@ -123,8 +121,7 @@ fn api(value: &Value, ours: &mut Ours) -> Result<(), FileError> {
     Ok(())
 }
 
-/// A filter in minik's words: servers but the first are agents here, behind those there are. `None`: no node, but the load
-/// balancer.
+/// A filter in minik's words. `None`: no node, but the load balancer.
 fn filter(text: &str, nodes: Nodes) -> Result<Option<String>, FileError> {
     let text = text.trim_start_matches('@');
     let text = text.trim_end_matches(":direct").trim_end_matches(":proxy");
@@ -139,25 +136,16 @@ fn filter(text: &str, nodes: Nodes) -> Result<Option<String>, FileError> {
         "agent" | "agents" => ("agent", nodes.agents),
         _ => return Err(wrong()),
     };
-    if (role, which) == ("agent", "*") && nodes.servers == 1 {
-        return Ok(Some("agent:*".to_owned()));
+    if which == "*" {
+        return Ok(Some(format!("{role}:*")));
     }
-    let indices: Vec<u32> = match which {
-        "*" => (0..count).collect(),
-        which => {
-            which.split(',').map(|index| index.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?
-        }
-    };
     let mut parts = Vec::new();
-    for index in indices {
+    for index in which.split(',') {
+        let index: u32 = index.parse().map_err(|_| wrong())?;
         if index >= count {
             return Err(refuse("nodeFilters", &format!("{text:?}: there is no {role}:{index}")));
         }
-        parts.push(match (role, index) {
-            ("server", 0) => "server:0".to_owned(),
-            ("server", index) => format!("agent:{}", nodes.agents + index - 1),
-            (_, index) => format!("agent:{index}"),
-        });
+        parts.push(format!("{role}:{index}"));
     }
     Ok(Some(parts.join(";")))
 }
@@ -187,15 +175,15 @@ fn filters(value: &Value, nodes: Nodes) -> Result<Option<String>, FileError> {
 fn places(value: &Value, nodes: Nodes) -> Result<Vec<Vec<String>>, FileError> {
     let Some(filter) = filters(value, nodes)? else {
         let mut all = vec![vec!["server".to_owned()]];
-        if nodes.servers + nodes.agents > 1 {
+        if nodes.agents > 0 {
             all.push(vec!["agents".to_owned()]);
         }
         return Ok(all);
     };
     let part = |part: &str| match part.split_once(':') {
-        Some(("server", _)) => vec!["server".to_owned()],
+        Some(("server", index)) if index == "*" || nodes.servers == 1 => vec!["server".to_owned()],
         Some((_, "*")) => vec!["agents".to_owned()],
-        Some((_, index)) => vec!["nodes".to_owned(), format!("agent-{index}")],
+        Some((role, index)) => vec!["nodes".to_owned(), format!("{role}-{index}")],
         None => vec!["server".to_owned()],
     };
     Ok(filter.split(';').map(part).collect())

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Ours, check, list, node_name, refuse, text};
+use super::{Ours, check, list, refuse, text};
 use crate::file::FileError;
 use config::Arguments;
 
@@ -128,21 +128,18 @@ fn nodes(value: &Value, ours: &mut Ours) -> Result<(), FileError> {
     let all: Vec<&Value> = list(value).collect();
     let is_server = |node: &&&Value| node["role"].as_str().is_none_or(|role| role == "control-plane");
     let (servers, workers): (Vec<&Value>, Vec<&Value>) = all.iter().partition(|node| is_server(node));
-    if servers.len() > 1 {
-        let why =
-            format!("minik has one control plane; {} of {} become agents", servers.len() - 1, servers.len());
-        ours.note("nodes", &why);
-    }
     if !all.is_empty() && servers.is_empty() {
         return Err(refuse("nodes", "there is no control-plane node"));
     }
-    let agents = servers.iter().skip(1).chain(&workers);
-    let in_order: Vec<&Value> = servers.iter().take(1).chain(agents).copied().collect();
-    if in_order.len() > 1 {
-        ours.set(&["agents", "count"], json!(in_order.len() - 1));
+    for (role, count, usual) in [("server", servers.len().max(1), 1), ("agents", workers.len(), 0)] {
+        if count != usual {
+            ours.set(&[role, "count"], json!(count));
+        }
     }
-    for (number, node) in (0_u32..).zip(in_order) {
-        let name = node_name(number);
+    let named = |role: &'static str| (0_u32..).map(move |index| (role, index));
+    let in_order = named("server").zip(servers).chain(named("agent").zip(workers));
+    for ((role, index), node) in in_order {
+        let name = format!("{role}-{index}");
         check(node, "nodes", NODE)?;
         if !matches!(node["role"].as_str(), None | Some("control-plane" | "worker")) {
             return Err(refuse("nodes.role", "a node is a control-plane or a worker"));
@@ -164,7 +161,7 @@ fn nodes(value: &Value, ours: &mut Ours) -> Result<(), FileError> {
             ours.push(&["nodes", &name, "volumes"], json!(volume));
         }
         for mapping in list(&node["extraPortMappings"]) {
-            ours.push(&["ports"], json!(port(mapping, number)?));
+            ours.push(&["ports"], json!(port(mapping, &format!("{role}:{index}"))?));
         }
     }
     Ok(())
@@ -185,7 +182,7 @@ fn volume(mount: &Value) -> Result<String, FileError> {
     Ok(format!("{}:{}{mode}", part("hostPath")?, part("containerPath")?))
 }
 
-fn port(mapping: &Value, number: u32) -> Result<String, FileError> {
+fn port(mapping: &Value, node: &str) -> Result<String, FileError> {
     check(mapping, "nodes.extraPortMappings", PORT)?;
     let inside = text(&mapping["containerPort"])
         .ok_or_else(|| refuse("nodes.extraPortMappings", "containerPort is missing"))?;
@@ -200,11 +197,7 @@ fn port(mapping: &Value, number: u32) -> Result<String, FileError> {
     };
     // kind listens for every machine where nothing else is said.
     let address = text(&mapping["listenAddress"]).unwrap_or_else(|| "0.0.0.0".to_owned());
-    let filter = match number {
-        0 => "server:0".to_owned(),
-        n => format!("agent:{}", n - 1),
-    };
-    Ok(format!("{address}:{host}:{inside}{protocol}@{filter}"))
+    Ok(format!("{address}:{host}:{inside}{protocol}@{node}"))
 }
 
 /// What of a patch for kubeadm means something here: labels of nodes, and names of the API server.

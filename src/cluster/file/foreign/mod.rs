@@ -81,13 +81,5 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The name of the node with this number, in minik's form.
-fn node_name(number: u32) -> String {
-    match number {
-        0 => "server-0".to_owned(),
-        n => format!("agent-{}", n - 1),
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -142,7 +142,8 @@ impl Servers {
 
     /// Those whose entries stand, in order.
     async fn servers(&self) -> Result<Vec<Ipv4Addr>, StorageError> {
-        let entries = self.store.list(ListQuery { prefix: PREFIX.to_owned(), ..ListQuery::default() }).await?;
+        let entries =
+            self.store.list(ListQuery { prefix: PREFIX.to_owned(), ..ListQuery::default() }).await?;
         let names = entries.entries.iter().map(|entry| name_of(&entry.key));
         let mut servers: Vec<Ipv4Addr> = names.filter_map(|name| name.parse().ok()).collect();
         servers.sort_unstable();

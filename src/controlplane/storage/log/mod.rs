@@ -18,8 +18,8 @@ mod queue;
 mod writer;
 
 pub(super) use embedded::Embedded;
-pub use etcd::{Etcd, Member, Members};
 pub(super) use etcd::EtcdLog;
+pub use etcd::{Etcd, Member, Members};
 pub(super) use local::{Journal, LocalLog, Nowhere};
 pub(super) use plan::Write;
 pub use queue::QueueLimits;

@@ -83,7 +83,12 @@ impl Client {
         }
         let security =
             config.authority_pem.as_ref().map(|authority| tls::config(authority, config.identity.as_ref()));
-        let security = security.transpose().map_err(StorageError::unavailable)?.map(Arc::new);
+        let secured = |mut security: rustls::ClientConfig| {
+            // etcd speaks HTTP/1 to whom does not ask for more.
+            security.alpn_protocols = vec![b"h2".to_vec()];
+            Arc::new(security)
+        };
+        let security = security.transpose().map_err(StorageError::unavailable)?.map(secured);
         let member = |endpoint: &String| member(endpoint, security.clone());
         let members = config.endpoints.iter().map(member).collect::<Result<_, _>>()?;
         Ok(Self { members, current: AtomicUsize::new(0) })

@@ -38,12 +38,17 @@ use super::{Log, QueueLimits, StorageError, Written, codec};
 use crate::cache::{Snapshot, WatchCache};
 use crate::{Config, Entry, Payload};
 use pki::Identity;
-use rt::{Clock, Tasks};
+use rt::{Backoff, Clock, Tasks};
 
 /// Keys read at once when the log is opened.
 const PAGE: i64 = 2_000;
 /// What is read must be answered within this.
 const READ: Duration = Duration::from_secs(10);
+/// A write that is not answered within this is sent again: the leader that had it is gone.
+const ATTEMPT: Duration = Duration::from_secs(3);
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_millis(500) };
+/// How long nobody may lead before writes are refused: an election takes less.
+const LEADERLESS: Duration = Duration::from_secs(5);
 /// What is as old as this is compacted, as upstream's API server does.
 const COMPACT: Duration = Duration::from_secs(300);
 
@@ -195,11 +200,17 @@ impl Shared {
         let path: bytes::Bytes = self.path(&key).into();
         let names = self.names(&key, &write);
         let mut request = self.transaction(&key, path.clone(), &write, now).await?;
+        let value = put_value(&request);
         self.add_names(&mut request, &names, &path);
-        let answer = self.client.txn(request).await.map_err(|error| self.trouble(error))?;
+        let standing = self.cache.read().get(&key).cloned();
+        let (answer, repeated) = self.send(request).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision as u64);
         let mut responses = answer.responses.into_iter();
-        let before = before(responses.next().and_then(|response| response.response))?;
+        let found = responses.next().and_then(|response| response.response);
+        if !answer.succeeded && repeated && is_own(found.as_ref(), value.as_ref()) {
+            return Ok((revision, own(&write, before(found)?, standing, revision)));
+        }
+        let before = before(found)?;
         if !answer.succeeded {
             let stands = before.as_ref().map(|entry| entry.revision);
             let refused = match write {
@@ -220,6 +231,28 @@ impl Shared {
             (_, None) => return Err(StorageError::unavailable("etcd did not say what stood before")),
         };
         Ok((revision, Ok(Arc::new(entry))))
+    }
+
+    /// Sends a transaction until etcd has decided; says whether it was sent more than once. That is safe: each says at what revision
+    /// its key must stand, so at most one of them is carried out. A leader that is lost takes with it what it was just told, and the
+    /// next one answers within seconds.
+    async fn send(&self, request: rpc::TxnRequest) -> Result<(rpc::TxnResponse, bool), StorageError> {
+        let begun = tokio::time::Instant::now();
+        let (mut repeated, mut failures) = (false, 0);
+        loop {
+            let sent = tokio::time::timeout(ATTEMPT, self.client.txn(request.clone())).await;
+            match sent {
+                Ok(Ok(answer)) => return Ok((answer, repeated)),
+                Ok(Err(error @ CallError::Refused(_))) => return Err(self.trouble(error)),
+                Ok(Err(error @ CallError::Unreached(_))) if begun.elapsed() >= LEADERLESS && !repeated => {
+                    return Err(self.trouble(error));
+                }
+                Ok(Err(CallError::Unreached(_))) => {}
+                Ok(Err(CallError::Unknown(_))) | Err(_) => repeated = true,
+            }
+            failures += 1;
+            tokio::time::sleep(AGAIN.delay(failures)).await;
+        }
     }
 
     async fn transaction(
@@ -285,6 +318,31 @@ impl Shared {
 
 fn unreadable(error: &CallError) -> StorageError {
     StorageError::unavailable(format!("etcd: {}", error.status().message()))
+}
+
+/// What a transaction puts at its entry's key.
+fn put_value(request: &rpc::TxnRequest) -> Option<bytes::Bytes> {
+    match request.success.first()?.request.as_ref()? {
+        rpc::request_op::Request::RequestPut(put) => Some(put.value.clone()),
+        _ => None,
+    }
+}
+
+/// Whether what stands at a key is what a write that was sent before has left there: its very bytes, or nothing.
+fn is_own(found: Option<&rpc::response_op::Response>, value: Option<&bytes::Bytes>) -> bool {
+    let Some(rpc::response_op::Response::ResponseRange(range)) = found else { return false };
+    range.kvs.first().map(|kv| &kv.value) == value
+}
+
+/// What came of a write that an earlier call has carried out.
+fn own(write: &Write, now: Option<Arc<Entry>>, standing: Option<Arc<Entry>>, revision: u64) -> Written {
+    match (write, now, standing) {
+        (Write::Create(_) | Write::UpdateIf(..), Some(entry), _) => Ok(entry),
+        (Write::DeleteIf(expected), None, Some(last)) if last.revision == *expected => {
+            Ok(Arc::new(last.stamped(revision)))
+        }
+        (_, now, _) => Err(StorageError::Conflict(now)),
+    }
 }
 
 /// What stood at the key before, as the answer of a put, a delete or a look says.
