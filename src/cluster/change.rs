@@ -6,6 +6,7 @@
 //!                                                                   +-- failed: what was made goes, the record comes back
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use kube::api::{DeleteParams, PostParams};
 use serde::Serialize;
 
 use super::create::explain;
+use super::delete::remove_volumes;
 use super::diff::{Observed, Step, changed_files, diff};
 use super::docker::Docker;
 use super::execute::{Undo, execute};
@@ -141,9 +143,11 @@ async fn carry_out(
 ) -> Result<(), ClusterError> {
     // While they still run: those that stay must agree, and sooner than they would miss anybody.
     until(stop, leave_etcd(&work)).await?;
-    let Work { docker, options, record, plan, observed, steps, .. } = work;
+    let Work { docker, options, before, record, plan, observed, steps } = work;
     let name = &record.spec.name;
-    let gone: Vec<String> = removed_nodes(steps, observed);
+    let dropped = dropped_nodes(&desired(before), plan);
+    let gone: BTreeSet<String> =
+        removed_nodes(steps, observed).chain(dropped.iter().map(|node| node.hostname.clone())).collect();
     equip(docker, steps, record, observed).await?;
     let since = SystemClock.now();
     let (mut joining, others): (Vec<Step>, Vec<Step>) =
@@ -155,7 +159,7 @@ async fn carry_out(
         let bound = hand_token(docker, (name, &server), &mut joining, options.timeout);
         until(stop, bound).await?;
         // One that was there before and has lost everything comes with another key.
-        let anew: Vec<String> = joining.iter().filter_map(made_anew).collect();
+        let anew: BTreeSet<String> = joining.iter().filter_map(made_anew).collect();
         forget_nodes(docker, name, &anew, phases).await?;
         execute(docker, &joining, undo).await.map_err(|error| explain(error, &record.spec))
     };
@@ -169,6 +173,13 @@ async fn carry_out(
     }
     // Not sooner: a kubelet that still ran would register its node again.
     forget_nodes(docker, name, &gone, phases).await?;
+    // Those of a container go with it; somebody may have removed the container alone.
+    let volumes = dropped.iter().flat_map(|node| &node.volumes).filter(|volume| !volume.shared);
+    remove_volumes(
+        docker,
+        volumes.map(|volume| &volume.name).filter(|name| observed.volumes.contains(*name)),
+    )
+    .await?;
     let touched: Vec<String> = steps.iter().filter_map(|step| started_node(step, plan)).collect();
     if options.wait && !touched.is_empty() {
         let access = access_of(docker, name.as_str()).await?;
@@ -202,14 +213,19 @@ fn keep_revisions(steps: &mut Vec<Step>, observed: &Observed) {
     *steps = kept.collect();
 }
 
-/// The names that nodes which go have in the cluster.
-fn removed_nodes(steps: &[Step], observed: &Observed) -> Vec<String> {
-    let of = |step: &Step| {
+/// The names that nodes whose containers go have in the cluster.
+fn removed_nodes(steps: &[Step], observed: &Observed) -> impl Iterator<Item = String> {
+    steps.iter().filter_map(move |step| {
         let Step::Remove { id, name, .. } = step else { return None };
         let container = observed.containers.iter().find(|container| container.id == *id)?;
         container.labels.get(labels::NODE).filter(|_| !name.ends_with(labels::BEFORE)).cloned()
-    };
-    steps.iter().filter_map(of).collect()
+    })
+}
+
+/// The nodes that are wanted no more, whether their containers are there or not.
+fn dropped_nodes(before: &Desired, after: &Desired) -> Vec<ContainerPlan> {
+    let stays = |node: &&ContainerPlan| after.nodes().any(|after| after.name == node.name);
+    before.nodes().filter(|node| !stays(node)).cloned().collect()
 }
 
 /// The node that a step starts.
@@ -226,7 +242,7 @@ fn started_node(step: &Step, plan: &Desired) -> Option<String> {
 async fn forget_nodes(
     docker: &Docker,
     name: &ClusterName,
-    gone: &[String],
+    gone: &BTreeSet<String>,
     phases: &Phases<'_>,
 ) -> Result<(), ClusterError> {
     if gone.is_empty() {

@@ -40,6 +40,10 @@ const STOP: Duration = Duration::from_secs(2);
 const RESTART: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(30) };
 /// Between attempts to reach it while it starts, or to be let in: nothing tells when that is possible.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_secs(1) };
+/// A leader says so often that it lives, and one that was silent for so long is replaced. etcd counts time in heartbeats, and uses
+/// processor time for each: fewer of them than by itself, and about its own time until an election.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+const ELECTION: Duration = Duration::from_millis(1_250);
 /// How long it is tried to put a member out: etcd refuses while it has not seen most of the members for five seconds.
 const REMOVE: Duration = Duration::from_secs(15);
 /// Entries between two snapshots. etcd keeps at least that many in memory, and by itself ten times as many.
@@ -52,7 +56,7 @@ pub(super) async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Et
     for program in [PROGRAM, UNPACKED] {
         Daemon::end_leftover(Path::new(NOTE), program, STOP).await;
     }
-    let daemon = own.up().await?;
+    let daemon = own.up_or_anew().await?;
     let reached = own.etcd(own.servers.for_node(&own.node));
     let stop = tasks.stop();
     tasks.spawn(async move { own.keep(daemon, stop).await });
@@ -175,6 +179,18 @@ impl Own {
         Members::of(&self.etcd(others))
     }
 
+    /// Starts it; one that was put out while it did not run joins anew.
+    async fn up_or_anew(&self) -> anyhow::Result<Daemon> {
+        match self.up().await {
+            Err(error) if self.put_out().await => {
+                tracing::warn!(%error, "the other servers' etcd has put this one out: it joins again with nothing");
+                self.forget()?;
+                self.up().await
+            }
+            up => up,
+        }
+    }
+
     /// Starts it; returns when it serves.
     async fn up(&self) -> anyhow::Result<Daemon> {
         let mut daemon = self.start().await?;
@@ -235,6 +251,8 @@ impl Own {
             ("peer-trusted-ca-file", authority),
             ("peer-cert-file", certificate),
             ("peer-key-file", key),
+            ("heartbeat-interval", HEARTBEAT.as_millis().to_string()),
+            ("election-timeout", ELECTION.as_millis().to_string()),
             ("snapshot-count", SNAPSHOT.to_string()),
             ("log-level", "warn".to_owned()),
         ];
@@ -318,13 +336,7 @@ impl Own {
             let again = async {
                 loop {
                     tokio::time::sleep(RESTART.delay(failures)).await;
-                    let up = async {
-                        if self.put_out().await {
-                            self.forget()?;
-                        }
-                        self.up().await
-                    };
-                    match up.await {
+                    match self.up_or_anew().await {
                         Ok(daemon) => return daemon,
                         Err(error) => tracing::error!(error = format!("{error:#}"), "etcd does not start"),
                     }

@@ -1,7 +1,7 @@
 //! Times to live. Servers delete what has expired, to the moment; a lease of etcd's stands behind, for entries that expire
 //! while no server runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,6 @@ const LATER: Duration = Duration::from_secs(60);
 /// A lease that was granted.
 struct Granted {
     id: i64,
-    ttl: Duration,
     at: Instant,
 }
 
@@ -29,13 +28,14 @@ struct Granted {
 pub(super) struct Expiries {
     due: Mutex<BTreeSet<(Timestamp, Arc<str>)>>,
     earlier: Notify,
-    lease: Turn<Option<Granted>>,
+    /// By time to live.
+    leases: Turn<BTreeMap<Duration, Granted>>,
 }
 
 impl Expiries {
     pub(super) fn of<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Self {
         let due = entries.filter_map(|entry| Some((entry.expires?, entry.key.clone()))).collect();
-        Self { due: Mutex::new(due), earlier: Notify::new(), lease: Turn::new(None) }
+        Self { due: Mutex::new(due), earlier: Notify::new(), leases: Turn::default() }
     }
 
     fn due(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, Arc<str>)>> {
@@ -60,17 +60,15 @@ impl Expiries {
 
     /// A lease for an entry that lives so long.
     pub(super) async fn lease(&self, client: &Client, ttl: Duration) -> Result<i64, CallError> {
-        let mut granted = self.lease.lock().await;
-        if let Some(granted) = granted.as_ref()
-            && granted.ttl == ttl
-            && granted.at.elapsed() < SHARED
-        {
+        let mut leases = self.leases.lock().await;
+        leases.retain(|_, granted| granted.at.elapsed() < SHARED);
+        if let Some(granted) = leases.get(&ttl) {
             return Ok(granted.id);
         }
         let whole = ttl.saturating_add(SHARED + LATER).as_secs();
         let at = Instant::now();
         let id = client.lease(i64::try_from(whole).unwrap_or(i64::MAX)).await?;
-        *granted = Some(Granted { id, ttl, at });
+        leases.insert(ttl, Granted { id, at });
         Ok(id)
     }
 }

@@ -127,8 +127,8 @@ impl EtcdLog {
 impl Log for EtcdLog {
     fn propose(&self, key: String, write: Write) -> BoxFuture<'_, Written> {
         async move {
-            // What has expired is gone, though its time has not come to be deleted.
-            self.shared.expire_due().await;
+            // What has expired is gone, though its time has not come to be deleted. While etcd takes nothing, this is told that.
+            let _ = tokio::time::timeout(ATTEMPT, self.shared.expire_due()).await;
             self.shared.write(key, write).await
         }
         .boxed()
@@ -244,8 +244,11 @@ impl Shared {
             match sent {
                 Ok(Ok(answer)) => return Ok((answer, repeated)),
                 Ok(Err(error @ CallError::Refused(_))) => return Err(self.trouble(error)),
-                Ok(Err(error @ CallError::Unreached(_))) if begun.elapsed() >= LEADERLESS && !repeated => {
-                    return Err(self.trouble(error));
+                Ok(Err(error @ CallError::Unreached(_))) if begun.elapsed() >= LEADERLESS => {
+                    return Err(match repeated {
+                        true => StorageError::Undecided { waited: begun.elapsed() },
+                        false => self.trouble(error),
+                    });
                 }
                 Ok(Err(CallError::Unreached(_))) => {}
                 Ok(Err(CallError::Unknown(_))) | Err(_) => repeated = true,
