@@ -180,7 +180,7 @@ fn even(spec: &ClusterSpec) -> Option<String> {
     let servers = spec.servers().count();
     servers.is_multiple_of(2).then(|| {
         format!(
-            "{servers} servers survive the loss of no more than {} do: most of them must agree; {} are better",
+            "{servers} servers can lose no more of them than {} can, as most of them must agree: {} are better",
             servers - 1,
             servers + 1
         )

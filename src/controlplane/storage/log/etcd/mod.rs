@@ -49,6 +49,8 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_millis(500) };
 /// How long nobody may lead before writes are refused: an election takes less.
 const LEADERLESS: Duration = Duration::from_secs(5);
+/// How long it is tried to learn what became of a write that may have been made.
+const UNDECIDED: Duration = Duration::from_secs(10);
 /// What is as old as this is compacted, as upstream's API server does.
 const COMPACT: Duration = Duration::from_secs(300);
 
@@ -241,17 +243,18 @@ impl Shared {
         let (mut repeated, mut failures) = (false, 0);
         loop {
             let sent = tokio::time::timeout(ATTEMPT, self.client.txn(request.clone())).await;
+            let waited = begun.elapsed();
             match sent {
                 Ok(Ok(answer)) => return Ok((answer, repeated)),
                 Ok(Err(error @ CallError::Refused(_))) => return Err(self.trouble(error)),
-                Ok(Err(error @ CallError::Unreached(_))) if begun.elapsed() >= LEADERLESS => {
-                    return Err(match repeated {
-                        true => StorageError::Undecided { waited: begun.elapsed() },
-                        false => self.trouble(error),
-                    });
+                Ok(Err(error @ CallError::Unreached(_))) if waited >= LEADERLESS && !repeated => {
+                    return Err(self.trouble(error));
                 }
                 Ok(Err(CallError::Unreached(_))) => {}
                 Ok(Err(CallError::Unknown(_))) | Err(_) => repeated = true,
+            }
+            if repeated && waited >= UNDECIDED {
+                return Err(StorageError::Undecided { waited });
             }
             failures += 1;
             tokio::time::sleep(AGAIN.delay(failures)).await;
