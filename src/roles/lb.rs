@@ -19,7 +19,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Service;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -216,9 +216,7 @@ async fn carry(mut client: TcpStream, targets: &Targets) {
 
 /// Carries one connection to a server that answers: the next one is asked as well when one takes its time.
 async fn carry_to_server(mut client: TcpStream, targets: &Targets) {
-    let mut words = vec![0; FIRST_WORDS];
-    let Ok(length @ 1..) = client.read(&mut words).await else { return };
-    words.truncate(length);
+    let Ok(words) = first_words(&mut client).await else { return };
     let words = &words;
     let mut asking = FuturesUnordered::new();
     let mut left = targets.in_turn().into_iter();
@@ -251,6 +249,25 @@ async fn carry_to_server(mut client: TcpStream, targets: &Targets) {
     let stop = targets.opened(target);
     // Whatever ends it, there is nobody to tell.
     let _ = tokio::join!(stop.run_until_cancelled(carried), others);
+}
+
+/// The first record of TLS that a client sends, whole: a server answers nothing to a part of it. What is no TLS is taken as it comes.
+async fn first_words(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    const HANDSHAKE: u8 = 22;
+    let mut words = Vec::with_capacity(FIRST_WORDS);
+    loop {
+        if client.read_buf(&mut words).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let whole = match words.as_slice() {
+            [HANDSHAKE, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+            [HANDSHAKE, ..] => 5,
+            _ => 0,
+        };
+        if words.len() >= whole.min(FIRST_WORDS) {
+            return Ok(words);
+        }
+    }
 }
 
 /// Says a client's first words to a server; returns the connection and what it answered. One that hangs up has not answered.
@@ -367,6 +384,28 @@ mod tests {
         };
         futures::join!(echo, ask);
         tasks.drain(Duration::from_secs(5)).await.expect("ended");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_is_passed_on_whole() {
+        let hello = [&[22, 3, 1, 0, 4][..], b"abcd"].concat();
+        let check = async |parts: &[&[u8]], expect: Option<&[u8]>| {
+            let (mut client, mut end) = tokio::io::duplex(64);
+            let send = async {
+                for part in parts {
+                    client.write_all(part).await.expect("written");
+                    tokio::task::yield_now().await;
+                }
+                drop(client);
+            };
+            let (words, ()) = futures::join!(first_words(&mut end), send);
+            assert_eq!(words.ok().as_deref(), expect, "{parts:?}");
+        };
+        check(&[&hello[..]], Some(&hello[..])).await;
+        check(&[&hello[..2], &hello[2..7], &hello[7..]], Some(&hello[..])).await;
+        check(&[&hello[..7]], None).await;
+        check(&[b"GET / HTTP/1.1"], Some(b"GET / HTTP/1.1")).await;
+        check(&[], None).await;
     }
 
     /// Echoes what it is told on every connection.
