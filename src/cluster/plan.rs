@@ -313,14 +313,16 @@ fn load_balancer(spec: &ClusterSpec, drawn: &Drawn, network: &str, mapping: &Por
     let name = labels::load_balancer(&spec.name, mapping);
     let address = |number: &u32| drawn.subnet.node(*number);
     let those = |is: fn(&NodeSpec) -> bool| {
-        spec.nodes.iter().filter(|node| is(node)).map(|node| address(&node.number)).collect()
+        spec.nodes.iter().filter(move |node| is(node)).map(|node| address(&node.number))
     };
     let nodes = match &mapping.target {
         Target::LoadBalancer => Vec::new(),
         Target::Nodes(numbers) => numbers.iter().map(address).collect(),
-        Target::All => those(|_| true),
-        Target::AllAgents => those(|node| !node.is_server()),
-        Target::AllServers => those(NodeSpec::is_server),
+        Target::All => those(|_| true).collect(),
+        Target::AllAgents(servers) => {
+            servers.iter().map(address).chain(those(|node| !node.is_server())).collect()
+        }
+        Target::AllServers => those(NodeSpec::is_server).collect(),
     };
     let server = if spec.several { drawn.subnet.api() } else { drawn.subnet.node(FIRST_SERVER) };
     let config = LbConfig {

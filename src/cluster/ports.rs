@@ -37,8 +37,8 @@ pub enum Target {
     LoadBalancer,
     /// The port of these nodes, by number: NodePorts, host ports, hostNetwork Pods.
     Nodes(Vec<u32>),
-    /// The same of every agent, whichever there are.
-    AllAgents,
+    /// The same of every agent, whichever there are, and of these servers, by number.
+    AllAgents(Vec<u32>),
     /// The same of every server, whichever there are.
     AllServers,
     /// The same of every node, whichever there are.
@@ -60,8 +60,8 @@ impl PortMapping {
     /// The nodes it names.
     pub fn nodes(&self) -> &[u32] {
         match &self.target {
-            Target::Nodes(numbers) => numbers,
-            Target::LoadBalancer | Target::AllAgents | Target::AllServers | Target::All => &[],
+            Target::Nodes(numbers) | Target::AllAgents(numbers) => numbers,
+            Target::LoadBalancer | Target::AllServers | Target::All => &[],
         }
     }
 }
@@ -111,14 +111,18 @@ fn target(filter: &str) -> Result<Target, String> {
         parts.iter().any(|part| words.iter().any(|word| word == part))
     };
     let all_servers = every("server");
-    let is_first = |part: &&str| matches!(*part, "server:0" | "servers:0");
-    match (every("agent"), parts.len()) {
-        _ if every("all") => Ok(Target::All),
-        (true, 1) => Ok(Target::AllAgents),
-        (true, _) if all_servers || parts.iter().any(is_first) => Ok(Target::All),
-        (true, _) => Err("agent:* is all agents: no others can be named beside it".to_owned()),
-        (false, 1) if all_servers => Ok(Target::AllServers),
-        (false, _) => node_numbers(filter, &[]).map(Target::Nodes),
+    let all_agents = every("agent");
+    match parts.len() {
+        _ if every("all") || (all_agents && all_servers) => Ok(Target::All),
+        1 if all_servers => Ok(Target::AllServers),
+        _ if all_agents => {
+            let others: Vec<&str> = parts.into_iter().filter(|part| !part.starts_with("agent")).collect();
+            match others.is_empty() {
+                true => Ok(Target::AllAgents(Vec::new())),
+                false => node_numbers(&others.join(";"), &[]).map(Target::AllAgents),
+            }
+        }
+        _ => node_numbers(filter, &[]).map(Target::Nodes),
     }
 }
 
@@ -169,15 +173,16 @@ impl fmt::Display for PortMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host_ip, host_port, port, protocol, target } = self;
         write!(f, "{host_ip}:{host_port}:{port}/{}@", protocol.as_str())?;
+        let short = |number: &u32| numbers::short_name(*number).replace('-', ":");
         match target {
             Target::LoadBalancer => f.write_str("loadbalancer"),
-            Target::AllAgents => f.write_str("agent:*"),
+            Target::AllAgents(servers) => {
+                servers.iter().try_for_each(|number| write!(f, "{};", short(number)))?;
+                f.write_str("agent:*")
+            }
             Target::AllServers => f.write_str("server:*"),
             Target::All => f.write_str("all"),
-            Target::Nodes(numbers) => {
-                let name = |n: &u32| numbers::short_name(*n).replace('-', ":");
-                f.write_str(&numbers.iter().map(name).collect::<Vec<_>>().join(";"))
-            }
+            Target::Nodes(numbers) => f.write_str(&numbers.iter().map(short).collect::<Vec<_>>().join(";")),
         }
     }
 }
@@ -213,7 +218,9 @@ mod tests {
         check("30080:30080/tcp@agent:0,2", "127.0.0.1:30080:30080/tcp@agent:0;agent:2");
         check("30080:30080@server:0;agent:1", "127.0.0.1:30080:30080/tcp@server:0;agent:1");
         check("30080:30080@agent:*", "127.0.0.1:30080:30080/tcp@agent:*");
-        check("30080:30080@server:0;agent:*", "127.0.0.1:30080:30080/tcp@all");
+        check("30080:30080@server:0;agent:*", "127.0.0.1:30080:30080/tcp@server:0;agent:*");
+        check("30080:30080@agents;server:0,1", "127.0.0.1:30080:30080/tcp@server:0;server:1;agent:*");
+        check("30080:30080@server:*;agent:*", "127.0.0.1:30080:30080/tcp@all");
         check("30080:30080@servers:*:direct", "127.0.0.1:30080:30080/tcp@server:*");
         check("30080:30080@server:0,2", "127.0.0.1:30080:30080/tcp@server:0;server:2");
         check("30080:30080@all", "127.0.0.1:30080:30080/tcp@all");
