@@ -14,10 +14,18 @@ use super::status::{ApiError, Reason};
 /// Upstream refuses longer JSON patches.
 const MOST_OPERATIONS: usize = 10_000;
 
-/// Applies a JSON patch: 400 if it cannot be read, 413 if it makes too much of the object, 422 if it does not apply.
+/// Applies a JSON patch: 400 if it cannot be read, 413 if it makes too much of the object, 422 if one of its operations is none, or
+/// does not apply.
 pub fn json(object: &Value, patch: &Value) -> Result<Value, ApiError> {
-    let operations: json_patch::Patch = serde_json::from_value(with_values(patch.clone()))
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    let operations: json_patch::Patch =
+        serde_json::from_value(with_values(patch.clone())).map_err(|error| {
+            let all = patch.as_array().is_some_and(|operations| operations.iter().all(Value::is_object));
+            if all {
+                rejected(error)
+            } else {
+                ApiError::bad_request(format!("error decoding patch: {error}"))
+            }
+        })?;
     if operations.0.len() > MOST_OPERATIONS {
         let why = format!(
             "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {}",
@@ -31,12 +39,16 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, ApiError> {
         bounds.check(&result, operation)?;
         json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
-            let why = format!("the server rejected our request due to an error in our request: {error}");
-            ApiError::new(422, Reason::Invalid, why)
+            rejected(error)
         })?;
     }
     bounds::check_result(&result)?;
     Ok(result)
+}
+
+fn rejected(why: impl std::fmt::Display) -> ApiError {
+    let why = format!("the server rejected our request due to an error in our request: {why}");
+    ApiError::new(422, Reason::Invalid, why)
 }
 
 /// A patch whose operations have the values that Go's clients leave out where they are empty: upstream takes null for them.
@@ -84,7 +96,8 @@ mod tests {
         assert_eq!(patched("replace", "/a").unwrap(), json!({"a": null}));
         assert_eq!(patched("add", "/a/c").unwrap(), json!({"a": {"b": 1, "c": null}}));
         assert_eq!(patched("test", "/a/b").unwrap_err().code, 422);
-        assert_eq!(patched("move", "/a/b").unwrap_err().code, 400);
+        assert_eq!(patched("move", "/a/b").unwrap_err().code, 422);
+        assert_eq!(patched("odd", "/a/b").unwrap_err().code, 422);
     }
 
     #[test]

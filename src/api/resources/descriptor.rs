@@ -13,7 +13,7 @@ use crate::meta::{Gvk, Gvr, ObjectExt, Str};
 use crate::schema::{self, Schema};
 use crate::structural::{JsonPath, Structural, text_of};
 use crate::table::{self, Printer, Shown};
-use crate::validate::{NameRule, object_meta, object_meta_update};
+use crate::validate::{NameRule, finalizers_of_somebody, object_meta, object_meta_update};
 use rt::Stop;
 
 /// Where a resource's objects are.
@@ -133,6 +133,10 @@ pub struct Resource {
 fn list(words: &'static [&'static str]) -> Cow<'static, [Str]> {
     words.iter().map(|w| Cow::Borrowed(*w)).collect()
 }
+
+/// Groups that upstream keeps in modules of their own, which know of no finalizers of Kubernetes' own.
+const OWN_METADATA: [&str; 4] =
+    ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"];
 
 impl Resource {
     /// A stored resource with the usual verbs and no special behaviour.
@@ -399,7 +403,10 @@ impl Resource {
             && self.strategy().resets_status()
             && let Some(map) = object.as_object_mut()
         {
-            map.remove("status");
+            match schema::builtin(&self.gvk()).and_then(|schema| schema.unsaid("status")) {
+                Some(status) => map.insert("status".to_owned(), status),
+                None => map.remove("status"),
+            };
         }
         if self.generation {
             object.meta_mut().insert("generation".into(), 1.into());
@@ -446,6 +453,9 @@ impl Resource {
             None => object_meta(new, self.namespaced, self.name_rule),
             Some(old) => object_meta_update(new, old),
         };
+        if !OWN_METADATA.contains(&self.group.as_ref()) && self.structural.is_none() {
+            errors.extend(finalizers_of_somebody(new));
+        }
         let said = self.strategy().judge(new, old);
         errors.extend(said.errors);
         Verdict { errors, ..said }

@@ -266,6 +266,7 @@ impl Seed<'_> {
             };
         }
         state.structs.pop();
+        schema.complete(&mut map);
         Ok(Some(Value::Object(map)))
     }
 
@@ -285,7 +286,33 @@ impl Seed<'_> {
     }
 }
 
+impl Schema {
+    /// What stands in a field of which nothing was said; `None`: nothing does.
+    pub fn unsaid(&self, name: &str) -> Option<Value> {
+        self.field(name).filter(|field| field.stands()).map(|field| field.kind.zero())
+    }
+
+    /// Adds what Go's encoder writes of fields that nothing was said of: clients of other languages reach through them.
+    fn complete(&self, object: &mut Map<String, Value>) {
+        for field in self.fields.iter().filter(|field| field.stands()) {
+            let zero = if object.contains_key(field.name) { Value::Null } else { field.kind.zero() };
+            if !zero.is_null() {
+                object.insert(field.name.to_owned(), zero);
+            }
+        }
+    }
+}
+
 impl Field {
+    /// Whether Go's encoder writes the field, whatever it holds: structs that are no pointers, and what is not left out when empty.
+    fn stands(&self) -> bool {
+        match self.kind {
+            _ if self.pointer => false,
+            Kind::Object(_) => true,
+            _ => self.always,
+        }
+    }
+
     /// Whether Go's encoder would write the value: empty ones are left out unless they mean something.
     pub(crate) fn keeps(&self, value: &Value) -> bool {
         if self.always {
@@ -311,7 +338,13 @@ impl Kind {
             Self::Bool => false.into(),
             Self::Int32 | Self::Int64 | Self::IntOrString | Self::Double => 0.into(),
             Self::Quantity => "0".into(),
-            Self::Object(_) => Value::Object(Map::new()),
+            Self::Object(_) => {
+                let mut object = Map::new();
+                if let Some(schema) = self.schema() {
+                    schema.complete(&mut object);
+                }
+                Value::Object(object)
+            }
             _ => Value::Null,
         }
     }
@@ -448,7 +481,7 @@ mod tests {
         assert_eq!(warnings.len(), 3);
         assert_eq!(
             value["spec"],
-            json!({"replicas": 3, "template": {"spec": {"containers": [{"name": "a"}]}}})
+            json!({"replicas": 3, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": [{"name": "a", "resources": {}}]}}})
         );
     }
 

@@ -64,19 +64,22 @@ impl LabelSelector {
 
     /// Reads `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut parser = Parser { text, rest: text };
+        let mut parser = Parser { rest: text };
         let mut requirements = Vec::new();
-        parser.skip_space();
-        while !parser.rest.is_empty() {
-            requirements.push(parser.requirement()?);
-            parser.skip_space();
-            if parser.rest.is_empty() {
-                break;
+        let mut after = "!, identifier, or 'end of string'";
+        loop {
+            match parser.peek() {
+                Token::End if requirements.is_empty() => break,
+                Token::Word(_) | Token::Sign("!") => requirements.push(parser.requirement()?),
+                other => return Err(SelectorError(format!("found '{}', expected: {after}", other.text()))),
             }
-            parser.expect(',')?;
-            parser.skip_space();
-            if parser.rest.is_empty() {
-                return Err(parser.error("found '', expected: identifier after ','"));
+            match parser.next() {
+                Token::End => break,
+                Token::Sign(",") => after = "identifier after ','",
+                other => {
+                    let found = other.text();
+                    return Err(SelectorError(format!("found '{found}', expected: ',' or 'end of string'")));
+                }
             }
         }
         Ok(Self { requirements, nothing: false })
@@ -157,108 +160,137 @@ impl fmt::Display for LabelSelector {
     }
 }
 
+/// A piece of a selector's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    Word(&'a str),
+    Sign(&'a str),
+    End,
+}
+
+impl<'a> Token<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Self::Word(text) | Self::Sign(text) => text,
+            Self::End => "",
+        }
+    }
+}
+
+/// Every sign that a selector may have, the longer ones first.
+const SIGNS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", "<", ">"];
+
 struct Parser<'a> {
-    text: &'a str,
     rest: &'a str,
 }
 
+fn wrong(what: impl fmt::Display) -> SelectorError {
+    SelectorError(format!("unable to parse requirement: {what}"))
+}
+
 impl<'a> Parser<'a> {
-    fn error(&self, what: &str) -> SelectorError {
-        SelectorError(format!("unable to parse requirement: {what} in selector {:?}", self.text))
-    }
-
-    fn skip_space(&mut self) {
+    fn next(&mut self) -> Token<'a> {
         self.rest = self.rest.trim_start();
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        self.skip_space();
-        match self.rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
+        if self.rest.is_empty() {
+            return Token::End;
         }
-    }
-
-    fn expect(&mut self, token: char) -> Result<(), SelectorError> {
-        if self.eat(token.encode_utf8(&mut [0; 4])) {
-            return Ok(());
+        if let Some(sign) = SIGNS.into_iter().find(|sign| self.rest.starts_with(sign)) {
+            self.rest = &self.rest[sign.len()..];
+            return Token::Sign(sign);
         }
-        let found: String = self.rest.chars().take_while(|c| !c.is_whitespace()).collect();
-        Err(self.error(&format!("found '{found}', expected: '{token}'")))
-    }
-
-    fn word(&mut self) -> &'a str {
-        self.skip_space();
         let special = |c: char| c.is_whitespace() || "=!(),<>".contains(c);
-        let end = self.rest.find(special).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
+        let (word, rest) = self.rest.split_at(self.rest.find(special).unwrap_or(self.rest.len()));
         self.rest = rest;
-        word
+        Token::Word(word)
+    }
+
+    fn peek(&self) -> Token<'a> {
+        Self { rest: self.rest }.next()
     }
 
     fn key(&mut self) -> Result<String, SelectorError> {
-        let key = self.word();
-        match qualified_name(key).first() {
-            None => Ok(key.to_owned()),
-            Some(why) => Err(self.error(&format!("<nil>: Invalid value: {key:?}: {why}"))),
+        let key = match self.next() {
+            Token::Word(key) => key,
+            other => return Err(wrong(format!("found '{}', expected: identifier", other.text()))),
+        };
+        match qualified_name(key).join("; ") {
+            why if why.is_empty() => Ok(key.to_owned()),
+            why => Err(wrong(format!("<nil>: Invalid value: {key:?}: {why}"))),
         }
     }
 
+    /// A value, which may be empty.
     fn value(&mut self) -> Result<String, SelectorError> {
-        let value = self.word();
-        match label_value(value).first() {
-            None => Ok(value.to_owned()),
-            Some(why) => Err(self.error(&format!("values[0]: Invalid value: {value:?}: {why}"))),
+        let value = match self.peek() {
+            Token::Word(value) => value,
+            Token::End | Token::Sign(",") => return Ok(String::new()),
+            other => return Err(wrong(format!("found '{}', expected: identifier", other.text()))),
+        };
+        self.next();
+        check_value(value)
+    }
+
+    fn number(&mut self) -> Result<String, SelectorError> {
+        let value = self.value()?;
+        if value.parse::<i64>().is_err() {
+            let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+            return Err(wrong(format!("values[0]: Invalid value: {value:?}: {why}")));
         }
+        Ok(value)
     }
 
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
-        self.expect('(')?;
-        let mut values = vec![self.value()?];
-        while self.eat(",") {
-            values.push(self.value()?);
+        match self.next() {
+            Token::Sign("(") => {}
+            other => return Err(wrong(format!("found '{}' expected: '('", other.text()))),
         }
-        self.expect(')')?;
-        Ok(values)
+        let mut values = Vec::new();
+        loop {
+            values.push(match self.peek() {
+                Token::Word(word) => {
+                    self.next();
+                    check_value(word)?
+                }
+                _ => String::new(),
+            });
+            match self.next() {
+                Token::Sign(",") => {}
+                Token::Sign(")") => return Ok(values),
+                other => return Err(wrong(format!("found '{}', expected: ',' or ')'", other.text()))),
+            }
+        }
     }
 
     fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        if self.eat("!") {
-            return Ok(Requirement {
-                key: self.key()?,
-                operator: Operator::DoesNotExist,
-                values: Vec::new(),
-            });
+        if self.peek() == Token::Sign("!") {
+            self.next();
+            let key = self.key()?;
+            return Ok(Requirement { key, operator: Operator::DoesNotExist, values: Vec::new() });
         }
         let key = self.key()?;
-        self.skip_space();
-        if self.rest.is_empty() || self.rest.starts_with(',') {
+        if matches!(self.peek(), Token::End | Token::Sign(",")) {
             return Ok(Requirement { key, operator: Operator::Exists, values: Vec::new() });
         }
-        let single = [
-            ("==", Operator::In),
-            ("=", Operator::In),
-            ("!=", Operator::NotIn),
-            (">", Operator::GreaterThan),
-            ("<", Operator::LessThan),
-        ];
-        for (token, operator) in single {
-            if self.eat(token) {
-                return Ok(Requirement { key, operator, values: vec![self.value()?] });
-            }
-        }
-        let operator = match self.word() {
-            "in" => Operator::In,
-            "notin" => Operator::NotIn,
+        let (operator, values) = match self.next() {
+            Token::Word("in") => (Operator::In, self.values()?),
+            Token::Word("notin") => (Operator::NotIn, self.values()?),
+            Token::Sign("=" | "==") => (Operator::In, vec![self.value()?]),
+            Token::Sign("!=") => (Operator::NotIn, vec![self.value()?]),
+            Token::Sign(">") => (Operator::GreaterThan, vec![self.number()?]),
+            Token::Sign("<") => (Operator::LessThan, vec![self.number()?]),
             other => {
-                let what = format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt");
-                return Err(self.error(&what));
+                let found = other.text();
+                return Err(wrong(format!("found '{found}', expected: in, notin, =, ==, !=, gt, lt")));
             }
         };
-        Ok(Requirement { key, operator, values: self.values()? })
+        Ok(Requirement { key, operator, values })
+    }
+}
+
+fn check_value(value: &str) -> Result<String, SelectorError> {
+    match label_value(value).join("; ") {
+        why if why.is_empty() => Ok(value.to_owned()),
+        why => Err(wrong(format!("values[0]: Invalid value: {value:?}: {why}"))),
     }
 }
 
@@ -286,7 +318,7 @@ mod tests {
         check("!a", &[], true);
         check("a=,b>3", &[("a", ""), ("b", "4")], true);
         check("example.com/a in ()", &[("example.com/a", "")], true);
-        for bad in ["a=b c", "a in x", "a b", "=a", "a,", "a=b,,c"] {
+        for bad in ["a=b c", "a in x", "a b", "=a", "a,", "a=b,,c", "a>x", "a<", "!", "a=(b)"] {
             assert!(LabelSelector::parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,10 @@
-//! Validation of IP addresses that traffic will be sent to.
+//! Validation of addresses: those that traffic will be sent to, and those of load balancers.
 
 use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::{FieldError, check, dns1123_subdomain, ip_address};
 
 /// Why traffic may not be sent to an address that somebody writes into an object (upstream's `ValidateNonSpecialIP`): such
 /// an address means the machine itself of whoever follows it. `None`: it may.
@@ -17,6 +21,24 @@ pub fn special_address(address: IpAddr) -> Option<&'static str> {
         _ if multicast => Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
         _ => None,
     }
+}
+
+/// What a load balancer is said to be reached by. Rule: `ValidateLoadBalancerStatus`.
+pub fn load_balancer(object: &Value) -> Vec<FieldError> {
+    check(object, "status", |status| {
+        status.within("loadBalancer", |balancer| {
+            balancer.each("ingress", |ingress| {
+                ingress.named("ip", ip_address);
+                let host = ingress.text("hostname");
+                if !host.is_empty() {
+                    ingress.follow("hostname", dns1123_subdomain(host));
+                    if ip_address(host).is_empty() {
+                        ingress.invalid("hostname", "must be a DNS name, not an IP address");
+                    }
+                }
+            });
+        });
+    })
 }
 
 #[cfg(test)]

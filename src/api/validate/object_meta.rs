@@ -73,23 +73,22 @@ fn owner_references(object: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut controller: Option<String> = None;
     for (at, owner) in object.owner_references().enumerate() {
-        let path = path.index(at);
         let version = split_api_version(owner.api_version).1;
         if owner.api_version.is_empty() {
-            errors.push(FieldError::required(path.child("apiVersion"), "must not be empty"));
+            errors.push(FieldError::invalid(path.child("apiVersion"), "", "version must not be empty"));
         } else if version.is_empty() || version.contains('/') {
             let rule = "must be <group>/<version> or <version>";
             errors.push(FieldError::invalid(path.child("apiVersion"), owner.api_version, rule));
         }
         for (field, value) in [("kind", owner.kind), ("name", owner.name), ("uid", owner.uid)] {
             if value.is_empty() {
-                errors.push(FieldError::required(path.child(field), "must not be empty"));
+                errors.push(FieldError::invalid(path.child(field), "", "must not be empty"));
             }
         }
         if owner.api_version == "v1" && owner.kind == "Event" {
             let reference = object.array_at("/metadata/ownerReferences")[at].clone();
             let why = "/v1, Kind=Event is disallowed from being an owner";
-            errors.push(FieldError::invalid(&path, reference, why));
+            errors.push(FieldError::invalid(path, reference, why));
         }
         if owner.controller {
             let this = format!("{}/{}", owner.kind, owner.name);
@@ -116,10 +115,19 @@ fn finalizers(object: &Value, path: &Path) -> Vec<FieldError> {
     let has = |wanted: &str| object.finalizers().any(|f| f == wanted);
     if has("orphan") && has("foregroundDeletion") {
         let all = object.pointer("/metadata/finalizers").cloned().unwrap_or_default();
-        let why = "finalizer foregroundDeletion and orphan cannot be both set";
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(path, all, why));
     }
     errors
+}
+
+/// Finalizers of the built-in kinds either are Kubernetes' own, or say whose they are. Rule: `validateKubeFinalizerName`.
+pub fn finalizers_of_somebody(object: &Value) -> Vec<FieldError> {
+    let path = Path::new("metadata").child("finalizers");
+    let own = |name: &str| matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+    let nobodys = object.finalizers().enumerate().filter(|(_, name)| !name.contains('/') && !own(name));
+    let why = "name is neither a standard finalizer name nor is it fully qualified";
+    nobodys.map(|(at, name)| FieldError::invalid(path.index(at), name, why)).collect()
 }
 
 fn common(object: &Value, namespaced: bool, path: &Path) -> Vec<FieldError> {

@@ -114,14 +114,11 @@ impl RequestContext<'_> {
         };
         let mut errors = Vec::new();
         if manager.len() > LONGEST_MANAGER {
-            errors.push(FieldError::invalid("fieldManager", manager, "may not be more than 128 bytes"));
+            errors.push(FieldError::too_long("fieldManager", LONGEST_MANAGER));
         }
-        if manager.chars().any(char::is_control) {
-            errors.push(FieldError::invalid(
-                "fieldManager",
-                manager,
-                "should only contain printable characters",
-            ));
+        if let Some((at, odd)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(odd));
+            errors.push(FieldError::invalid("fieldManager", manager, why));
         }
         match errors.is_empty() {
             true => Ok(manager.to_owned()),
@@ -229,6 +226,7 @@ impl RequestContext<'_> {
     pub fn complete(&self, patched: &Value) -> Result<(Value, Vec<String>), ApiError> {
         let validation = self.field_validation()?;
         let (mut object, mut warnings) = self.schema()?.convert(patched, validation)?;
+        wire::check_type(&mut object, &self.body_kind())?;
         self.settle(&mut object, &mut warnings, validation)?;
         Ok((object, warnings))
     }

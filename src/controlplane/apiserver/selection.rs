@@ -107,7 +107,14 @@ fn check_fields(resource: &Resource, fields: &mut FieldSelector) -> Result<(), A
         let ok = matches!(stored.as_str(), "metadata.name" | "metadata.namespace")
             || known.iter().any(|(own, _)| *own == stored);
         if !ok {
-            return Err(ApiError::bad_request(format!("field label not supported: {}", term.field)));
+            let field = &term.field;
+            return Err(ApiError::bad_request(if known.is_empty() {
+                format!(
+                    "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                )
+            } else {
+                format!("field label not supported: {field}")
+            }));
         }
         term.field = stored;
     }

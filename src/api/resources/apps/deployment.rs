@@ -18,6 +18,11 @@ impl Strategy for Deployment {
         keep_meta(new, old, "labels");
     }
 
+    /// Rule: its revision and what pauses it stand in annotations, so those count, too.
+    fn desired_state_changed(&self, new: &Value, old: &Value) -> bool {
+        ["/spec", "/metadata/annotations"].iter().any(|member| new.pointer(member) != old.pointer(member))
+    }
+
     /// Rule: `SetDefaults_Deployment` of apps/v1.
     fn default(&self, deployment: &mut Value) {
         let spec = deployment.open("spec");

@@ -34,11 +34,11 @@ fn default_job(spec: &mut Value) {
     spec.fill("parallelism", 1);
     let per_index = spec.has("backoffLimitPerIndex");
     spec.fill("backoffLimit", if per_index { i64::from(i32::MAX) } else { 6 });
-    spec.fill_text("completionMode", "NonIndexed");
+    spec.fill("completionMode", "NonIndexed");
     spec.fill("suspend", false);
     spec.fill("manualSelector", false);
     let by_policy = spec.has("podFailurePolicy");
-    spec.fill_text("podReplacementPolicy", if by_policy { "Failed" } else { "TerminatingOrFailed" });
+    spec.fill("podReplacementPolicy", if by_policy { "Failed" } else { "TerminatingOrFailed" });
     default_job_template(spec);
 }
 

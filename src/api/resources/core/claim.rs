@@ -17,7 +17,7 @@ pub struct Claim;
 
 /// Rule: `SetDefaults_PersistentVolumeClaim` and `SetDefaults_PersistentVolumeClaimSpec`.
 pub fn default_claim(claim: &mut Value) {
-    claim.open("spec").fill_text("volumeMode", "Filesystem");
+    claim.open("spec").fill("volumeMode", "Filesystem");
 }
 
 impl Strategy for Claim {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::meta::ObjectExt;
 use crate::resources::Strategy;
 use crate::resources::fill::Fill;
+use crate::validate::FieldError;
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// Held until the namespace's content is gone.
@@ -29,6 +30,16 @@ impl Strategy for Namespace {
         new.put("spec", old.get("spec").cloned().unwrap_or_else(|| json!({})));
         let name = new.name().to_owned();
         new.set_label(NAME_LABEL, &name);
+    }
+
+    /// Rule: `ValidateNamespaceStatusUpdate`.
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        let phase = new.str_at("/status/phase").unwrap_or_default();
+        let (expected, why) = match new.deletion_timestamp() {
+            None => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+            Some(_) => ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty"),
+        };
+        if phase == expected { Vec::new() } else { vec![FieldError::invalid("status.Phase", phase, why)] }
     }
 
     fn selectable_fields(&self, namespace: &Value) -> Vec<(&'static str, String)> {

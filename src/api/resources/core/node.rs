@@ -16,6 +16,21 @@ impl Strategy for Node {
         false
     }
 
+    /// `podCIDR` and the first of `podCIDRs` are one thing; `configSource` is of kubelets that no longer are.
+    fn default(&self, node: &mut Value) {
+        node.within("spec", |spec| {
+            let first = spec.array_at("/podCIDRs").first().cloned();
+            match (spec.get("podCIDR").cloned(), first) {
+                (Some(single), first) if first.as_ref() != Some(&single) => {
+                    spec.put("podCIDRs", vec![single]);
+                }
+                (None, Some(first)) => spec.put("podCIDR", first),
+                _ => {}
+            }
+            spec.as_object_mut().and_then(|members| members.remove("configSource"));
+        });
+    }
+
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         match old.get("status") {
             Some(status) => new.put("status", status.clone()),
@@ -26,7 +41,6 @@ impl Strategy for Node {
     }
 
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let path = Path::new("spec");
         let mut errors = check(new, "spec", |spec| {
             let mut seen = std::collections::BTreeSet::new();
             spec.each("taints", |taint| {
@@ -38,20 +52,69 @@ impl Strategy for Node {
                 }
             });
         });
-        for field in ["podCIDR", "providerID"] {
-            let before = old.and_then(|old| old.str_at(&format!("/spec/{field}"))).unwrap_or_default();
-            let now = new.str_at(&format!("/spec/{field}")).unwrap_or_default();
-            if !before.is_empty() && before != now {
-                let why = "node updates may not change this field once it is set";
-                errors.push(FieldError::forbidden(path.child(field), why));
-            }
+        errors.extend(status(new));
+        if let Some(old) = old {
+            errors.extend(fixed(&new["spec"], &old["spec"]));
         }
         errors
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        status(new)
     }
 
     fn selectable_fields(&self, node: &Value) -> Vec<(&'static str, String)> {
         vec![("spec.unschedulable", node.bool_at("/spec/unschedulable").unwrap_or(false).to_string())]
     }
+}
+
+/// What an update leaves alone. Rule: `ValidateNodeUpdate`.
+fn fixed(new: &Value, old: &Value) -> Vec<FieldError> {
+    const FREE: [&str; 3] = ["taints", "unschedulable", "podCIDR"];
+    let path = Path::new("spec");
+    let mut errors = Vec::new();
+    let mut free = FREE.to_vec();
+    for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        match old.get(field) {
+            None => free.push(field),
+            Some(before) if new.get(field) != Some(before) => {
+                let why = format!("node updates may not change {name} except from \"\" to valid");
+                errors.push(FieldError::forbidden(path.child(field), why));
+            }
+            Some(_) => {}
+        }
+    }
+    let rest = |spec: &Value| {
+        let members = spec.as_object().into_iter().flatten().filter(|(key, _)| !free.contains(&key.as_str()));
+        members.map(|(key, value)| (key.clone(), value.clone())).collect::<Value>()
+    };
+    if rest(new) != rest(old) {
+        let why = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig \
+                   feature gate is enabled)";
+        errors.push(FieldError::forbidden("[]", why));
+    }
+    errors
+}
+
+/// Addresses are said once, amounts are amounts.
+fn status(node: &Value) -> Vec<FieldError> {
+    check(node, "status", |status| {
+        let mut seen = Vec::new();
+        status.each("addresses", |address| {
+            if seen.contains(&address.value) {
+                address.push(FieldError::duplicate(&address.path, address.value.clone()));
+            }
+            seen.push(address.value);
+        });
+        for amounts in ["capacity", "allocatable"] {
+            let path = status.at(amounts);
+            status.each_key(amounts, |amount, name| {
+                // Upstream names the resource as a member.
+                amount.path = path.child(name);
+                super::amount(amount, name);
+            });
+        }
+    })
 }
 
 /// Events of the core group.

@@ -32,7 +32,7 @@ impl Strategy for PersistentVolume {
     fn default(&self, volume: &mut Value) {
         let spec = volume.open("spec");
         spec.fill_text("persistentVolumeReclaimPolicy", "Retain");
-        spec.fill_text("volumeMode", "Filesystem");
+        spec.fill("volumeMode", "Filesystem");
         default_sources(spec);
     }
 
@@ -73,9 +73,9 @@ pub fn default_sources(volume: &mut Value) {
         source.fill_text("keyring", "/etc/ceph/keyring");
     });
     volume.within("azureDisk", |source| {
-        source.fill_text("cachingMode", "ReadWrite");
-        source.fill_text("kind", "Shared");
-        source.fill_text("fsType", "ext4");
+        source.fill("cachingMode", "ReadWrite");
+        source.fill("kind", "Shared");
+        source.fill("fsType", "ext4");
         source.fill("readOnly", false);
     });
     volume.within("scaleIO", |source| {

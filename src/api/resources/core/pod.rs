@@ -16,7 +16,7 @@ use crate::resources::Strategy;
 use crate::resources::descriptor::keep_meta;
 use crate::resources::fill::Fill;
 use crate::validate::{
-    Check, FieldError, Path, Rule, annotations_errors, check_at, dns1123_label, dns1123_subdomain,
+    Check, FieldError, Path, Rule, annotations_errors, check, check_at, dns1123_label, dns1123_subdomain,
     ip_address, labels_errors, qualified_name,
 };
 
@@ -74,19 +74,18 @@ impl Strategy for Pod {
         for list in ["podIPs", "hostIPs"] {
             for (index, entry) in new.array_at(&format!("/status/{list}")).iter().enumerate() {
                 let ip = entry.text("ip").unwrap_or_default();
-                if ip.parse::<std::net::IpAddr>().is_err() {
-                    let at = Path::new("status").child(list).index(index);
-                    errors.push(FieldError::invalid(at, ip, "must be a valid IP address"));
-                }
+                let at = Path::new("status").child(list).index(index);
+                errors.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(&at, ip, why)));
             }
         }
         for field in ["podIP", "hostIP"] {
             let ip = new.str_at(&format!("/status/{field}")).unwrap_or_default();
-            if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+            if !ip.is_empty() {
                 let at = Path::new("status").child(field);
-                errors.push(FieldError::invalid(at, ip, "must be a valid IP address"));
+                errors.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(&at, ip, why)));
             }
         }
+        errors.extend(check(new, "status", |status| status.named("nominatedNodeName", dns1123_subdomain)));
         errors
     }
 

@@ -20,8 +20,8 @@ pub fn validate(new: &Value, old: &Value, path: &Path) -> Vec<FieldError> {
     }
     deadline(new, old, path, &mut errors);
     let added = new.array_at("/tolerations");
-    if let Some(lost) = old.array_at("/tolerations").iter().find(|toleration| !kept(added, toleration)) {
-        let why = format!("existing toleration can not be modified except its tolerationSeconds: {lost}");
+    if old.array_at("/tolerations").iter().any(|toleration| !kept(added, toleration)) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
         errors.push(FieldError::forbidden(path.child("tolerations"), why));
     }
     if errors.is_empty() && fixed(new, old) != fixed(old, old) {

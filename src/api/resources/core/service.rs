@@ -6,7 +6,7 @@ use super::service_rules;
 use crate::meta::ObjectExt;
 use crate::resources::Strategy;
 use crate::resources::fill::Fill;
-use crate::validate::{FieldError, check};
+use crate::validate::{FieldError, check, load_balancer};
 
 const AFFINITY_SECONDS: i64 = 10_800;
 
@@ -28,7 +28,7 @@ impl Strategy for Service {
             spec.fill_text("externalTrafficPolicy", "Cluster");
         }
         if kind != "ExternalName" {
-            spec.fill_text("internalTrafficPolicy", "Cluster");
+            spec.fill("internalTrafficPolicy", "Cluster");
         }
         if kind == "LoadBalancer" {
             spec.fill("allocateLoadBalancerNodePorts", true);
@@ -70,6 +70,10 @@ impl Strategy for Service {
             }
         }
         errors
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        load_balancer(new)
     }
 
     fn selectable_fields(&self, service: &Value) -> Vec<(&'static str, String)> {

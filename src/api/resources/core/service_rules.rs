@@ -51,6 +51,10 @@ pub fn validate(spec: &mut Check<'_, '_>, old: Option<&Value>) {
 }
 
 fn external_name(spec: &mut Check<'_, '_>) {
+    let first = spec.get("clusterIPs").get(0).and_then(Value::as_str);
+    if first.is_some_and(|first| first != spec.text("clusterIP")) {
+        spec.invalid("clusterIPs", "first value must match `clusterIP`");
+    }
     for field in ["clusterIPs", "ipFamilies"] {
         if !spec.list(field).is_empty() {
             spec.forbidden(field, "may not be set for ExternalName services");

@@ -1,11 +1,14 @@
 //! Roles and their bindings, and requests for certificates.
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use crate::meta::ObjectExt;
 use crate::resources::Strategy;
 use crate::resources::fill::Fill;
-use crate::validate::{FieldError, Path, dns1123_label, dns1123_subdomain};
+use crate::validate::{
+    Check, FieldError, Path, check, check_at, dns1123_label, dns1123_subdomain, path_segment_name,
+};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -24,6 +27,14 @@ impl Strategy for Role {
             if !empty("nonResourceURLs") {
                 if !new.namespace().is_empty() {
                     let why = "namespaced rules cannot apply to non-resource URLs";
+                    errors.push(FieldError::invalid(
+                        at.child("nonResourceURLs"),
+                        rule["nonResourceURLs"].clone(),
+                        why,
+                    ));
+                }
+                if ["apiGroups", "resources", "resourceNames"].iter().any(|field| !empty(field)) {
+                    let why = "rules cannot apply to both regular resources and non-resource URLs";
                     errors.push(FieldError::invalid(
                         at.child("nonResourceURLs"),
                         rule["nonResourceURLs"].clone(),
@@ -58,37 +69,49 @@ impl Strategy for Binding {
         });
     }
 
+    /// Rule: `ValidateRoleBinding`.
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        const KINDS: &[&str] = &["ServiceAccount", "User", "Group"];
         let mut errors = Vec::new();
         let role = Path::new("roleRef");
+        let group = new.str_at("/roleRef/apiGroup").unwrap_or_default();
+        if group != RBAC {
+            errors.push(FieldError::not_supported(role.child("apiGroup"), group, &[RBAC]));
+        }
         let kind = new.str_at("/roleRef/kind").unwrap_or_default();
         let allowed: &[&str] =
             if new.namespace().is_empty() { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
         if !allowed.contains(&kind) {
             errors.push(FieldError::not_supported(role.child("kind"), kind, allowed));
         }
-        if new.str_at("/roleRef/name").unwrap_or_default().is_empty() {
-            errors.push(FieldError::required(role.child("name"), ""));
-        }
-        for (index, subject) in new.array_at("/subjects").iter().enumerate() {
-            let at = Path::new("subjects").index(index);
-            let text = |key: &str| subject.text(key).unwrap_or_default();
-            if text("name").is_empty() {
-                errors.push(FieldError::required(at.child("name"), ""));
-            }
-            if !KINDS.contains(&text("kind")) {
-                errors.push(FieldError::not_supported(at.child("kind"), text("kind"), KINDS));
-            }
-            if text("kind") == "ServiceAccount" && text("namespace").is_empty() && new.namespace().is_empty()
-            {
-                errors.push(FieldError::required(at.child("namespace"), ""));
-            }
-        }
+        errors.extend(check(new, "roleRef", |role| role.need_named("name", path_segment_name)));
+        let namespaced = !new.namespace().is_empty();
+        errors.extend(check_at(new, &Path::default(), |binding| {
+            binding.each("subjects", |subject| one_subject(subject, namespaced));
+        }));
         if old.is_some_and(|old| old["roleRef"] != new["roleRef"]) {
             errors.push(FieldError::invalid(&role, new["roleRef"].clone(), "cannot change roleRef"));
         }
         errors
+    }
+}
+
+/// Rule: `ValidateRoleBindingSubject`.
+fn one_subject(subject: &mut Check<'_, '_>, namespaced: bool) {
+    let name = subject.need("name", "");
+    match subject.text("kind") {
+        "ServiceAccount" => {
+            if !name.is_empty() {
+                subject.follow("name", dns1123_subdomain(name));
+            }
+            if !subject.text("apiGroup").is_empty() {
+                subject.one_of("apiGroup", &[""]);
+            }
+            if !namespaced {
+                subject.need("namespace", "");
+            }
+        }
+        "User" | "Group" => subject.one_of("apiGroup", &[RBAC]),
+        _ => subject.one_of("kind", &["ServiceAccount", "User", "Group"]),
     }
 }
 
@@ -176,6 +199,21 @@ impl Strategy for SigningRequest {
         if !conditions.is_empty() || new.pointer("/status/conditions").is_some() {
             new.open("status").put("conditions", conditions);
         }
+    }
+
+    /// A certificate that is there is one.
+    fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let certificate = new["status"].text("certificate").unwrap_or_default();
+        if !certificate.is_empty() && certificate != old["status"].text("certificate").unwrap_or_default() {
+            let pem = base64::prelude::BASE64_STANDARD.decode(certificate).unwrap_or_default();
+            let block = b"-----BEGIN CERTIFICATE-----";
+            if !pem.windows(block.len()).any(|part| part == block) {
+                let why = "must contain at least one CERTIFICATE PEM block";
+                errors.push(FieldError::invalid("status.certificate", "<certificate data>", why));
+            }
+        }
+        errors
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {

@@ -34,11 +34,11 @@ impl Strategy for AutoscalerV2 {
 fn default_behavior(behavior: &mut Value) {
     let up = behavior.open("scaleUp");
     up.fill("stabilizationWindowSeconds", 0);
-    up.fill_text("selectPolicy", "Max");
+    up.fill("selectPolicy", "Max");
     let double = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
     up.fill("policies", json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, double]));
     let down = behavior.open("scaleDown");
-    down.fill_text("selectPolicy", "Max");
+    down.fill("selectPolicy", "Max");
     down.fill("policies", json!([double]));
 }
 

@@ -20,7 +20,7 @@ pub struct PriorityClass;
 
 impl Strategy for PriorityClass {
     fn default(&self, class: &mut Value) {
-        class.fill_text("preemptionPolicy", "PreemptLowerPriority");
+        class.fill("preemptionPolicy", "PreemptLowerPriority");
     }
 
     /// Rule: `ValidatePriorityClass`.
@@ -51,15 +51,12 @@ impl Strategy for PriorityClass {
 pub struct Lease;
 
 impl Strategy for Lease {
-    /// Rule: `ValidateLeaseSpec`.
+    /// Rule: `ValidateLeaseSpec`. An empty holder is none: so leaders of client-go let their Lease go.
     fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
         check(new, "spec", |spec| {
             spec.positive(&["leaseDurationSeconds"]);
             if spec.int("leaseTransitions").is_some_and(|count| count < 0) {
                 spec.invalid("leaseTransitions", "must be greater than or equal to 0");
-            }
-            if spec.has("holderIdentity") && spec.text("holderIdentity").is_empty() {
-                spec.invalid("holderIdentity", "must not be empty");
             }
         })
     }
@@ -189,6 +186,7 @@ mod tests {
             json!({"spec": {"leaseDurationSeconds": 0}}),
             &["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"],
         );
+        check(&Lease, json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}), &[]);
         check(&RuntimeClass, json!({"handler": "runc"}), &[]);
         assert_eq!(RuntimeClass.validate(&json!({"handler": "&"}), None).len(), 1);
     }

@@ -27,18 +27,18 @@ impl Strategy for Webhooks {
     /// Rule: `SetDefaults_MutatingWebhook`, `SetDefaults_ValidatingWebhook`.
     fn default(&self, object: &mut Value) {
         object.each("webhooks", |hook| {
-            hook.fill_text("failurePolicy", "Fail");
-            hook.fill_text("matchPolicy", "Equivalent");
+            hook.fill("failurePolicy", "Fail");
+            hook.fill("matchPolicy", "Equivalent");
             hook.fill("namespaceSelector", json!({}));
             hook.fill("objectSelector", json!({}));
             hook.fill("timeoutSeconds", 10);
             if self.mutating {
-                hook.fill_text("reinvocationPolicy", "Never");
+                hook.fill("reinvocationPolicy", "Never");
             }
             hook.within("clientConfig", |client| {
                 client.within("service", |service| service.fill("port", 443));
             });
-            hook.each("rules", |rule| rule.fill_text("scope", "*"));
+            hook.each("rules", |rule| rule.fill("scope", "*"));
         });
     }
 
@@ -178,11 +178,11 @@ fn match_resources(owner: &mut Check<'_, '_>, key: &str) {
 
 fn default_match(owner: &mut Value, key: &str) {
     owner.within(key, |resources| {
-        resources.fill_text("matchPolicy", "Equivalent");
+        resources.fill("matchPolicy", "Equivalent");
         resources.fill("namespaceSelector", json!({}));
         resources.fill("objectSelector", json!({}));
         for rules in ["resourceRules", "excludeResourceRules"] {
-            resources.each(rules, |rule| rule.fill_text("scope", "*"));
+            resources.each(rules, |rule| rule.fill("scope", "*"));
         }
     });
 }
@@ -196,7 +196,7 @@ impl Strategy for AdmissionPolicy {
     fn default(&self, policy: &mut Value) {
         let mutating = self.mutating;
         policy.within("spec", |spec| {
-            spec.fill_text("failurePolicy", "Fail");
+            spec.fill("failurePolicy", "Fail");
             default_match(spec, "matchConstraints");
             if mutating {
                 spec.fill_text("reinvocationPolicy", "Never");

@@ -8,7 +8,8 @@ use crate::resources::Strategy;
 use crate::resources::fill::Fill;
 use crate::validate::{
     Check, FieldError, check, cidr, dns1035_label, dns1123_label, dns1123_subdomain, domain_prefixed_path,
-    ip_address, label_selector, path_segment_name, port_name, port_number, wildcard_dns1123_subdomain,
+    ip_address, label_selector, load_balancer, path_segment_name, port_name, port_number,
+    wildcard_dns1123_subdomain,
 };
 
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
@@ -24,7 +25,7 @@ impl Strategy for NetworkPolicy {
             spec.put("policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
         }
         for direction in ["ingress", "egress"] {
-            spec.each(direction, |rule| rule.each("ports", |port| port.fill_text("protocol", "TCP")));
+            spec.each(direction, |rule| rule.each("ports", |port| port.fill("protocol", "TCP")));
         }
     }
 
@@ -115,6 +116,11 @@ impl Strategy for Ingress {
         ingress.put("status", json!({"loadBalancer": {}}));
     }
 
+    /// Rule: `ValidateIngressStatusUpdate`.
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        load_balancer(new)
+    }
+
     /// Rule: `ValidateIngressSpec`.
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         const CLASS: &str = "kubernetes.io/ingress.class";
@@ -131,7 +137,9 @@ impl Strategy for Ingress {
             }
             spec.within("defaultBackend", backend);
             spec.each("rules", ingress_rule);
-            spec.named("ingressClassName", dns1123_subdomain);
+            if spec.has("ingressClassName") {
+                spec.follow("ingressClassName", dns1123_subdomain(spec.text("ingressClassName")));
+            }
         });
         if old.is_none()
             && let Some(class) = new.annotation(CLASS).filter(|_| new["spec"].has("ingressClassName"))
@@ -164,10 +172,9 @@ fn ingress_rule(rule: &mut Check<'_, '_>) {
 }
 
 fn ingress_path(item: &mut Check<'_, '_>) {
-    let kind = item.need("pathType", "pathType must be specified");
     let path = item.text("path");
-    match kind {
-        "" => {}
+    match item.text("pathType") {
+        _ if !item.has("pathType") => item.required("pathType", "pathType must be specified"),
         "Exact" | "Prefix" => {
             if !path.starts_with('/') {
                 item.push(FieldError::invalid(item.at("path"), path, "must be an absolute path"));
@@ -208,23 +215,24 @@ fn backend(backend: &mut Check<'_, '_>) {
             resource.need("kind", "");
             resource.need("name", "");
         }),
-        (false, true) => backend.within("service", |service| {
-            service.need_named("name", dns1035_label);
-            let mut port = service.child("port");
-            match (port.text("name").is_empty(), port.int("number").unwrap_or(0)) {
-                (false, number) if number != 0 => {
-                    let why = "cannot set both port name & port number";
-                    let error = FieldError::invalid(&service.path, "", why);
-                    service.push(error);
+        (false, true) => {
+            let whole = backend.path.clone();
+            backend.within("service", |service| {
+                service.need_named("name", dns1035_label);
+                let mut port = service.child("port");
+                match (port.text("name").is_empty(), port.int("number").unwrap_or(0)) {
+                    (false, number) if number != 0 => {
+                        let why = "cannot set both port name & port number";
+                        port.push(FieldError::invalid(whole, "", why));
+                    }
+                    (false, _) => port.named("name", port_name),
+                    (true, 0) => {
+                        port.push(FieldError::required(whole, "port name or number is required"));
+                    }
+                    (true, number) => port.follow("number", port_number(number)),
                 }
-                (false, _) => port.named("name", port_name),
-                (true, 0) => {
-                    let error = FieldError::required(&service.path, "port name or number is required");
-                    service.push(error);
-                }
-                (true, number) => port.follow("number", port_number(number)),
-            }
-        }),
+            });
+        }
     }
 }
 
@@ -233,7 +241,7 @@ pub struct IngressClass;
 impl Strategy for IngressClass {
     fn default(&self, class: &mut Value) {
         class.within("spec", |spec| {
-            spec.within("parameters", |parameters| parameters.fill_text("scope", "Cluster"));
+            spec.within("parameters", |parameters| parameters.fill("scope", "Cluster"));
         });
     }
 
@@ -247,7 +255,7 @@ impl Strategy for IngressClass {
             if controller.len() > 250 {
                 spec.push(FieldError::too_long(spec.at("controller"), 250));
             }
-            if !controller.is_empty() || old.is_none() {
+            if !spec.need("controller", "").is_empty() {
                 spec.follow("controller", domain_prefixed_path(controller));
             }
             spec.within("parameters", |parameters| {
@@ -420,7 +428,7 @@ mod tests {
         check(
             &Ingress,
             path(json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web"}}})),
-            &[&format!("{at}.backend.service: Required value: port name or number is required")],
+            &[&format!("{at}.backend: Required value: port name or number is required")],
         );
         check(
             &Ingress,

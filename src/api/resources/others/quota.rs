@@ -65,16 +65,7 @@ impl Strategy for ResourceQuota {
     /// Rule: `ValidateResourceQuota`.
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         check(new, "spec", |spec| {
-            spec.each_key("hard", |amount, name| {
-                for why in qualified_name(name) {
-                    amount.push(FieldError::invalid(&amount.path, name, why));
-                }
-                if !name.contains('/') && !is_standard(name) {
-                    let why = "must be a standard resource for quota";
-                    amount.push(FieldError::invalid(&amount.path, name, why));
-                }
-                quota_amount(amount, name);
-            });
+            spec.each_key("hard", quota_amount);
             scopes(spec);
             spec.within("scopeSelector", |_| {});
             selector(spec);
@@ -96,6 +87,12 @@ impl Strategy for ResourceQuota {
 }
 
 fn quota_amount(amount: &mut Check<'_, '_>, name: &str) {
+    for why in qualified_name(name) {
+        amount.push(FieldError::invalid(&amount.path, name, why));
+    }
+    if !name.contains('/') && !is_standard(name) {
+        amount.push(FieldError::invalid(&amount.path, name, "must be a standard resource for quota"));
+    }
     let Ok(number) = Quantity::from_value(amount.value) else { return };
     if number.sign() < 0 {
         amount.push(FieldError::invalid(&amount.path, number.to_string(), NOT_NEGATIVE));
@@ -199,6 +196,9 @@ impl Strategy for LimitRange {
             spec.each("limits", |item| {
                 let kind = item.text("type");
                 item.follow("type", qualified_name(kind));
+                if !kind.contains('/') && !["Pod", "Container", "PersistentVolumeClaim"].contains(&kind) {
+                    item.invalid("type", "must be a standard limit type or fully qualified");
+                }
                 if !kinds.insert(kind) {
                     item.duplicate("type");
                 }

@@ -34,8 +34,8 @@ pub struct StorageClass;
 
 impl Strategy for StorageClass {
     fn default(&self, class: &mut Value) {
-        class.fill_text("reclaimPolicy", "Delete");
-        class.fill_text("volumeBindingMode", "Immediate");
+        class.fill("reclaimPolicy", "Delete");
+        class.fill("volumeBindingMode", "Immediate");
     }
 
     /// Rule: `ValidateStorageClass`: once made, what volumes are made of stays.
@@ -86,7 +86,7 @@ impl Strategy for CsiDriver {
         spec.fill("attachRequired", true);
         spec.fill("podInfoOnMount", false);
         spec.fill("storageCapacity", false);
-        spec.fill_text("fsGroupPolicy", "ReadWriteOnceWithFSType");
+        spec.fill("fsGroupPolicy", "ReadWriteOnceWithFSType");
         spec.fill("requiresRepublish", false);
         spec.fill("seLinuxMount", false);
         if spec.array_at("/volumeLifecycleModes").is_empty() {

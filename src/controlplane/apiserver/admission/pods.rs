@@ -15,8 +15,16 @@ impl Plugin for Priority {
     }
 
     fn mutate(&self, attributes: &mut Attributes<'_>, context: &Context<'_>) -> Result<(), ApiError> {
-        if !attributes.is("", "pods") || attributes.operation != Operation::Create {
+        if !attributes.is("", "pods") {
             return Ok(());
+        }
+        match (attributes.operation, attributes.old) {
+            (Operation::Create, _) => {}
+            (Operation::Update, Some(old)) => {
+                keep_priority(attributes.object.as_mut(), old);
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
         let Some(object) = attributes.object.as_mut() else { return Ok(()) };
         let named = object.str_at("/spec/priorityClassName").unwrap_or_default().to_owned();
@@ -65,6 +73,16 @@ impl Plugin for Priority {
                 Err(attributes.forbidden(&why))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// What admission said of a Pod that was made stays, where an update leaves it out.
+fn keep_priority(object: Option<&mut Value>, old: &Value) {
+    let Some(object) = object else { return };
+    for field in ["priority", "preemptionPolicy"] {
+        if let (None, Some(said)) = (object["spec"].get(field), old["spec"].get(field)) {
+            pod::set_spec(object, field, said.clone());
         }
     }
 }

@@ -44,6 +44,7 @@ impl ListOptions {
     pub fn read(params: &Params<'_>) -> Result<Self, ApiError> {
         let owned = |name: &str| params.text(name).map(str::to_owned);
         let limit = params.integer("limit")?.unwrap_or(0);
+        params.integer("timeoutSeconds")?;
         Ok(Self {
             resource_version: owned("resourceVersion"),
             version_match: owned("resourceVersionMatch"),

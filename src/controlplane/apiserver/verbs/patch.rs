@@ -4,6 +4,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
 use api::patch;
+use api::schema::FieldValidation;
 use api::status::ApiError;
 use api::validate::FieldError;
 
@@ -75,6 +76,18 @@ fn media_type<'a>(body: &RequestBody<'a>) -> &'a str {
     content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
+/// What came of a patch, as an object of its kind. That it is none is what is wrong with the patch.
+fn completed(context: &RequestContext<'_>, patched: &Value) -> Result<(Value, Vec<String>), ApiError> {
+    context.complete(patched).map_err(|error| match context.schema() {
+        // Asked again without strictness: unknown fields have an answer of their own.
+        Ok(schema) if schema.convert(patched, FieldValidation::Ignore).is_err() => {
+            let wrong = FieldError::invalid("patch", patched.to_string(), error.message);
+            ApiError::invalid("", "", "", vec![wrong])
+        }
+        _ => error,
+    })
+}
+
 /// Changes an object, or what a subresource shows of it, by a patch. Without a `resourceVersion` in the patch, it is applied
 /// to whatever stands when it is written.
 pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answer {
@@ -92,7 +105,7 @@ pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
     let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
-        let (new, said) = context.complete(&patch.apply(context, old)?)?;
+        let (new, said) = completed(context, &patch.apply(context, old)?)?;
         warnings = said;
         Ok(Decision::Put(update::successor(context, old, new)?))
     });

@@ -111,14 +111,7 @@ fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -
 
 /// What clients may leave out, or may not change.
 fn carry_over(old: &Value, new: &mut Value) {
-    const FIXED: [&str; 6] = [
-        "resourceVersion",
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ];
+    const FIXED: [&str; 4] = ["resourceVersion", "uid", "creationTimestamp", "generation"];
     let meta = new.meta_mut();
     meta.remove("selfLink");
     meta.remove("managedFields");
@@ -127,6 +120,14 @@ fn carry_over(old: &Value, new: &mut Value) {
             Some(value) => meta.insert(field.to_owned(), value.clone()),
             None => meta.remove(field),
         };
+    }
+    // That an object is being deleted does not go away. Who says it of one that is not is refused by validation.
+    let standing = |field: &str| old.meta().and_then(|meta| meta.get(field)).cloned();
+    if let Some(then) = standing("deletionTimestamp") {
+        meta.insert("deletionTimestamp".to_owned(), then);
+    }
+    if let Some(grace) = standing("deletionGracePeriodSeconds") {
+        meta.entry("deletionGracePeriodSeconds").or_insert(grace);
     }
 }
 
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn only_the_server_sets_what_it_set() {
         let old = json!({"metadata": {"name": "a", "uid": "u", "creationTimestamp": "t", "generation": 3}});
-        let mut new = json!({"metadata": {"name": "a", "uid": "other", "deletionTimestamp": "now", "managedFields": []}});
+        let mut new = json!({"metadata": {"name": "a", "uid": "other", "managedFields": []}});
         carry_over(&old, &mut new);
         assert_eq!(new, old);
     }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::negotiate::Format;
-use api::meta::{Gvk, ObjectExt, join_api_version};
+use api::meta::{Gvk, ObjectExt, join_api_version, split_api_version};
 use api::protobuf;
 use api::schema::{FieldValidation, Schema};
 use api::status::ApiError;
@@ -73,13 +73,18 @@ fn json_of_yaml(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
 
 /// What a body says it is, each empty if it does not, must be what is expected.
 fn check_said(kind: &str, version: &str, expected: &Gvk) -> Result<(), ApiError> {
-    if !kind.is_empty() && kind != expected.kind {
+    let api_version = join_api_version(&expected.group, &expected.version);
+    let kind = if kind.is_empty() { expected.kind.as_ref() } else { kind };
+    let (group, short) = split_api_version(if version.is_empty() { &api_version } else { version });
+    let known = api::schema::builtin(&Gvk::new(group.to_owned(), short.to_owned(), kind.to_owned()))
+        .is_some()
+        || (kind == expected.kind && group == expected.group && short == expected.version);
+    if kind != expected.kind || !known {
         return Err(ApiError::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {}: it is of another kind",
+            "{kind} in version {short:?} cannot be handled as a {}: it is of another kind",
             expected.kind
         )));
     }
-    let api_version = join_api_version(&expected.group, &expected.version);
     if !version.is_empty() && version != api_version {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({api_version})"
@@ -88,7 +93,8 @@ fn check_said(kind: &str, version: &str, expected: &Gvk) -> Result<(), ApiError>
     Ok(())
 }
 
-fn check_type(object: &mut Value, expected: &Gvk) -> Result<(), ApiError> {
+/// What an object says it is must be what is expected; what it does not say is filled in.
+pub fn check_type(object: &mut Value, expected: &Gvk) -> Result<(), ApiError> {
     let Some(map) = object.as_object_mut() else {
         return Err(ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): it is not an object",
@@ -131,6 +137,10 @@ pub fn decode_options(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>
     }
     let options = parse(format, bytes)?;
     check_options(options.text("kind").unwrap_or_default())?;
+    // An option of a wrong type must not pass for one that was not given: what was to be a dry run would be none.
+    if let Some(schema) = api::schema::named("meta.v1.DeleteOptions") {
+        schema.convert(&options, FieldValidation::Ignore)?;
+    }
     Ok(Some(options))
 }
 

@@ -10,7 +10,7 @@ mod page;
 mod params;
 mod respond;
 
-pub(super) use body::{LIMIT, decode_object, decode_options, parse, read_body};
+pub(super) use body::{LIMIT, check_type, decode_object, decode_options, parse, read_body};
 pub(super) use encode::{attrs, payload};
 pub(super) use encoder::{Encoder, FRAME};
 pub(super) use negotiate::{Format, MediaType, Offer, Shape, wants_aggregated_discovery};

@@ -50,10 +50,14 @@ impl<'a> Params<'a> {
     /// An integer; 400 if it is not one.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let invalid = || {
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", Value::from(text)))
-        };
-        text.parse().map(Some).map_err(|_| invalid())
+        text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+            use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+            let why = match error.kind() {
+                PosOverflow | NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {}: {why}", Value::from(text)))
+        })
     }
 
     /// `dryRun=All`; 422 for any other value.
