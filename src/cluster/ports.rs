@@ -114,13 +114,14 @@ fn target(filter: &str) -> Result<Target, String> {
     let all_agents = every("agent");
     match parts.len() {
         _ if every("all") || (all_agents && all_servers) => Ok(Target::All),
+        1 if all_agents => Ok(Target::AllAgents(Vec::new())),
         1 if all_servers => Ok(Target::AllServers),
         _ if all_agents => {
             let others: Vec<&str> = parts.into_iter().filter(|part| !part.starts_with("agent")).collect();
-            match others.is_empty() {
-                true => Ok(Target::AllAgents(Vec::new())),
-                false => node_numbers(&others.join(";"), &[]).map(Target::AllAgents),
-            }
+            let servers = node_numbers(&others.join(";"), &[]);
+            servers
+                .map(Target::AllAgents)
+                .map_err(|why| format!("{why}; beside agent:* only servers are named"))
         }
         _ => node_numbers(filter, &[]).map(Target::Nodes),
     }

@@ -94,12 +94,11 @@ fn csi(volume: &PersistentVolume) -> Option<(String, String)> {
     Some((source.driver.clone(), source.volume_handle.clone()))
 }
 
-/// What is made and what goes, by name.
+/// What is made and what goes, by name, with the node.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Difference {
-    /// With the node.
     attach: BTreeMap<String, String>,
-    detach: BTreeSet<String>,
+    detach: BTreeMap<String, String>,
 }
 
 /// Compares the nodes that want a volume with the attachments there are. `is_in_use` says whether a node has it mounted.
@@ -126,7 +125,7 @@ fn difference(
     });
     Difference {
         attach: wanted.iter().filter(|node| !has(node)).map(|node| (name(node), node.clone())).collect(),
-        detach: idle.map(|attachment| attachment.name_any()).collect(),
+        detach: idle.map(|attachment| (attachment.name_any(), attachment.spec.node_name.clone())).collect(),
     }
 }
 
@@ -148,11 +147,11 @@ impl Reconcile for Reconciler {
         let Some((driver, handle)) = csi(&volume) else { return Ok(Outcome::Done) };
         let there = self.attachments.find(BY_VOLUME, &key.name);
         let unique = format!("kubernetes.io/csi/{driver}^{handle}");
-        let is_in_use = |node: &str| {
-            let node = self.nodes.get(&Key::cluster(node));
-            let used = node.as_ref().and_then(|node| node.status.as_ref()?.volumes_in_use.as_ref());
+        let uses = |node: &Node| {
+            let used = node.status.as_ref().and_then(|status| status.volumes_in_use.as_ref());
             used.is_some_and(|used| used.contains(&unique))
         };
+        let is_in_use = |node: &str| self.nodes.get(&Key::cluster(node)).is_some_and(|node| uses(&node));
         let Difference { attach, detach } =
             difference(&driver, &handle, &self.wanted(&volume, &driver), &there, is_in_use);
         let api = self.context.all::<VolumeAttachment>();
@@ -166,7 +165,12 @@ impl Reconcile for Reconciler {
                 serde_json::from_value(attachment).map_err(|error| Error::Other(error.to_string()))?;
             ignore_exists(api.create(&PostParams::default(), &attachment).await)?;
         }
-        for name in detach {
+        let nodes = self.context.all::<Node>();
+        for (name, node) in detach {
+            // The end of the Pod may be known here sooner than that the node had mounted the volume for it.
+            if nodes.get_opt(&node).await?.is_some_and(|node| uses(&node)) {
+                continue;
+            }
             ignore_not_found(api.delete(&name, &DeleteParams::default()).await)?;
         }
         Ok(Outcome::Done)
@@ -211,7 +215,8 @@ mod tests {
         let there = [Arc::new(attachment)];
         assert_eq!(difference("d", "h", &nodes(&["a"]), &there, |_| false), Difference::default());
         assert_eq!(difference("d", "h", &nodes(&[]), &there, |_| true), Difference::default());
-        assert_eq!(difference("d", "h", &nodes(&[]), &there, |_| false).detach, nodes(&[&name]));
+        let gone = difference("d", "h", &nodes(&[]), &there, |_| false).detach;
+        assert_eq!(gone, BTreeMap::from([(name, "a".to_owned())]));
         let moved = difference("d", "h", &nodes(&["b"]), &there, |_| true);
         assert_eq!((moved.attach.values().next().map(String::as_str), moved.detach.len()), (Some("b"), 0));
     }
