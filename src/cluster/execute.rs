@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::ClusterError;
 use super::delete::remove_volumes;
@@ -12,8 +12,7 @@ use super::diff::Step;
 use super::docker::{Docker, DockerError};
 use super::labels;
 use super::node_image::archive;
-use super::plan::{ContainerPlan, NetworkPlan, PutFile, role_name};
-use config::Role;
+use super::plan::{ContainerPlan, NetworkPlan, PutFile};
 
 /// One thing that was made, and so can be taken back.
 #[derive(Clone, Debug)]
@@ -114,44 +113,40 @@ pub(super) async fn execute(docker: &Docker, steps: &[Step], undo: &Undo) -> Res
         Step::CreateNetwork(plan) => Some(plan),
         _ => None,
     });
-    let creates = steps.iter().filter_map(|step| match step {
-        Step::Create { plan, new_volumes } => Some((plan, new_volumes.as_slice())),
-        _ => None,
-    });
-    let (servers, others): (Vec<_>, Vec<_>) =
-        creates.partition(|(plan, _)| plan.role == role_name(Role::Server));
-    // Docker looks for the network when a container starts, not when it is made: both are done at once. Servers start as soon as
-    // themselves and the network are there, all others after them: nodes can do nothing before a server answers, and would
-    // only take its time away.
-    let (network_made, network_there) = watch::channel(false);
-    let (servers_started, servers_run) = watch::channel(false);
-    let network = async move {
-        create_network(docker, network, undo).await?;
-        network_made.send_replace(true);
-        Ok::<(), DockerError>(())
-    };
-    let start = |(plan, new_volumes), gates: Vec<watch::Receiver<bool>>| async move {
-        let made = create(docker, plan, new_volumes, undo).await;
-        for mut gate in gates {
-            if gate.wait_for(|open| *open).await.is_err() {
-                // What it waits for has failed, which is the error to tell.
-                return Ok(());
+    let creates: Vec<(&ContainerPlan, &[String])> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Create { plan, new_volumes } => Some((plan, new_volumes.as_slice())),
+            _ => None,
+        })
+        .collect();
+    // Docker looks for the network when a container starts, not when it is made: both are done at once, and each container
+    // starts as soon as itself and the network are there.
+    let there = &Semaphore::new(0);
+    let network = async {
+        match create_network(docker, network, undo).await {
+            Ok(()) => {
+                there.add_permits(creates.len());
+                Ok(())
+            }
+            Err(error) => {
+                there.close();
+                Err(error)
             }
         }
+    };
+    let started = creates.iter().map(|(plan, new_volumes)| async move {
+        let made = create(docker, plan, new_volumes, undo).await;
+        match there.acquire().await {
+            Ok(turn) => turn.forget(),
+            // There is no network, which is the error to tell.
+            Err(_) => return Ok(()),
+        }
         finish(docker, plan, made).await
-    };
-    let servers = servers.into_iter().map(|server| start(server, vec![network_there.clone()]));
-    let servers = async move {
-        all(join_all(servers).await)?;
-        servers_started.send_replace(true);
-        Ok::<(), DockerError>(())
-    };
-    let gates = [network_there.clone(), servers_run];
-    let others = others.into_iter().map(|other| start(other, gates.to_vec()));
-    let (network, servers, others) = futures::join!(network, servers, join_all(others));
+    });
+    let (network, started) = futures::join!(network, join_all(started));
     network?;
-    servers?;
-    all(others)?;
+    all(started)?;
     all(join_all(steps.iter().filter_map(|step| match step {
         Step::Replace { id, plan } => Some(replace(docker, id, plan, undo)),
         _ => None,

@@ -237,7 +237,7 @@ fn whoever_lists_addresses_waits_for_who_does_already() {
             let lo = netlink.link("lo").await.expect("every machine has it");
             let list = |_| {
                 let (netlink, lo) = (netlink.clone(), lo.clone());
-                tokio::spawn(async move {
+                tasks.spawn(async move {
                     for _ in 0..50 {
                         assert_eq!(netlink.addresses(&lo).await.expect("listed").len(), 601);
                     }
