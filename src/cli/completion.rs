@@ -72,6 +72,14 @@ pub(super) fn snapshots() -> ArgValueCandidates {
     })
 }
 
+/// Names of backups.
+pub(super) fn backups() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let found = super::backup::folder().ok().and_then(|backups| backups.list().ok()).unwrap_or_default();
+        found.into_iter().map(|found| CompletionCandidate::new(found.name)).collect()
+    })
+}
+
 /// Names of the images in Docker.
 pub(super) fn images() -> ArgValueCandidates {
     ArgValueCandidates::new(|| ask(async |docker| Ok(docker.image_names().await?)))

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cluster::backups::BackupError;
 use cluster::{ClusterError, DockerError, ImageError};
 
 /// What `minik --help` says about exit codes.
@@ -65,6 +66,7 @@ impl Exit {
             | ClusterError::OtherSnapshot { .. }
             | ClusterError::SeveralServers { .. }
             | ClusterError::ServerNode(_)
+            | ClusterError::Backup(BackupError::Foreign(_))
             | ClusterError::BadFile { .. } => Self::Usage,
             ClusterError::Exists(_)
             | ClusterError::BeingMade(_)
@@ -72,6 +74,7 @@ impl Exit {
             | ClusterError::ContainerTaken(_)
             | ClusterError::RegistryExists(_)
             | ClusterError::SnapshotExists(_)
+            | ClusterError::Backup(BackupError::Exists(_))
             | ClusterError::PortTaken(_) => Self::Exists,
             ClusterError::NoSuchCluster(_)
             | ClusterError::NoSuchNode { .. }
@@ -79,6 +82,7 @@ impl Exit {
             | ClusterError::NoSuchNetwork(_)
             | ClusterError::NoSuchRegistry(_)
             | ClusterError::NoSuchSnapshot(_)
+            | ClusterError::Backup(BackupError::NoSuch(_))
             | ClusterError::NoContext(_)
             | ClusterError::NoSuchImage(_)
             | ClusterError::Image(ImageError::Missing(_)) => Self::NotFound,

@@ -1,5 +1,6 @@
 //! The command line: one file per noun, output forms and exit codes.
 
+mod backup;
 mod cluster;
 mod completion;
 mod config;
@@ -61,6 +62,9 @@ enum Command {
     /// What clusters were: kept, put back, made into new clusters.
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// The objects of clusters in files: kept, put back, made into new clusters.
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// What would happen in a cluster, and why.
     #[command(subcommand)]
     Inspect(inspect::Command),
@@ -139,6 +143,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Inspect(command) => inspect::run(command, &output, &stop).await,
         Command::Image(command) => image::run(command, &output, &stop).await,
         Command::Snapshot(command) => snapshot::run(command, &output, &stop).await,
+        Command::Backup(command) => backup::run(command, &output, &stop).await,
         Command::Registry(command) => registry::run(command, &output, &stop).await,
         Command::Run(args) => return run::run(args, &output, &stop).await,
         Command::Config(command) => config::run(&command, &output),

@@ -1,18 +1,15 @@
 //! `minik snapshot`: what clusters were, kept, put back, and made into new clusters.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::cluster::{changed_text, duration, env, name};
-use super::completion::{clusters, snapshots};
-use super::options::{Form, OfCluster};
+use super::cluster::{changed_text, name};
+use super::completion::snapshots;
+use super::options::{Destination, Form, OfCluster, told_deleted};
 use super::output::{self, Format, Output};
 use super::progress::reporter;
 use cluster::snapshots::{delete_snapshot, fork, list_snapshots, reset, save};
 use cluster::{ChangeOptions, ClusterError, ClusterName, ClusterSpec, CreateOptions, Docker};
-use config::kubeconfig;
 use rt::Stop;
 
 #[derive(Subcommand)]
@@ -54,17 +51,8 @@ pub(super) struct RestoreArgs {
     /// The snapshot.
     #[arg(value_parser = name, value_name = "SNAPSHOT", add = snapshots())]
     snapshot: ClusterName,
-    /// The cluster: the one the snapshot is of, or the name of a new one.
-    #[arg(short, long, value_parser = name, add = clusters())]
-    cluster: Option<ClusterName>,
-    /// How long the nodes may take to become Ready, for example 90s or 5m.
-    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
-    timeout: Duration,
-    /// Leave the kubeconfig alone.
-    #[arg(long)]
-    no_kubeconfig: bool,
     #[command(flatten)]
-    form: Form,
+    to: Destination,
 }
 
 pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyhow::Result<()> {
@@ -86,10 +74,7 @@ pub(super) async fn run(command: Command, output: &Output, stop: &Stop) -> anyho
                     deleted.push(name.to_string());
                 }
             }
-            output.result(args.form.output, &json!({"deleted": deleted}), || match deleted.as_slice() {
-                [] => "Nothing to delete.\n".to_owned(),
-                names => names.iter().map(|name| format!("Snapshot {name:?} is deleted.\n")).collect(),
-            })
+            told_deleted((output, &args.form), "Snapshot", &deleted)
         }
         Command::Restore(args) => restore(&docker, &args, output, stop).await,
     }
@@ -113,28 +98,20 @@ async fn restore(docker: &Docker, args: &RestoreArgs, output: &Output, stop: &St
     let known = list_snapshots(docker).await?;
     let found = known.iter().find(|snapshot| snapshot.name == args.snapshot.as_str());
     let of = &found.ok_or_else(|| ClusterError::NoSuchSnapshot(args.snapshot.to_string()))?.cluster;
-    let files = match args.no_kubeconfig {
-        true => None,
-        false => kubeconfig::files(env).ok(),
-    };
-    let cluster = match &args.cluster {
-        Some(name) => name.clone(),
-        None => of.parse().map_err(ClusterError::from)?,
-    };
+    let (cluster, files, timeout) = (args.to.cluster(of)?, args.to.kubeconfig(), args.to.timeout);
+    let form = args.to.form.output;
     let there = cluster::find(docker, cluster.as_str()).await;
     if there.is_ok() {
-        let options =
-            ChangeOptions { timeout: args.timeout, kubeconfig: files, rollback: false, ..Default::default() };
-        return put_back(docker, (&cluster, &args.snapshot), &options, (args.form.output, output), stop)
-            .await;
+        let options = ChangeOptions { timeout, kubeconfig: files, rollback: false, ..Default::default() };
+        return put_back(docker, (&cluster, &args.snapshot), &options, (form, output), stop).await;
     }
     let spec = ClusterSpec::new(cluster, 1).map_err(ClusterError::from)?;
-    let options = CreateOptions { timeout: args.timeout, kubeconfig: files, ..CreateOptions::new(spec) };
+    let options = CreateOptions { timeout, kubeconfig: files, ..CreateOptions::new(spec) };
     let progress = reporter(output.quiet);
     let made = fork(docker, &args.snapshot, &options, progress.as_ref(), stop).await?;
     let nodes: Vec<&str> = made.plan.nodes().map(|node| node.name.as_str()).collect();
     let data = json!({"cluster": options.spec.name.as_str(), "server": made.plan.api_url, "nodes": nodes});
-    output.result(args.form.output, &data, || {
+    output.result(form, &data, || {
         format!(
             "Cluster {:?} is what {:?} was: {} node(s) Ready.\n",
             options.spec.name.as_str(),

@@ -8,10 +8,23 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use metrics::{Counter, Histogram};
 use rt::Backoff;
 
 /// Between retries of one key, as upstream's controllers wait.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(5), max: Duration::from_secs(60) };
+
+/// Upstream's bounds of durations in work-queues, in seconds.
+pub const BOUNDS: [f64; 10] = [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0];
+
+/// What was asked of a queue.
+#[derive(Default)]
+pub struct Asked {
+    /// Wishes for work on a key that was not wished for already.
+    pub adds: Counter,
+    /// From such a wish until a worker took the key; over [`BOUNDS`].
+    pub waits: Histogram<10>,
+}
 
 struct State<T> {
     ready: VecDeque<T>,
@@ -21,6 +34,9 @@ struct State<T> {
     waiting: BTreeSet<(Instant, T)>,
     due: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
+    /// Since when the dirty keys are.
+    since: HashMap<T, Instant>,
+    asked: Arc<Asked>,
 }
 
 struct Inner<T> {
@@ -50,6 +66,8 @@ impl<T> Default for Queue<T> {
             waiting: BTreeSet::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
+            since: HashMap::new(),
+            asked: Arc::default(),
         };
         Self(Arc::new(Inner { state: Mutex::new(state), wake: Notify::new() }))
     }
@@ -141,6 +159,16 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
         }
     }
 
+    /// How many keys are ready to be worked on.
+    pub fn depth(&self) -> usize {
+        self.state().ready.len()
+    }
+
+    /// What was asked of it.
+    pub fn asked(&self) -> Arc<Asked> {
+        Arc::clone(&self.state().asked)
+    }
+
     /// How many keys are ready or wait for their time.
     pub fn len(&self) -> usize {
         let state = self.state();
@@ -160,7 +188,12 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
 impl<T: Clone + Eq + Hash + Ord> State<T> {
     /// True when a worker should wake.
     fn add(&mut self, key: T) -> bool {
-        if !self.dirty.insert(key.clone()) || self.busy.contains(&key) {
+        if !self.dirty.insert(key.clone()) {
+            return false;
+        }
+        self.asked.adds.add(1);
+        self.since.insert(key.clone(), Instant::now());
+        if self.busy.contains(&key) {
             return false;
         }
         self.ready.push_back(key);
@@ -179,6 +212,9 @@ impl<T: Clone + Eq + Hash + Ord> State<T> {
     fn take(&mut self) -> Option<T> {
         let key = self.ready.pop_front()?;
         self.dirty.remove(&key);
+        if let Some(since) = self.since.remove(&key) {
+            self.asked.waits.observe(&BOUNDS, since.elapsed());
+        }
         self.busy.insert(key.clone());
         Some(key)
     }
@@ -200,6 +236,23 @@ mod tests {
         assert!(queue.is_empty());
         queue.done(&"a");
         assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test]
+    async fn wishes_are_counted_once_and_timed() {
+        let queue = Queue::default();
+        queue.add("a");
+        queue.add("a");
+        queue.add_after("b", Duration::from_secs(900));
+        assert_eq!((queue.depth(), queue.len(), queue.asked().adds.get()), (1, 2, 1));
+        queue.next().await;
+        queue.add("a");
+        queue.done(&"a");
+        queue.next().await;
+        assert_eq!((queue.depth(), queue.asked().adds.get()), (0, 2));
+        let mut text = metrics::Text::default();
+        queue.asked().waits.tell(&mut text, "waits", &BOUNDS, &[]);
+        assert!(text.finish().ends_with("waits_count 2\n"));
     }
 
     #[tokio::test]

@@ -14,12 +14,13 @@ use super::observe::{Draw, draw, observe};
 use super::plan::{Desired, LB, PutFile, desired, role_name};
 use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
-use super::spec::ClusterSpec;
+use super::spec::{ClusterName, ClusterSpec};
 use super::wait::{self, Waited, in_phase, until};
 use super::{
-    Access, Carried, ClusterError, RegistryInfo, access_of, identity, labels, manifests, node_image,
+    Access, Carried, ClusterError, RegistryInfo, access_of, backups, identity, labels, manifests, node_image,
     registries,
 };
+use config::backup::Restore;
 use config::{JoinToken, Role, kubeconfig};
 use pki::AuthorityFiles;
 use rt::{Clock, Stop, SystemClock};
@@ -52,6 +53,16 @@ pub struct CreateOptions {
     pub carried: Carried,
     /// Objects to apply once it is ready: whole YAML texts, and what to call each in an error.
     pub manifests: Vec<(String, String)>,
+    /// What it begins with.
+    pub restored: Option<Restored>,
+}
+
+/// The state of another cluster.
+pub struct Restored {
+    /// The cluster after which its nodes are called: as objects know them.
+    pub named_after: ClusterName,
+    /// The file of a store.
+    pub store: Vec<u8>,
 }
 
 impl CreateOptions {
@@ -68,6 +79,7 @@ impl CreateOptions {
             survived: false,
             carried: Carried::default(),
             manifests: Vec::new(),
+            restored: None,
         }
     }
 }
@@ -134,8 +146,9 @@ async fn make(
         phases.run("nodes", started).await.map_err(in_phase("nodes"))?;
     if options.wait {
         let nodes = plan.nodes().map(|node| node.hostname.clone()).collect();
-        let waited =
-            Waited { cluster: &options.spec.name, nodes, since, timeout: options.timeout, fresh: false };
+        // What is restored says of nodes how they were.
+        let fresh = options.restored.is_some();
+        let waited = Waited { cluster: &options.spec.name, nodes, since, timeout: options.timeout, fresh };
         wait::ready(docker, &waited, &access, phases, stop).await?;
         let cluster = options.spec.name.as_str();
         if let Err(error) = registries::announce_first(docker, cluster, &registries).await {
@@ -203,7 +216,8 @@ async fn start_nodes(
     let Found { image, engine, mut observed } = found;
     loop {
         let with = Draw { image, engine, token: &token, ca_hash: &ca_hash, attempt, capability_refused };
-        let drawn = until(stop, draw(docker, spec, &with)).await?;
+        let mut drawn = until(stop, draw(docker, spec, &with)).await?;
+        drawn.named_after = options.restored.as_ref().map(|restored| restored.named_after.clone());
         let mut record = ClusterRecord::new(spec.clone(), drawn);
         record.carried = options.carried.clone();
         let mut plan = desired(&record);
@@ -257,8 +271,16 @@ fn equip(
             let (path, text) = record.file();
             container.files.extend(identity::server_files(authority));
             container.files.push((path, text.into_bytes(), 0o600));
-            if record.spec.runs_etcd() {
-                container.files.push(identity::founder_file());
+            let how = Restore { after: 0, other_cluster: true };
+            match &options.restored {
+                // This server starts alone, and the others ask to be let in.
+                Some(restored)
+                    if container.name == labels::node(&record.spec.name, record.spec.first_server()) =>
+                {
+                    container.files.extend(backups::files(restored.store.clone(), how));
+                }
+                None if record.spec.runs_etcd() => container.files.push(identity::founder_file()),
+                _ => {}
             }
         }
     }
@@ -274,16 +296,13 @@ pub(super) async fn from_volumes(
     phases: &Phases<'_>,
     stop: &Stop,
 ) -> Result<(Desired, Access, Option<PathBuf>), ClusterError> {
-    let mut spec = ClusterSpec { name: options.spec.name.clone(), ..before.spec.clone() };
-    (spec.api_address, spec.api_port) = (options.spec.api_address, options.spec.api_port);
-    spec.ports.clone_from(&options.spec.ports);
-    spec.addresses.subnet = options.spec.addresses.subnet;
+    let spec = options.spec.made_like(&before.spec);
     let drawn = &before.drawn;
     let (image, token, ca_hash) = (drawn.image.as_str(), drawn.token.as_str(), drawn.ca_hash.as_str());
     let engine = docker.info().await?;
     let with = Draw { image, engine: &engine, token, ca_hash, attempt: 0, capability_refused: false };
     let mut fresh = until(stop, draw(docker, &spec, &with)).await?;
-    fresh.named_after = Some(drawn.named_after.clone().unwrap_or_else(|| before.spec.name.clone()));
+    fresh.named_after = Some(before.nodes_named_after().clone());
     fresh.capabilities.clone_from(&drawn.capabilities);
     let mut record = ClusterRecord::new(spec, fresh);
     record.carried = before.carried.clone();

@@ -39,8 +39,8 @@ pub async fn expired(docker: &Docker) -> Result<Vec<String>, ClusterError> {
     Ok(names)
 }
 
-/// Removes what Docker has of a cluster. Containers do not wait for each other: each is killed, removed, and its volumes
-/// after it. A stopped container has left its network, so networks go while containers are still being cleared away.
+/// Removes what Docker has of a cluster. Containers do not wait for each other: each leaves its network, is removed, and its
+/// volumes after it. Docker takes as long for a network as for containers, and does both at once when nobody is in the network.
 pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, ClusterError> {
     let (containers, networks, volumes) = futures::try_join!(
         docker.containers(Some(cluster)),
@@ -48,28 +48,28 @@ pub(super) async fn remove_all(docker: &Docker, cluster: &str) -> Result<bool, C
         docker.cluster_volumes(Some(cluster)),
     )?;
     let any = !(containers.is_empty() && networks.is_empty() && volumes.is_empty());
+    let networks: &Vec<String> = &networks.into_iter().map(|(id, _)| id).collect();
     let volumes: &Vec<String> = &volumes.into_iter().map(|(name, _)| name).collect();
     let running = containers.iter().filter(|container| container.running).count();
-    let stopped = &Semaphore::new(0);
+    let left = &Semaphore::new(0);
     let removals = containers.iter().map(|container| async move {
         if container.running {
-            // One that does not stop is removed by force below, and that says why it cannot be.
-            let _ = docker.kill_container(&container.id).await;
-            stopped.add_permits(1);
+            docker.leave_networks(networks, &container.id).await;
+            left.add_permits(1);
         }
         docker.remove_container(&container.id).await?;
         remove_volumes(docker, own_volumes(container, volumes)).await
     });
-    let all_stopped = async {
+    let all_left = async {
         let all = u32::try_from(running).unwrap_or(u32::MAX);
         // The semaphore is never closed.
-        let _ = stopped.acquire_many(all).await;
+        let _ = left.acquire_many(all).await;
         try_networks(docker, networks).await
     };
-    let (removed, left) = futures::join!(join_all(removals), all_stopped);
+    let (removed, in_use) = futures::join!(join_all(removals), all_left);
     let mut left_over = errors(removed);
     let others = volumes.iter().filter(|name| !containers.iter().any(|c| is_own_volume(c, name)));
-    let networks = join_all(left.iter().map(|(id, _)| docker.remove_network(id)));
+    let networks = join_all(in_use.into_iter().map(|id| docker.remove_network(id)));
     let volumes = join_all(others.map(|name| docker.remove_volume(name)));
     let (networks, volumes) = futures::join!(networks, volumes);
     left_over.extend(errors(networks));
@@ -89,14 +89,9 @@ pub(super) async fn remove_volumes<'a>(
 }
 
 /// Removes networks; returns those that were still in use.
-async fn try_networks(docker: &Docker, networks: Vec<(String, String)>) -> Vec<(String, String)> {
-    let results = join_all(networks.iter().map(|(id, _)| docker.remove_network(id))).await;
-    networks
-        .into_iter()
-        .zip(results)
-        .filter(|(_, result)| result.is_err())
-        .map(|(network, _)| network)
-        .collect()
+async fn try_networks<'a>(docker: &Docker, networks: &'a [String]) -> Vec<&'a String> {
+    let results = join_all(networks.iter().map(|id| docker.remove_network(id))).await;
+    networks.iter().zip(results).filter(|(_, result)| result.is_err()).map(|(id, _)| id).collect()
 }
 
 fn errors(results: Vec<Result<(), DockerError>>) -> Vec<String> {

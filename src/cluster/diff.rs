@@ -25,15 +25,15 @@ pub enum Step {
         volumes: Vec<String>,
     },
     CreateNetwork(NetworkPlan),
-    /// `new_volumes`: those that come into being with it.
-    Create {
-        plan: ContainerPlan,
-        new_volumes: Vec<String>,
-    },
     /// A container made from something else gives way to a new one on the same volumes.
     Replace {
         id: String,
         plan: ContainerPlan,
+    },
+    /// `new_volumes`: those that come into being with it.
+    Create {
+        plan: ContainerPlan,
+        new_volumes: Vec<String>,
     },
     /// A container that stays gets other files; those that it had come back if that fails.
     Files {
@@ -102,7 +102,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Step> {
             Some(_) => {}
         }
     }
-    steps.extend(create.into_iter().chain(replace).chain(start));
+    steps.extend(replace.into_iter().chain(create).chain(start));
     steps
 }
 

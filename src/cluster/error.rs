@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::backups::BackupError;
 use super::docker::DockerError;
 use super::file::FileError;
 use super::images::ArchiveError;
@@ -50,6 +51,8 @@ pub enum ClusterError {
         "snapshot {name:?} is of a cluster with several servers, whose etcd knows them by their addresses: no other cluster can have them"
     )]
     SeveralServers { name: String, of: String },
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("volumes could not be copied: {0}")]
     Copy(String),
     #[error("there is no Docker network {0:?}")]
@@ -167,6 +170,13 @@ impl ClusterError {
             }
             Self::SeveralServers { name, of } => {
                 format!("put the cluster itself back to it: minik cluster reset {of} --to {name}")
+            }
+            Self::Backup(BackupError::NoSuch(_)) => "see what there is: minik backup list".to_owned(),
+            Self::Backup(BackupError::Exists(name)) => {
+                format!("choose another name, or remove it: minik backup delete {name}")
+            }
+            Self::Backup(BackupError::Foreign(_)) => {
+                "put it back with that etcd's own tools, or into a new cluster: --cluster NEW".to_owned()
             }
             Self::NodeStopped(name) => format!("start it: minik node start {name}"),
             Self::NoServer(name) | Self::NoRecord(name) | Self::BadRecord { cluster: name, .. } => {

@@ -52,10 +52,14 @@ impl Undo {
     pub(super) async fn roll_back(&self, docker: &Docker, cluster: &str) -> Result<(), ClusterError> {
         let made = self.take();
         let mut left: Vec<String> = Vec::new();
-        let containers = made.iter().map(|made| take_back_container(docker, cluster, made));
-        left.extend(
-            join_all(containers).await.into_iter().filter_map(Result::err).map(|error| error.to_string()),
-        );
+        // What was replaced comes back last: what was made may have its host ports.
+        let (replaced, others): (Vec<_>, Vec<_>) =
+            made.iter().partition(|made| matches!(made, Made::Replaced { .. }));
+        for containers in [others, replaced] {
+            let taken = containers.into_iter().map(|made| take_back_container(docker, cluster, made));
+            let taken = join_all(taken).await.into_iter();
+            left.extend(taken.filter_map(Result::err).map(|error| error.to_string()));
+        }
         for made in &made {
             if let Made::Network(name) = made
                 && docker.network_owner(name).await?.flatten().as_deref() == Some(cluster)
@@ -121,10 +125,10 @@ pub(super) async fn execute(docker: &Docker, steps: &[Step], undo: &Undo) -> Res
         })
         .collect();
     // Docker looks for the network when a container starts, not when it is made: both are done at once, and each container
-    // starts as soon as itself and the network are there.
+    // starts as soon as itself and the network are there, and those have given way whose host ports it may get.
     let there = &Semaphore::new(0);
     let network = async {
-        match create_network(docker, network, undo).await {
+        match network_and_replaced(docker, (network, steps), undo).await {
             Ok(()) => {
                 there.add_permits(creates.len());
                 Ok(())
@@ -148,11 +152,6 @@ pub(super) async fn execute(docker: &Docker, steps: &[Step], undo: &Undo) -> Res
     network?;
     all(started)?;
     all(join_all(steps.iter().filter_map(|step| match step {
-        Step::Replace { id, plan } => Some(replace(docker, id, plan, undo)),
-        _ => None,
-    }))
-    .await)?;
-    all(join_all(steps.iter().filter_map(|step| match step {
         Step::Files { id, files, before, .. } => Some(change_files(docker, id, (files, before), undo)),
         _ => None,
     }))
@@ -166,6 +165,19 @@ pub(super) async fn execute(docker: &Docker, steps: &[Step], undo: &Undo) -> Res
 
 fn all(results: Vec<Result<(), DockerError>>) -> Result<(), DockerError> {
     results.into_iter().collect()
+}
+
+async fn network_and_replaced(
+    docker: &Docker,
+    (network, steps): (Option<&NetworkPlan>, &[Step]),
+    undo: &Undo,
+) -> Result<(), DockerError> {
+    create_network(docker, network, undo).await?;
+    all(join_all(steps.iter().filter_map(|step| match step {
+        Step::Replace { id, plan } => Some(replace(docker, id, plan, undo)),
+        _ => None,
+    }))
+    .await)
 }
 
 async fn create_network(docker: &Docker, plan: Option<&NetworkPlan>, undo: &Undo) -> Result<(), DockerError> {

@@ -13,6 +13,7 @@
 //! says what it should be. `docker/` alone names the client library.
 
 mod apply;
+pub mod backups;
 mod binary;
 mod builder;
 mod change;

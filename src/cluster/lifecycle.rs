@@ -28,6 +28,15 @@ pub async fn start(
     change(docker, name, options, progress, stop, |_| Ok(())).await
 }
 
+/// Ends containers at once, and waits until all have ended.
+pub(super) async fn kill<'a>(
+    docker: &Docker,
+    containers: impl IntoIterator<Item = &'a Container>,
+) -> Result<(), ClusterError> {
+    let all = containers.into_iter().map(|container| docker.kill_container(&container.id));
+    Ok(join_all(all).await.into_iter().collect::<Result<(), _>>()?)
+}
+
 /// Stops a cluster's containers: what carries host ports, then the agents, then the server, which their last reports
 /// go to. Returns the names of those that ran.
 pub async fn stop(

@@ -103,6 +103,11 @@ impl ClusterRecord {
         Self { version: VERSION, spec, drawn, carried: Carried::default() }
     }
 
+    /// The cluster whose name its nodes' names begin with.
+    pub(super) fn nodes_named_after(&self) -> &ClusterName {
+        self.drawn.named_after.as_ref().unwrap_or(&self.spec.name)
+    }
+
     /// Path and content, for the archive that goes to the server's volume.
     pub(super) fn file(&self) -> (std::path::PathBuf, String) {
         let state = Path::new(NodeConfig::STATE_DIR);

@@ -31,7 +31,7 @@ pub enum SpecError {
     )]
     Servers { servers: u32, nodes: u32 },
     #[error(
-        "the cluster was made for one server, which keeps the state: make one for several (minik cluster create --servers 3)"
+        "the cluster was made for one server, which keeps the state: let it have several first (minik cluster edit --servers 3)"
     )]
     Single,
     #[error("{0}")]
@@ -342,6 +342,40 @@ impl ClusterSpec {
         Ok(free)
     }
 
+    /// What `other` is, under this one's name, port and subnet, with the host ports that were asked for here: the other one's may be
+    /// in use.
+    pub(super) fn made_like(&self, other: &Self) -> Self {
+        let mut spec = Self { name: self.name.clone(), ports: self.ports.clone(), ..other.clone() };
+        (spec.api_address, spec.api_port) = (self.api_address, self.api_port);
+        spec.addresses.subnet = self.addresses.subnet;
+        spec
+    }
+
+    /// Lets the cluster have so many servers: further ones are added, those too many are the last. From then on it is one for
+    /// several. Fails when there cannot be so many.
+    pub fn set_servers(&mut self, servers: u32) -> Result<(), SpecError> {
+        let numbers: Vec<u32> = self.servers().map(|server| server.number).collect();
+        let now = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+        if servers == 0 {
+            return Err(SpecError::Servers {
+                servers,
+                nodes: u32::try_from(self.nodes.len()).unwrap_or(u32::MAX),
+            });
+        }
+        self.several |= servers > 1;
+        match servers.checked_sub(now) {
+            Some(more) => {
+                self.nodes.extend(self.free_numbers(Role::Server, more)?.into_iter().map(NodeSpec::numbered));
+                self.nodes.sort_by_key(|node| node.number);
+            }
+            None => {
+                let stay = &numbers[..usize::try_from(servers).unwrap_or(usize::MAX)];
+                self.nodes.retain(|node| !node.is_server() || stay.contains(&node.number));
+            }
+        }
+        Ok(())
+    }
+
     /// The servers, by number.
     pub fn servers(&self) -> impl Iterator<Item = &NodeSpec> {
         self.nodes.iter().filter(|node| node.is_server())
@@ -431,6 +465,23 @@ mod tests {
         assert_eq!((spec.validate(), spec.first_server()), (Ok(()), 100));
         spec.several = false;
         assert_eq!(spec.validate(), Err(SpecError::Single));
+    }
+
+    #[test]
+    fn servers_come_and_go() {
+        let mut spec = ClusterSpec::new("a".parse().expect("good name"), 2).expect("good");
+        let mut after = |servers| {
+            let set = spec.set_servers(servers);
+            let numbers: Vec<u32> = spec.nodes.iter().map(|node| node.number).collect();
+            set.map(|()| (numbers, spec.several))
+        };
+        assert_eq!(after(1), Ok((vec![0, 1], false)));
+        assert_eq!(after(3), Ok((vec![0, 1, 100, 101], true)));
+        assert_eq!(after(2), Ok((vec![0, 1, 100], true)));
+        assert_eq!(after(1), Ok((vec![0, 1], true)), "it stays one for several");
+        for bad in [0, 8] {
+            assert!(matches!(after(bad), Err(SpecError::Servers { .. })), "{bad}");
+        }
     }
 
     #[test]

@@ -207,16 +207,24 @@ pub(super) async fn nodes_ready(
     }
 }
 
-/// Ends only with an error: when a container of the cluster dies, or the engine stops telling.
+/// Ends only with an error: when a container of the cluster dies, or the engine stops telling. One that has given way to another
+/// of its name was meant to end.
 pub(super) async fn any_death(docker: &Docker, cluster: &str, since: Timestamp) -> ClusterError {
     let mut deaths = std::pin::pin!(docker.deaths(cluster, since));
-    match deaths.next().await {
-        Some(Ok(death)) => {
-            let log = docker.last_lines(&death.container, LOG_LINES).await.unwrap_or_default();
-            ClusterError::NodeDied { node: death.container, exit_code: death.exit_code, log }
+    loop {
+        let death = match deaths.next().await {
+            Some(Ok(death)) => death,
+            Some(Err(error)) => return error.into(),
+            None => return ClusterError::Client("Docker's event stream ended".to_owned()),
+        };
+        match docker.is_called(&death.id, &death.container).await {
+            Ok(false) => {}
+            Ok(true) => {
+                let log = docker.last_lines(&death.container, LOG_LINES).await.unwrap_or_default();
+                return ClusterError::NodeDied { node: death.container, exit_code: death.exit_code, log };
+            }
+            Err(error) => return error.into(),
         }
-        Some(Err(error)) => error.into(),
-        None => ClusterError::Client("Docker's event stream ended".to_owned()),
     }
 }
 

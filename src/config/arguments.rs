@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::eviction::{self, Thresholds};
+
 /// What a person asked of the components of a cluster; what is absent is as upstream has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -22,6 +24,18 @@ pub struct Arguments {
     /// Pods that a node takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_pods: Option<u32>,
+    /// What a node must have left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_hard: Option<Thresholds>,
+    /// Seconds that a node is told to be short of something after it was last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure_transition: Option<u32>,
+    /// Hundredths of the disk: when more is used, images that nobody uses go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_gc_high: Option<u32>,
+    /// Hundredths of the disk: when no more is used, they stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_gc_low: Option<u32>,
 }
 
 /// Component and argument, as they are written.
@@ -30,13 +44,26 @@ const NODE_PORTS: Known = ("apiServer", "service-node-port-range");
 const NODE_MONITOR_GRACE: Known = ("controllerManager", "node-monitor-grace-period");
 const TERMINATED_PODS: Known = ("controllerManager", "terminated-pod-gc-threshold");
 const MAX_PODS: Known = ("kubelet", "max-pods");
+const EVICTION_HARD: Known = ("kubelet", "eviction-hard");
+const PRESSURE_TRANSITION: Known = ("kubelet", "eviction-pressure-transition-period");
+const IMAGE_GC_HIGH: Known = ("kubelet", "image-gc-high-threshold");
+const IMAGE_GC_LOW: Known = ("kubelet", "image-gc-low-threshold");
 
 /// A node's Pods have a /24: more would find no address.
 const MOST_PODS: u32 = 250;
 
 impl Arguments {
     /// All there are: component and argument.
-    pub const ALL: [Known; 4] = [NODE_PORTS, NODE_MONITOR_GRACE, TERMINATED_PODS, MAX_PODS];
+    pub const ALL: [Known; 8] = [
+        NODE_PORTS,
+        NODE_MONITOR_GRACE,
+        TERMINATED_PODS,
+        MAX_PODS,
+        EVICTION_HARD,
+        PRESSURE_TRANSITION,
+        IMAGE_GC_HIGH,
+        IMAGE_GC_LOW,
+    ];
 
     /// Everything is as upstream has it.
     pub fn is_default(&self) -> bool {
@@ -64,18 +91,45 @@ impl Arguments {
             Some(TERMINATED_PODS) => {
                 self.terminated_pods = Some(value.parse().map_err(|_| wrong("a number"))?);
             }
-            Some(MAX_PODS) => {
-                let number = value.parse().ok().filter(|number| (1..=MOST_PODS).contains(number));
-                let range =
-                    format!("a number up to {MOST_PODS}, as a node's range of Pod addresses is a /24,");
-                self.max_pods = Some(number.ok_or_else(|| wrong(&range))?);
-            }
+            Some(("kubelet", _)) => self.set_kubelet(name, value)?,
             _ => {
                 let all = Self::ALL.map(|(component, name)| format!("{component}.{name}")).join(", ");
                 return Err(format!("minik has nothing that {component}.{name} sets; there are {all}"));
             }
         }
         Ok(())
+    }
+
+    fn set_kubelet(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let wrong = |expected: &str| format!("{name} is {value:?}: {expected} is expected");
+        let percent = || {
+            let number = value.parse::<u32>().ok().filter(|number| *number <= 100);
+            number.map(Some).ok_or_else(|| wrong("a number up to 100"))
+        };
+        match ("kubelet", name) {
+            MAX_PODS => {
+                let number = value.parse().ok().filter(|number| (1..=MOST_PODS).contains(number));
+                let range =
+                    format!("a number up to {MOST_PODS}, as a node's range of Pod addresses is a /24,");
+                self.max_pods = Some(number.ok_or_else(|| wrong(&range))?);
+            }
+            EVICTION_HARD => {
+                let read = eviction::parse(value).map_err(|why| format!("{name}: {why}"))?;
+                self.eviction_hard = Some(read);
+            }
+            PRESSURE_TRANSITION => {
+                self.pressure_transition =
+                    Some(seconds(value).ok_or_else(|| wrong("a time of whole seconds, as 5m0s,"))?);
+            }
+            IMAGE_GC_HIGH => self.image_gc_high = percent()?,
+            _ => self.image_gc_low = percent()?,
+        }
+        match (self.image_gc_low, self.image_gc_high) {
+            (Some(low), Some(high)) if low >= high => {
+                Err(format!("{}: {low} is not below {} {high}", IMAGE_GC_LOW.1, IMAGE_GC_HIGH.1))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn node_ports(&self) -> Option<RangeInclusive<u16>> {
@@ -127,6 +181,19 @@ mod tests {
             set("controllerManager", "terminated-pod-gc-threshold", "0").map(|a| a.terminated_pods),
             Ok(Some(0))
         );
+    }
+
+    #[test]
+    fn what_nodes_keep_free_is_read() {
+        let hard = set("kubelet", "eviction-hard", "nodefs.available<1Gi").expect("read");
+        assert_eq!(hard.eviction_hard.map(|all| all.len()), Some(1));
+        assert!(set("kubelet", "eviction-hard", "imagefs.available<5%").is_err());
+        let period = set("kubelet", "eviction-pressure-transition-period", "30s").expect("read");
+        assert_eq!(period.pressure_transition, Some(30));
+        assert_eq!(set("kubelet", "image-gc-high-threshold", "90").map(|a| a.image_gc_high), Ok(Some(90)));
+        assert!(set("kubelet", "image-gc-high-threshold", "101").is_err());
+        let mut both = set("kubelet", "image-gc-low-threshold", "90").expect("read");
+        assert!(both.set("kubelet", "image-gc-high-threshold", "90").is_err());
     }
 
     #[test]

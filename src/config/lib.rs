@@ -1,8 +1,10 @@
 //! Configuration that travels: what a node is told when its container is made.
 
 mod arguments;
+pub mod backup;
 mod build_info;
 mod datastore;
+pub mod eviction;
 mod fault;
 pub mod image_store;
 mod join_token;

@@ -3,6 +3,7 @@
 //! ```text
 //! data there --------------------------> start
 //! no data, a founder of the cluster ---> start with all the others
+//! no data, a store to be taken over ---> start alone
 //! no data otherwise --others: put the former self out, let this one in as a learner--> start --caught up--> has a vote
 //! running --ends--> back-off --put out meanwhile: its data goes--> start
 //! ```
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::state::STORE;
 use config::{NodeConfig, Servers};
 use pki::{EtcdPki, files};
-use rt::{Backoff, Stop, Tasks};
+use rt::{Backoff, Tasks};
 use storage::{Etcd, Member, Members, StorageError};
 use sys::exec::{Daemon, Invocation, log_tail};
+use sys::supervise::{self, Program};
 
 /// What is called, and what it may become: the image keeps etcd packed.
 const PROGRAM: &str = "/usr/bin/etcd";
@@ -35,9 +38,6 @@ pub(super) const PREFIX: &str = "/registry";
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 
-/// It hands its leadership over before it ends.
-const STOP: Duration = Duration::from_secs(2);
-const RESTART: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(30) };
 /// Between attempts to reach it while it starts, or to be let in: nothing tells when that is possible.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_secs(1) };
 /// A leader says so often that it lives, and one that was silent for so long is replaced. etcd counts time in heartbeats, and uses
@@ -54,12 +54,12 @@ const SNAPSHOT: u32 = 10_000;
 pub(super) async fn run(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Etcd> {
     let own = Own::of(config)?;
     for program in [PROGRAM, UNPACKED] {
-        Daemon::end_leftover(Path::new(NOTE), program, STOP).await;
+        Daemon::end_leftover(Path::new(NOTE), program, Own::STOP).await;
     }
-    let daemon = own.up_or_anew().await?;
+    let daemon = own.start().await?;
     let reached = own.etcd(own.servers.for_node(&own.node));
     let stop = tasks.stop();
-    tasks.spawn(async move { own.keep(daemon, stop).await });
+    tasks.spawn(supervise::keep(own, daemon, stop));
     Ok(reached)
 }
 
@@ -105,16 +105,19 @@ enum Start {
     Resume,
     /// With the others, who know as little.
     Found,
+    /// With what this server kept before it had an etcd: the others come later.
+    Alone,
     /// Others must let it in.
     Join,
 }
 
 impl Start {
-    fn of(data: bool, founder: bool) -> Self {
-        match (data, founder) {
-            (true, _) => Self::Resume,
-            (false, true) => Self::Found,
-            (false, false) => Self::Join,
+    fn of(data: bool, store: bool, founder: bool) -> Self {
+        match (data, store, founder) {
+            (true, ..) => Self::Resume,
+            (false, true, _) => Self::Alone,
+            (false, false, true) => Self::Found,
+            (false, false, false) => Self::Join,
         }
     }
 }
@@ -136,6 +139,14 @@ impl Admission {
             Some(member) if member.name.is_empty() => Self::Given,
             Some(member) => Self::Replace(member.id),
         }
+    }
+}
+
+/// Removes what the member of this server knows, which is in the state folder.
+pub(super) fn forget(state: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(state.join(DATA)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -179,21 +190,9 @@ impl Own {
         Members::of(&self.etcd(others))
     }
 
-    /// Starts it; one that was put out while it did not run joins anew.
-    async fn up_or_anew(&self) -> anyhow::Result<Daemon> {
-        match self.up().await {
-            Err(error) if self.put_out().await => {
-                tracing::warn!(%error, "the other servers' etcd has put this one out: it joins again with nothing");
-                self.forget()?;
-                self.up().await
-            }
-            up => up,
-        }
-    }
-
     /// Starts it; returns when it serves.
     async fn up(&self) -> anyhow::Result<Daemon> {
-        let mut daemon = self.start().await?;
+        let mut daemon = self.spawn().await?;
         tokio::select! {
             served = self.serves() => served?,
             status = daemon.wait() => {
@@ -207,17 +206,22 @@ impl Own {
         }
     }
 
-    async fn start(&self) -> anyhow::Result<Daemon> {
+    async fn spawn(&self) -> anyhow::Result<Daemon> {
         let data = self.state.join(DATA);
         let wal = fs::read_dir(data.join("member/wal"));
         let written = wal.is_ok_and(|mut files| files.next().is_some());
-        let start = Start::of(written, files::read_if_there(Path::new(NodeConfig::ETCD_FOUNDER))?.is_some());
+        let founder = files::read_if_there(Path::new(NodeConfig::ETCD_FOUNDER))?.is_some();
+        let start = Start::of(written, self.state.join(STORE).exists(), founder);
         let mut members: Vec<(String, Ipv4Addr)> =
             self.servers.0.iter().map(|server| (server.node.clone(), server.ip)).collect();
-        if start == Start::Join {
-            self.forget()?;
-            let admitted = self.join().await;
-            members.retain(|(_, ip)| find(&admitted, *ip).is_some());
+        match start {
+            Start::Resume | Start::Found => {}
+            Start::Alone => members.retain(|(_, ip)| *ip == self.ip),
+            Start::Join => {
+                forget(&self.state)?;
+                let admitted = self.join().await;
+                members.retain(|(_, ip)| find(&admitted, *ip).is_some());
+            }
         }
         let arguments = self.arguments(&members, start, &data);
         let invocation = Invocation::new(PROGRAM, arguments.iter().map(String::as_str));
@@ -232,7 +236,7 @@ impl Own {
         let members: Vec<String> =
             members.iter().map(|(node, ip)| format!("{node}={}", peer_url(*ip))).collect();
         let client = |ip: Ipv4Addr| format!("https://{ip}:{CLIENT_PORT}");
-        let state = if start == Start::Found { "new" } else { "existing" };
+        let state = if matches!(start, Start::Found | Start::Alone) { "new" } else { "existing" };
         let pairs = [
             ("name", self.node.clone()),
             ("data-dir", data.display().to_string()),
@@ -257,14 +261,6 @@ impl Own {
             ("log-level", "warn".to_owned()),
         ];
         pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
-    }
-
-    /// Removes what it knows.
-    fn forget(&self) -> anyhow::Result<()> {
-        match fs::remove_dir_all(self.state.join(DATA)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
     }
 
     /// Has the others let it in; returns all members. Keeps trying while they cannot, or another one is just coming in.
@@ -321,32 +317,27 @@ impl Own {
         let Ok(others) = self.others() else { return false };
         others.list().await.is_ok_and(|members| find(&members, self.ip).is_none())
     }
+}
 
-    async fn keep(self, mut daemon: Daemon, stop: Stop) {
-        let mut failures = 0;
-        loop {
-            let started = tokio::time::Instant::now();
-            tokio::select! {
-                () = stop.cancelled() => return daemon.stop(STOP).await,
-                status = daemon.wait() => {
-                    tracing::error!(?status, log = log_tail(Path::new(LOG), 5), "etcd ended; starting it again");
-                }
+impl Program for Own {
+    const NAME: &'static str = "etcd";
+    /// It hands its leadership over before it ends.
+    const STOP: Duration = Duration::from_secs(2);
+    type Error = anyhow::Error;
+
+    fn log(&self) -> &Path {
+        Path::new(LOG)
+    }
+
+    /// One that was put out while it did not run joins anew.
+    async fn start(&self) -> anyhow::Result<Daemon> {
+        match self.up().await {
+            Err(error) if self.put_out().await => {
+                tracing::warn!(%error, "the other servers' etcd has put this one out: it joins again with nothing");
+                forget(&self.state)?;
+                self.up().await
             }
-            failures = if started.elapsed() > RESTART.max { 1 } else { failures + 1 };
-            let again = async {
-                loop {
-                    tokio::time::sleep(RESTART.delay(failures)).await;
-                    match self.up_or_anew().await {
-                        Ok(daemon) => return daemon,
-                        Err(error) => tracing::error!(error = format!("{error:#}"), "etcd does not start"),
-                    }
-                    failures += 1;
-                }
-            };
-            match stop.run_until_cancelled(again).await {
-                Some(again) => daemon = again,
-                None => return,
-            }
+            up => up,
         }
     }
 }
@@ -365,10 +356,11 @@ mod tests {
 
     #[test]
     fn only_who_has_no_data_and_founds_nothing_has_to_be_let_in() {
-        assert_eq!(Start::of(true, false), Start::Resume);
-        assert_eq!(Start::of(true, true), Start::Resume);
-        assert_eq!(Start::of(false, true), Start::Found);
-        assert_eq!(Start::of(false, false), Start::Join);
+        assert_eq!(Start::of(true, false, false), Start::Resume);
+        assert_eq!(Start::of(true, true, true), Start::Resume);
+        assert_eq!(Start::of(false, true, false), Start::Alone);
+        assert_eq!(Start::of(false, false, true), Start::Found);
+        assert_eq!(Start::of(false, false, false), Start::Join);
     }
 
     #[test]
@@ -402,6 +394,9 @@ mod tests {
         ] {
             assert!(arguments.iter().any(|argument| argument == expected), "{expected}: {arguments:?}");
         }
+        let alone = own.arguments(&members[..1], Start::Alone, Path::new("/data"));
+        assert!(alone.contains(&"--initial-cluster=c-server-0=https://10.0.0.1:2380".to_owned()));
+        assert!(alone.contains(&"--initial-cluster-state=new".to_owned()));
         let joining = own.arguments(&members, Start::Join, Path::new("/data"));
         assert!(joining.contains(&"--initial-cluster-state=existing".to_owned()));
     }

@@ -11,6 +11,7 @@ pub mod leading;
 pub mod network;
 mod registry;
 mod server;
+mod state;
 
 use std::path::Path;
 use std::time::Duration;

@@ -11,14 +11,15 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::leading::Leading;
-use super::{INTERFACE, etcd};
+use super::{INTERFACE, state};
 use apiserver::{self, bootstrap, serve};
 use apiserver::{ApiServer, UserInfo};
 use client::election::Terms;
+use client::typed::CONTROL_PLANE;
 use config::{BuildInfo, Feature, NodeConfig, Servers};
-use pki::{Identity, ServerPki};
+use pki::ServerPki;
 use rt::{Clock, SystemClock, Tasks};
-use storage::{Engine, Etcd, Store};
+use storage::Store;
 use sys::netlink::{self, Netlink};
 
 /// Starts the control plane; returns when the API is served and the first objects are stored. What it stands on runs in tasks of
@@ -35,7 +36,7 @@ pub async fn run(
     announce(config, tasks).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let pki = ServerPki::prepare(Path::new(NodeConfig::PKI_DIR), &config.cluster, &names(config)?)?;
-    let engine = engine(config, below).await.context("starting etcd")?;
+    let engine = state::engine(config, below).await.context("taking up the state")?;
     let store = storage::open(storage::Config { engine, clock: clock.clone(), ..storage::Config::default() })
         .await
         .context("opening the store")?;
@@ -115,7 +116,7 @@ impl ControlPlane {
 
     /// Says which node runs the control plane. The node itself may not: it could claim anything.
     pub async fn mark(&self, node: &str) -> anyhow::Result<()> {
-        let patch = json!({ "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "" } } });
+        let patch = json!({ "metadata": { "labels": { CONTROL_PLANE: "" } } });
         let nodes: Api<Node> = Api::all(self.admin.clone());
         nodes.patch_metadata(node, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
@@ -136,23 +137,4 @@ fn names(config: &NodeConfig) -> anyhow::Result<Vec<String>> {
     );
     names.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
     Ok(names)
-}
-
-/// Where the state is kept: in the server's own file, in the etcd that the servers run, or in one that somebody named.
-async fn engine(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Engine> {
-    if config.settings.etcd {
-        return Ok(Engine::Etcd(etcd::run(config, tasks).await?));
-    }
-    let Some(datastore) = config.settings.datastore.clone() else {
-        return Ok(Engine::Embedded(Path::new(NodeConfig::STATE_DIR).join("store.redb")));
-    };
-    let pair = datastore.certificate_pem.zip(datastore.key_pem);
-    Ok(Engine::Etcd(Etcd {
-        endpoints: datastore.endpoints,
-        authority_pem: datastore.authority_pem,
-        identity: pair.map(|(certificate_pem, key_pem)| Identity { certificate_pem, key_pem }),
-        prefix: etcd::PREFIX.to_owned(),
-        spelling: apiserver::upstream_path,
-        holds: apiserver::held_names,
-    }))
 }

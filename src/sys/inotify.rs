@@ -30,6 +30,13 @@ impl AsRawFd for Handle {
     }
 }
 
+/// What happened since the last change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Whoever wrote one of the files has closed it.
+    pub closed: bool,
+}
+
 /// Wakes whenever something changes in the files or folders it was given.
 pub struct Watcher {
     handle: AsyncFd<Handle>,
@@ -52,6 +59,7 @@ impl Watcher {
     /// Adds a file or folder: writes, creations, deletions and renames wake.
     pub fn add(&self, path: &Path) -> Result<(), WatchError> {
         let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_TO
@@ -64,20 +72,25 @@ impl Watcher {
     }
 
     /// Waits for the next change and forgets all that were reported until now.
-    pub async fn changed(&self) -> std::io::Result<()> {
+    pub async fn changed(&self) -> std::io::Result<Changes> {
         loop {
             let mut ready = self.handle.readable().await?;
             let mut seen = false;
+            let mut changes = Changes::default();
             loop {
                 match self.handle.get_ref().0.read_events() {
-                    Ok(events) => seen |= !events.is_empty(),
+                    Ok(events) => {
+                        seen |= !events.is_empty();
+                        let closed = |mask: AddWatchFlags| mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
+                        changes.closed |= events.iter().any(|event| closed(event.mask));
+                    }
                     Err(Errno::EAGAIN) => break,
                     Err(errno) => return Err(errno.into()),
                 }
             }
             ready.clear_ready();
             if seen {
-                return Ok(());
+                return Ok(changes);
             }
         }
     }
@@ -100,9 +113,15 @@ mod tests {
         let watcher = Watcher::new().expect("inotify");
         watcher.add(&file).expect("added");
         std::fs::write(&file, "b").expect("written");
-        tokio::time::timeout(std::time::Duration::from_secs(5), watcher.changed())
-            .await
-            .expect("wakes")
-            .expect("readable");
+        let wakes = async || {
+            let changed = tokio::time::timeout(std::time::Duration::from_secs(5), watcher.changed()).await;
+            changed.expect("wakes").expect("readable")
+        };
+        assert!(wakes().await.closed);
+        let mut open = std::fs::File::options().append(true).open(&file).expect("open");
+        std::io::Write::write_all(&mut open, b"c").expect("written");
+        assert!(!wakes().await.closed, "it is still written");
+        drop(open);
+        assert!(wakes().await.closed);
     }
 }

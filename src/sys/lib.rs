@@ -14,6 +14,7 @@ pub mod mounts;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
+pub mod supervise;
 pub mod sysctl;
 pub mod veth;
 

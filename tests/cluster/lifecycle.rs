@@ -285,6 +285,11 @@ fn changed_stopped_and_started(env: &Env) {
     let page = || crate::support::run("curl", &["--silent", "--fail", "--max-time", "2", &url], &[]).try_ok();
     eventually(Duration::from_secs(60), "the page through the host port", page);
 
+    // A node of another size is another container: the one before it was meant to end.
+    env.minik(&["cluster", "edit", &name, "--node-memory", "2Gi@agent:0"]).ok();
+    let agent = cluster.get(&["node", &format!("minik-{name}-agent-0")]);
+    assert_eq!(agent["status"]["capacity"]["memory"], "2Gi", "{agent}");
+
     let stopped = json(&env.minik(&["cluster", "stop", &name, "-o", "json"]).ok());
     assert_eq!(stopped["stopped"].as_array().map(Vec::len), Some(3), "{stopped}");
     assert!(env.minik(&["cluster", "stop", &name]).ok().contains("already"));

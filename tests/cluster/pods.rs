@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::Test;
-use crate::support::{Cluster, Env, docker::docker, eventually, run};
+use crate::support::{Cluster, Env, docker::docker, eventually, run, test_images};
 
 pub const TESTS: &[Test] = &[
     ("pods::run_in_order_and_end", run_in_order_and_end),
@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("pods::of_a_node_s_own_folder_are_shown", of_a_node_s_own_folder_are_shown),
     ("pods::end_before_their_node_does", end_before_their_node_does),
     ("pods::are_measured_by_whom_rbac_lets", are_measured_by_whom_rbac_lets),
+    ("pods::make_room_on_a_full_node", make_room_on_a_full_node),
 ];
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -307,4 +308,59 @@ fn end_before_their_node_does(env: &Env) {
     wait(cluster, &namespace, "in-order", "condition=Ready");
     assert_eq!(field(cluster, &namespace, "in-order", DISTURBED), "", "the disturbance is over");
     remove(cluster, &namespace);
+}
+
+/// One Pod fills its node's disk: the node says so and takes no more, that Pod ends and no other, and all is well again.
+fn make_room_on_a_full_node(env: &Env) {
+    let (name, dir) = (env.name("full"), tempfile::tempdir().expect("a folder"));
+    let file = dir.path().join("cluster.yaml").display().to_string();
+    let hard = "{eviction-hard: nodefs.available<100Mi, eviction-pressure-transition-period: 5s}";
+    let text = format!(
+        "apiVersion: minik.dev/v1alpha1\nkind: Cluster\nname: {name}\narguments: {{kubelet: {hard}}}\n\
+         images: ['busybox:1.36']\n"
+    );
+    std::fs::write(&file, text).expect("written");
+    test_images();
+    env.minik(&["cluster", "create", "--config", &file]).ok();
+    let cluster = &env.attach(&name);
+    let node = format!("minik-{name}-server-0");
+    // A disk of its own for the kubelet's files, so that the host's need not be filled.
+    let disk = "mount -t tmpfs -o size=256m tmpfs /var/lib/kubelet && mkdir /var/lib/kubelet/pods";
+    docker(&["exec", &node, "sh", "-c", disk]);
+    let full = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/pods_full.yaml");
+    cluster.kubectl(&["apply", "--filename", full]).ok();
+    let condition = |status: &str| {
+        let what = format!("--for=condition=DiskPressure={status}");
+        cluster.kubectl(&["wait", &format!("node/{node}"), &what, "--timeout=60s"]).ok();
+    };
+    condition("true");
+    eventually(SECONDS(20), "nothing more is scheduled there", || {
+        let taints = ["get", "node", &node, "--output=jsonpath={.spec.taints[*].key}"];
+        let taints = cluster.kubectl(&taints).ok();
+        if taints.contains("node.kubernetes.io/disk-pressure") { Ok(()) } else { Err(taints) }
+    });
+    // Past the scheduler the node itself says no.
+    let late = "{\"spec\": {\"nodeName\": \"NODE\"}}".replace("NODE", &node);
+    let run = ["run", "late", "--image=busybox:1.36", "--restart=Never", "--overrides", &late];
+    cluster.kubectl(&run).ok();
+    wait(cluster, "default", "late", "jsonpath={.status.reason}=Evicted");
+    let why = field(cluster, "default", "late", ".status.message");
+    assert_eq!(why, "Pod was rejected: The node had condition: [DiskPressure]. ");
+    wait(cluster, "default", "filler", "jsonpath={.status.reason}=Evicted");
+    let why = field(cluster, "default", "filler", ".status.message");
+    assert!(
+        why.starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: 100Mi"),
+        "{why}"
+    );
+    let disturbed = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
+    assert_eq!(field(cluster, "default", "filler", disturbed), "TerminationByKubelet");
+    // What it filled is given back while the Pod is still there to be looked at.
+    condition("false");
+    for pod in ["modest", "small"] {
+        assert_eq!(field(cluster, "default", pod, ".status.phase"), "Running", "{pod}");
+    }
+    cluster.kubectl(&["run", "next", "--image=busybox:1.36", "--restart=Never", "--", "true"]).ok();
+    wait(cluster, "default", "next", "jsonpath={.status.phase}=Succeeded");
+    env.minik(&["cluster", "delete", &name]).ok();
+    env.assert_gone(&name);
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::Test;
 use crate::support::{Cluster, Env, docker::docker, eventually};
 
-pub const TESTS: &[Test] = &[("servers::any_one_may_go", any_one_may_go)];
+pub const TESTS: &[Test] =
+    &[("servers::any_one_may_go", any_one_may_go), ("servers::objects_outlive_them", objects_outlive_them)];
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
@@ -66,4 +67,52 @@ fn any_one_may_go(env: &Env) {
     cluster.kubectl(&["get", "configmap", "without-the-leader", "with-two"]).ok();
     env.minik(&["cluster", "delete", &name]).ok();
     env.assert_gone(&name);
+}
+
+/// Objects go from a server's own store into an etcd, into a backup, back, and into another cluster.
+fn objects_outlive_them(env: &Env) {
+    let (name, other) = (env.name("grown"), env.name("again"));
+    env.minik(&["cluster", "create", &name]).ok();
+    let cluster = env.attach(&name);
+    cluster.kubectl(&["create", "configmap", "first", "--from-literal", "a=1"]).ok();
+    let first = cluster.get(&["configmap", "first"]);
+    let revision = |object: &serde_json::Value| -> u64 {
+        object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a number")
+    };
+
+    env.minik(&["cluster", "edit", &name, "--servers", "3", "--timeout", "5m"]).ok();
+    serve(&cluster, 3);
+    let moved = cluster.get(&["configmap", "first"]);
+    assert_eq!((&first["metadata"]["uid"], &first["data"]), (&moved["metadata"]["uid"], &moved["data"]));
+    cluster.kubectl(&["create", "configmap", "second"]).ok();
+    assert!(revision(&cluster.get(&["configmap", "second"])) > revision(&first));
+
+    let saved = env.minik(&["backup", "save", "kept", "--cluster", &name, "-o", "json"]).ok();
+    let saved: serde_json::Value = serde_json::from_str(&saved).expect("JSON");
+    env.minik(&["backup", "save", "kept", "--cluster", &name]).fails_with(5);
+    cluster.kubectl(&["delete", "configmap", "first"]).ok();
+    cluster.kubectl(&["create", "configmap", "third"]).ok();
+    let third = revision(&cluster.get(&["configmap", "third"]));
+    env.minik(&["backup", "restore", "kept", "--timeout", "5m"]).ok();
+    serve(&cluster, 3);
+    assert_eq!(cluster.get(&["configmap", "first"])["metadata"]["uid"], first["metadata"]["uid"]);
+    cluster.kubectl(&["get", "configmap", "third"]).fails_with(1);
+    cluster.kubectl(&["create", "configmap", "fourth"]).ok();
+    assert!(revision(&cluster.get(&["configmap", "fourth"])) > third, "no revision is seen twice");
+
+    // Another cluster of them: its nodes have keys of their own.
+    env.minik(&["cluster", "delete", &name]).ok();
+    env.minik(&["backup", "restore", "kept", "--cluster", &other, "--timeout", "5m"]).ok();
+    let cluster = env.attach(&other);
+    serve(&cluster, 3);
+    assert_eq!(cluster.get(&["configmap", "first"])["metadata"]["uid"], first["metadata"]["uid"]);
+    env.minik(&["cluster", "delete", &other]).ok();
+    let file = saved["path"].as_str().expect("a path");
+    let whole = std::fs::read(file).expect("the backup");
+    std::fs::write(file, &whole[..whole.len() / 2]).expect("a file");
+    env.minik(&["backup", "restore", "kept", "--cluster", &other]).fails_with(1);
+    env.minik(&["backup", "delete", "kept"]).ok();
+    env.minik(&["backup", "restore", "kept"]).fails_with(4);
+    env.assert_gone(&name);
+    env.assert_gone(&other);
 }

@@ -47,6 +47,12 @@ fn merge_map(
         let Some(name) = key.strip_prefix(DELETE_FROM) else { continue };
         let remove = remove.as_array().ok_or_else(|| bad(format!("invalid patch format of {key}")))?;
         if let Some(Value::Array(list)) = original.get_mut(name) {
+            let maps = list.iter().chain(remove).filter(|item| item.is_object()).count();
+            if maps > 0 {
+                return Err(bad(format!(
+                    "{key} is for lists of primitive values, and this is a list of maps"
+                )));
+            }
             list.retain(|item| !remove.contains(item));
         }
     }

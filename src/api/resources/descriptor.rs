@@ -397,6 +397,11 @@ impl Resource {
         self.strategy().default(object);
     }
 
+    /// Completes a new object that admission is done with.
+    pub fn admitted(&self, object: &mut Value) {
+        self.strategy().admitted(object);
+    }
+
     /// Readies a new object: no status from outside, generation 1.
     pub fn prepare_create(&self, object: &mut Value) {
         if self.has_status()
@@ -451,7 +456,10 @@ impl Resource {
     pub fn judge(&self, new: &Value, old: Option<&Value>) -> Verdict {
         let mut errors = match old {
             None => object_meta(new, self.namespaced, self.name_rule),
-            Some(old) => object_meta_update(new, old),
+            Some(old) => {
+                let prefix = self.strategy().checks_prefix().then_some(self.name_rule);
+                object_meta_update(new, old, prefix)
+            }
         };
         if !OWN_METADATA.contains(&self.group.as_ref()) && self.structural.is_none() {
             errors.extend(finalizers_of_somebody(new));
@@ -461,10 +469,10 @@ impl Resource {
         Verdict { errors, ..said }
     }
 
-    /// What is to be said of a status written through `status`.
-    pub fn judge_status(&self, new: &Value, old: &Value) -> Verdict {
-        let mut errors = object_meta_update(new, old);
-        let said = self.strategy().judge_status(new, old);
+    /// What is to be said of a part written through its subresource.
+    pub fn judge_part(&self, part: Part, new: &Value, old: &Value) -> Verdict {
+        let mut errors = object_meta_update(new, old, None);
+        let said = self.strategy().judge_part(part, new, old);
         errors.extend(said.errors);
         Verdict { errors, ..said }
     }
@@ -481,6 +489,11 @@ impl Resource {
     /// Whether a delete that says nothing of dependents leaves them.
     pub fn orphans_dependents(&self) -> bool {
         self.strategy().orphans_dependents()
+    }
+
+    /// Whether an object that is deleted stays until its content is gone and `spec.finalizers` are empty.
+    pub fn waits_for_content(&self) -> bool {
+        self.strategy().waits_for_content()
     }
 
     /// Seconds between the wish to delete and the removal, for kinds whose end somebody else must confirm;

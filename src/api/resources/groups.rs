@@ -64,6 +64,7 @@ fn core_rows() -> Vec<Resource> {
     vec![
         Resource::namespaced(gv, "Binding", "bindings").review(Review::Binding),
         Resource::cluster(gv, "ComponentStatus", "componentstatuses")
+            .printer(&table::cluster::COMPONENTS)
             .short(&["cs"])
             .measured(Measure::Components),
         Resource::namespaced(gv, "ConfigMap", "configmaps")

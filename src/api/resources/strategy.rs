@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Part;
 use crate::validate::FieldError;
 
 /// What a kind says of an object that is to be written.
@@ -25,6 +26,9 @@ pub trait Strategy: Send + Sync {
 
     /// After the status was dropped and the generation set.
     fn prepare_create(&self, _object: &mut Value) {}
+
+    /// After admission has changed a new object: what follows from all that it says.
+    fn admitted(&self, _object: &mut Value) {}
 
     /// After the stored status was put back, before generations are compared.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
@@ -51,6 +55,14 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// The same of a part that is written through another subresource than the status.
+    fn validate_part(&self, _part: Part, new: &Value, old: &Value) -> Vec<FieldError> {
+        self.validate_status(new, old)
+    }
+
+    /// Says the times that the server says of a change, after everything else was readied.
+    fn stamp(&self, _new: &mut Value, _old: &Value, _now: &str) {}
+
     /// Sentences for the `Warning` header.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
@@ -61,9 +73,9 @@ pub trait Strategy: Send + Sync {
         Verdict { errors: self.validate(new, old), warnings: self.warnings(new, old) }
     }
 
-    /// The same of a status that is written through its subresource.
-    fn judge_status(&self, new: &Value, old: &Value) -> Verdict {
-        Verdict { errors: self.validate_status(new, old), warnings: Vec::new() }
+    /// The same of a part that is written through its subresource.
+    fn judge_part(&self, part: Part, new: &Value, old: &Value) -> Verdict {
+        Verdict { errors: self.validate_part(part, new, old), warnings: Vec::new() }
     }
 
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
@@ -76,6 +88,11 @@ pub trait Strategy: Send + Sync {
         path.into()
     }
 
+    /// Whether an update checks `generateName` as a create does: for kinds whose updates have to follow all rules of creates.
+    fn checks_prefix(&self) -> bool {
+        false
+    }
+
     /// See [`super::Resource::grace_period`].
     fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
         None
@@ -83,6 +100,11 @@ pub trait Strategy: Send + Sync {
 
     /// Whether a delete that says nothing of dependents leaves them: so older versions did, and some kinds still do.
     fn orphans_dependents(&self) -> bool {
+        false
+    }
+
+    /// See [`super::Resource::waits_for_content`].
+    fn waits_for_content(&self) -> bool {
         false
     }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::view::{self, flag, items, number, or, text};
 use super::{Column, Printer};
+use crate::meta::ObjectExt;
 
 pub const NODES: Printer = Printer {
     columns: &[
@@ -79,6 +80,26 @@ pub const NAMESPACES: Printer = Printer {
     ],
     cells: |namespace, now| {
         vec![view::name(namespace), text(namespace, "/status/phase").into(), view::age(namespace, now)]
+    },
+};
+
+pub const COMPONENTS: Printer = Printer {
+    columns: &[
+        Column::NAME,
+        Column::text("Status", "Healthy, Unhealthy, or Unknown."),
+        Column::text("Message", "What the component says of itself."),
+        Column::text("Error", "What is wrong with it."),
+    ],
+    cells: |component, _| {
+        let mut conditions = component.array_at("/conditions").iter();
+        let health = conditions.rfind(|condition| condition.text("type") == Some("Healthy"));
+        let status = match health.map(|health| health.text("status") == Some("True")) {
+            Some(true) => "Healthy",
+            Some(false) => "Unhealthy",
+            None => "Unknown",
+        };
+        let said = |key: &str| health.and_then(|health| health.text(key)).unwrap_or_default().to_owned();
+        vec![view::name(component), status.into(), said("message").into(), said("error").into()]
     },
 };
 

@@ -33,7 +33,8 @@ fn url(client: &mut Check<'_, '_>) {
     let url = client.text("url");
     let Some(rest) = url.strip_prefix("https://") else {
         let scheme = url.split("://").next().filter(|_| url.contains("://")).unwrap_or_default();
-        client.invalid("url", format!("'https' is the only allowed URL scheme{FORM}"));
+        let why = format!("'https' is the only allowed URL scheme{FORM}");
+        client.push(FieldError::invalid(client.at("url"), scheme, why));
         if scheme.is_empty() {
             client.push(FieldError::invalid(client.at("url"), "", format!("host must be specified{FORM}")));
         }

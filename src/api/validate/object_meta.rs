@@ -159,12 +159,7 @@ fn common(object: &Value, namespaced: bool, path: &Path) -> Vec<FieldError> {
 /// The metadata of an object about to be made; its name has been generated already.
 pub fn object_meta(object: &Value, namespaced: bool, rule: NameRule) -> Vec<FieldError> {
     let path = Path::new("metadata");
-    let mut errors = Vec::new();
-    let prefix = object.generate_name();
-    if !prefix.is_empty() {
-        let wrong = rule.check(prefix, true).into_iter();
-        errors.extend(wrong.map(|e| FieldError::invalid(path.child("generateName"), prefix, e)));
-    }
+    let mut errors = generate_name(object, rule, &path);
     let name = object.name();
     if name.is_empty() {
         errors.push(FieldError::required(path.child("name"), "name or generateName is required"));
@@ -176,11 +171,17 @@ pub fn object_meta(object: &Value, namespaced: bool, rule: NameRule) -> Vec<Fiel
     errors
 }
 
+fn generate_name(object: &Value, rule: NameRule, path: &Path) -> Vec<FieldError> {
+    let prefix = object.generate_name();
+    let wrong = if prefix.is_empty() { Vec::new() } else { rule.check(prefix, true) };
+    wrong.into_iter().map(|why| FieldError::invalid(path.child("generateName"), prefix, why)).collect()
+}
+
 /// The metadata of an object about to be changed. What the server sets (uid, creationTimestamp, deletion*)
-/// is expected to be carried over from `old` before.
-pub fn object_meta_update(object: &Value, old: &Value) -> Vec<FieldError> {
+/// is expected to be carried over from `old` before. `prefix`: the rule for what a name was made of, for kinds that check it again.
+pub fn object_meta_update(object: &Value, old: &Value, prefix: Option<NameRule>) -> Vec<FieldError> {
     let path = Path::new("metadata");
-    let mut errors = Vec::new();
+    let mut errors = prefix.map_or_else(Vec::new, |rule| generate_name(object, rule, &path));
     if old.deletion_timestamp().is_some() {
         let extra: Vec<&str> =
             object.finalizers().filter(|new| !old.finalizers().any(|f| f == *new)).collect();
@@ -240,7 +241,7 @@ mod tests {
         let old = json!({"metadata": {"name": "a", "uid": "1", "resourceVersion": "1"}});
         let new = json!({"metadata": {"name": "a", "uid": "2", "resourceVersion": "1"}});
         assert_eq!(
-            sentences(object_meta_update(&new, &old)),
+            sentences(object_meta_update(&new, &old, None)),
             ["metadata.uid: Invalid value: \"2\": field is immutable"]
         );
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::create::even;
 use super::{duration, env, name};
 use crate::completion::snapshots;
 use crate::config::read;
@@ -67,6 +68,10 @@ pub(crate) struct EditArgs {
     /// Other processors of nodes: N[@NODES]. The nodes are replaced, on their volumes.
     #[arg(long, value_name = "N")]
     node_cpus: Option<String>,
+    /// How many servers there are: nodes that run the control plane are added, or taken away. A cluster that was made for one moves
+    /// its state into an etcd that the servers share.
+    #[arg(long, value_name = "N")]
+    servers: Option<u32>,
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -258,7 +263,13 @@ pub(crate) async fn run_edit(args: EditArgs, output: &Output, stop: &Stop) -> an
         kubeconfig: kubeconfig::files(env).ok(),
         ..ChangeOptions::default()
     };
-    let edit = |record: &mut ClusterRecord| Ok(edit(&mut record.spec, &args)?);
+    let edit = |record: &mut ClusterRecord| {
+        edit(&mut record.spec, &args)?;
+        if let Some(why) = args.servers.and_then(|_| even(&record.spec)) {
+            progress.warn(&why);
+        }
+        Ok(())
+    };
     let changed = change(&docker, &args.of.name, &options, progress.as_ref(), stop, edit).await?;
     output.result(args.form.output, &changed, || changed_text(&changed, args.dry_run))
 }
@@ -281,6 +292,9 @@ fn edit(spec: &mut ClusterSpec, args: &EditArgs) -> Result<(), SpecError> {
                 "host port {port}/{protocol} does not lead into this cluster"
             )));
         }
+    }
+    if let Some(servers) = args.servers {
+        spec.set_servers(servers)?;
     }
     // What is there already is what was asked for.
     for mapping in &args.port_add {

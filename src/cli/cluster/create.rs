@@ -176,7 +176,7 @@ pub(crate) async fn run(args: CreateArgs, output: &Output, stop: &Stop) -> anyho
 }
 
 /// What is wrong with an even number of servers.
-fn even(spec: &ClusterSpec) -> Option<String> {
+pub(super) fn even(spec: &ClusterSpec) -> Option<String> {
     let servers = spec.servers().count();
     servers.is_multiple_of(2).then(|| {
         format!(
@@ -187,7 +187,7 @@ fn even(spec: &ClusterSpec) -> Option<String> {
     })
 }
 
-fn created_data(spec: &ClusterSpec, created: &Created, took: Duration) -> serde_json::Value {
+pub(crate) fn created_data(spec: &ClusterSpec, created: &Created, took: Duration) -> serde_json::Value {
     let milliseconds = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let nodes: Vec<_> = created
         .plan

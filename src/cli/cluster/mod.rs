@@ -16,7 +16,7 @@ use crate::options::Form;
 pub(super) use change::changed_text;
 use cluster::{ClusterError, ClusterName, ClusterSummary, Docker, Phases, SpecError, delete, list};
 use config::kubeconfig;
-pub(super) use create::api_port;
+pub(super) use create::{api_port, created_data};
 use rt::{Clock, Stop, SystemClock};
 
 #[derive(Subcommand)]

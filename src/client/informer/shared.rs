@@ -170,6 +170,12 @@ impl<K: Object> Sink for Feed<K> {
     }
 }
 
+/// Whether the server has never come to what was seen: its state was put back, and only a new list tells what holds.
+fn is_ahead(error: &watcher::Error) -> bool {
+    let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error else { return false };
+    status.code == 504 && status.message.contains("Too large resource version")
+}
+
 /// Lists and watches for ever, and tells the sink. Compiled once, for all types.
 pub(super) async fn follow(
     client: Client,
@@ -177,7 +183,8 @@ pub(super) async fn follow(
     config: watcher::Config,
     mut sink: Box<dyn Sink>,
 ) {
-    let mut events = pin!(watcher::watcher(Api::<Raw>::all_with(client, &resource), config));
+    let api = Api::<Raw>::all_with(client, &resource);
+    let mut events = pin!(watcher::watcher(api.clone(), config.clone()));
     let mut failures = 0;
     while let Some(event) = events.next().await {
         let event = match event {
@@ -185,6 +192,9 @@ pub(super) async fn follow(
             Err(error) => {
                 failures += 1;
                 tracing::debug!(kind = resource.kind, %error, failures, "watch interrupted");
+                if is_ahead(&error) {
+                    events.set(watcher::watcher(api.clone(), config.clone()));
+                }
                 tokio::time::sleep(RETRY.delay(failures)).await;
                 continue;
             }
@@ -249,6 +259,49 @@ mod tests {
         assert!(cache.get(&Key::new("a", "one")).is_some(), "it stays as it was last seen");
         assert!(cache.get(&Key::new("a", "bad")).is_none());
         assert!(informers.complaints.unreadable.load(Ordering::Relaxed) >= 2);
+        tasks.stop().cancel();
+    }
+
+    /// A server whose state was put back has not come to what was seen of it: what there is now is listed.
+    #[tokio::test]
+    async fn who_has_seen_more_than_there_is_lists_again() {
+        let lists = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&lists);
+        let answer = move |request: Request<Body>| {
+            let lists = Arc::clone(&counted);
+            async move {
+                let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+                let list = |name: &str, revision: &str| {
+                    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+                        "metadata": {"name": name, "namespace": "a", "resourceVersion": revision}});
+                    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": revision}, "items": [pod]})
+                };
+                let (code, body) = match (watch, lists.load(Ordering::SeqCst)) {
+                    (true, 1) => (
+                        504,
+                        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Timeout", "code": 504,
+                            "message": "Timeout: Too large resource version: 90, current: 7"}),
+                    ),
+                    (true, _) => return std::future::pending().await,
+                    (false, listed) => {
+                        lists.fetch_add(1, Ordering::SeqCst);
+                        (200, if listed == 0 { list("before", "90") } else { list("now", "7") })
+                    }
+                };
+                let answer = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+                Ok::<_, Infallible>(answer.expect("an answer"))
+            }
+        };
+        let tasks = Tasks::new();
+        let informers = Informers::new(Client::new(tower::service_fn(answer), "default"), &tasks);
+        let cache = informers.cache::<Pod>();
+        let seen = async {
+            while cache.get(&Key::new("a", "now")).is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), seen).await.expect("listed again");
+        assert!(cache.get(&Key::new("a", "before")).is_none());
         tasks.stop().cancel();
     }
 }

@@ -19,7 +19,7 @@ pub use ingress::{
 };
 pub use labels::{Labels, selects, selects_map};
 pub use node_terms::{node_allowed, node_selected, node_term};
-pub use nodes::{node_condition, node_is_ready};
+pub use nodes::{CONTROL_PLANE, node_condition, node_is_ready};
 pub use owner::{controller_of, is_controlled_by, owner_ref};
 pub use pods::{
     available_in, is_active, is_available, is_ready, is_terminal, pod_condition, ready_condition,

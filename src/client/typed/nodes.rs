@@ -2,6 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
+/// The label of nodes that run the control plane.
+pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
 /// A node's condition of a type.
 pub fn node_condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
     node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)

@@ -9,6 +9,7 @@ use api::quantity;
 
 pub const CPU: &str = "cpu";
 pub const MEMORY: &str = "memory";
+pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 
 /// By resource name; `cpu` in thousandths, everything else in its own unit.
 pub type Amounts = BTreeMap<String, i64>;
@@ -49,6 +50,17 @@ pub fn requested(pod: &Pod) -> Amounts {
     let mut total = of_containers(spec, |container| requests(container.resources.as_ref()));
     total.extend(requests(spec.resources.as_ref()));
     add(&mut total, &amounts(spec.overhead.as_ref()), 1);
+    total
+}
+
+/// What a Pod may use at most, summed as [`requested`] is; what no container limits is absent.
+pub fn limited(pod: &Pod) -> Amounts {
+    let Some(spec) = &pod.spec else { return Amounts::new() };
+    let limits = |resources: Option<&ResourceRequirements>| {
+        amounts(resources.and_then(|resources| resources.limits.as_ref()))
+    };
+    let mut total = of_containers(spec, |container| limits(container.resources.as_ref()));
+    total.extend(limits(spec.resources.as_ref()));
     total
 }
 

@@ -50,6 +50,7 @@ pub struct WorkMount {
 /// A container's main process ended.
 #[derive(Clone, Debug)]
 pub struct Death {
+    pub id: String,
     pub container: String,
     pub exit_code: String,
 }
@@ -217,6 +218,20 @@ impl Docker {
         }
     }
 
+    /// Whether the container with this id has this name; one that is gone has none.
+    pub async fn is_called(&self, id: &str, name: &str) -> Result<bool, DockerError> {
+        match self
+            .api
+            .inspect_container(name, None::<InspectContainerOptions>)
+            .await
+            .map_err(DockerError::from)
+        {
+            Ok(found) => Ok(found.id.as_deref() == Some(id)),
+            Err(DockerError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Unpacks a tar archive into a container, started or not; what lies on its volumes lands there.
     pub async fn put_archive(&self, container: &str, path: &str, tar: Bytes) -> Result<(), DockerError> {
         let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
@@ -266,8 +281,10 @@ impl Docker {
         let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
         let options = EventsOptions { filters: Some(filters), since: Some(since), ..Default::default() };
         self.api.events(Some(options)).map_err(DockerError::from).map_ok(|event| {
-            let mut attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+            let actor = event.actor.unwrap_or_default();
+            let mut attributes = actor.attributes.unwrap_or_default();
             Death {
+                id: actor.id.unwrap_or_default(),
                 container: attributes.remove("name").unwrap_or_default(),
                 exit_code: attributes.remove("exitCode").unwrap_or_default(),
             }

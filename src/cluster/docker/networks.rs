@@ -83,11 +83,18 @@ impl Docker {
             return first;
         }
         for registry in registries {
-            let request = NetworkDisconnectRequest { container: registry.id, force: Some(true) };
-            // Where it was not in this network there is nothing to leave.
-            let _ = self.api.disconnect_network(id, request).await;
+            self.leave_networks(&[id.to_owned()], &registry.id).await;
         }
         gone_is_fine(self.api.remove_network(id).await)
+    }
+
+    /// Takes a container out of networks, running or not. Where it is in none of them, or gone, there is nothing to leave; where
+    /// it cannot leave, the removal of the network says so.
+    pub async fn leave_networks(&self, networks: &[String], container: &str) {
+        for network in networks {
+            let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(true) };
+            let _ = self.api.disconnect_network(network, request).await;
+        }
     }
 
     /// Brings a container into a network; one that is in it already stays.

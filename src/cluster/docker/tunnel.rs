@@ -30,7 +30,7 @@ impl Tunnel {
         let mut ssh = Daemon::start(&invocation, &log).map_err(|error| failed(error.to_string()))?;
         while !socket.exists() {
             tokio::select! {
-                changed = watcher.changed() => changed.map_err(io)?,
+                changed = watcher.changed() => drop(changed.map_err(io)?),
                 _ = ssh.wait() => return Err(failed(said(&log))),
             }
         }

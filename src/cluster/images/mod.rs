@@ -8,7 +8,7 @@
 //! A second cluster, a node that is added, and an image that is loaded again copy nothing.
 
 mod archive;
-mod digest;
+pub(super) mod digest;
 mod keep;
 mod load;
 mod manage;

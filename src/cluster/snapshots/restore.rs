@@ -1,13 +1,11 @@
 //! Puts a cluster back to a snapshot, or makes a new one from it.
 
-use futures::future::join_all;
-
 use super::copy;
 use super::{About, find};
 use crate::change::{ChangeOptions, Changed, change};
 use crate::create::{self, CreateOptions, Created};
 use crate::docker::Docker;
-use crate::lifecycle::existing;
+use crate::lifecycle::{existing, kill};
 use crate::lock::lock;
 use crate::node_image;
 use crate::observe::observe;
@@ -56,11 +54,7 @@ pub async fn reset(
         let observed = observe(docker, cluster).await?;
         let now = ClusterRecord::read(docker, cluster.as_str(), &observed.containers).await?;
         let running: Vec<_> = existing(docker, cluster).await?.into_iter().filter(|c| c.running).collect();
-        let killed = async {
-            let all = join_all(running.iter().map(|container| docker.kill_container(&container.id))).await;
-            Ok::<_, ClusterError>(all.into_iter().collect::<Result<(), _>>()?)
-        };
-        phases.run("stopping nodes", killed).await?;
+        phases.run("stopping nodes", kill(docker, &running)).await?;
         phases.run("writing volumes", copy::restore(docker, &about, name, cluster)).await?;
         // Where it is stays as it is now; who it is, and what it should be, are the snapshot's.
         let mut record = about.record.clone();

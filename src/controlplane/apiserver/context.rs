@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use api::fields;
 use api::meta::{Gvk, format_time};
-use api::resources::{Handler, Part, Resource, Storage, Table, Verdict};
+use api::resources::{Handler, Measure, Part, Resource, Storage, Table, Verdict};
 use api::schema::{self, FieldValidation, Schema};
 use api::status::ApiError;
 use api::table::IncludeObject;
@@ -200,7 +200,7 @@ impl RequestContext<'_> {
     }
 
     /// What to do with unknown and repeated fields, from `fieldValidation`.
-    fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+    pub fn field_validation(&self) -> Result<FieldValidation, ApiError> {
         match self.params.text("fieldValidation") {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
@@ -282,7 +282,7 @@ impl RequestContext<'_> {
     pub fn judge(&self, object: &Value, old: Option<&Value>) -> Verdict {
         match (self.part(), old) {
             (None, old) => self.resource.judge(object, old),
-            (Some(_), Some(old)) => self.resource.judge_status(object, old),
+            (Some(part), Some(old)) => self.resource.judge_part(part, object, old),
             (Some(_), None) => Verdict::default(),
         }
     }
@@ -291,9 +291,23 @@ impl RequestContext<'_> {
     /// numbers have a protobuf message; and a stream of YAML documents is not a thing that clients read.
     pub fn offer(&self) -> Offer {
         let shown = self.body_kind().kind == self.resource.kind || self.handler == Some(Handler::Scale);
-        let stored = matches!(self.resource.storage, Storage::Stored) && shown;
+        let listed =
+            matches!(self.resource.storage, Storage::Stored | Storage::Measured(Measure::Components));
+        let stored = listed && shown;
         let protobuf = self.schema().is_ok_and(|schema| schema.fields.iter().any(|field| field.number > 0));
         Offer { yaml: self.info.verb != "watch", protobuf, shapes: stored }
+    }
+
+    /// Fails where a table's rows are to include something that there is not.
+    pub fn check_table(&self) -> Result<(), ApiError> {
+        match self.params.get("includeObject") {
+            Some(include)
+                if self.media.shape == wire::Shape::Table && IncludeObject::parse(include).is_none() =>
+            {
+                Err(ApiError::bad_request(format!("unrecognized includeObject value: {include:?}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What renders answers about the resource in the media type that was negotiated.

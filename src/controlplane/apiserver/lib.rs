@@ -46,7 +46,7 @@ pub use allocate::held_names;
 pub use key::upstream_path;
 pub use request::RequestInfo;
 pub use server::{ApiServer, Options};
-pub use start::{StartError, start};
+pub use start::{StartError, is_of_one_cluster, start};
 pub use user::UserInfo;
 
 #[cfg(test)]

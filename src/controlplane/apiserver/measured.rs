@@ -22,6 +22,8 @@ use storage::ListQuery;
 
 /// A kubelet that does not answer by then is left out; its first answer takes a second of measuring.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// No more than what is told here.
+const SUMMARY: &str = "/stats/summary?only_cpu_and_memory=true";
 /// What a kubelet's rates are taken over, at least.
 const WINDOW: &str = "1s";
 
@@ -56,12 +58,18 @@ pub async fn answer(context: &RequestContext<'_>, measure: Measure) -> Answer {
         }
     };
     items.retain(|item| selector.as_ref().is_none_or(|selector| selected(selector, item)));
-    if !info.name.is_empty() {
-        let item = items.first().ok_or_else(|| context.not_found())?;
-        return context.answer_object(StatusCode::OK, item);
+    let mut response = match items.first() {
+        None if !info.name.is_empty() => return Err(context.not_found()),
+        Some(item) if !info.name.is_empty() => context.answer_object(StatusCode::OK, item)?,
+        _ => {
+            let encoder = context.encoder();
+            wire::raw(StatusCode::OK, encoder.content_type(), encoder.objects(items, Map::new())?)
+        }
+    };
+    if matches!(measure, Measure::Components) {
+        wire::warn(&mut response, &["v1 ComponentStatus is deprecated in v1.19+".to_owned()]);
     }
-    let encoder = context.encoder();
-    Ok(wire::raw(StatusCode::OK, encoder.content_type(), encoder.objects(items, Map::new())?))
+    Ok(response)
 }
 
 /// The storage, by the name under which clients look for it.
@@ -97,7 +105,7 @@ async fn summaries(context: &RequestContext<'_>, nodes: &[&Value]) -> Result<Vec
 }
 
 async fn summary(streams: &Streams, node: &Value) -> Option<Value> {
-    match tokio::time::timeout(PATIENCE, streams.kubelet_json(node, "/stats/summary")).await {
+    match tokio::time::timeout(PATIENCE, streams.kubelet_json(node, SUMMARY)).await {
         Ok(Ok(summary)) => Some(summary),
         Ok(Err(error)) => {
             tracing::debug!(%error, node = node.name(), "a kubelet does not tell what is used");

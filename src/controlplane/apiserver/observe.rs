@@ -272,18 +272,31 @@ fn flow_control(fairness: &Fairness, text: &mut Text) {
 
 /// How many objects of each kind there are, and how large they are together.
 fn objects(entries: &[Arc<Entry>], text: &mut Text) {
-    let (mut by_resource, mut bytes) = (BTreeMap::<(&str, &str), u64>::new(), 0);
+    let (mut by_resource, mut all) = (BTreeMap::<(&str, &str), (u64, usize)>::new(), 0);
     for entry in entries {
-        bytes += entry.data.len();
+        all += entry.data.len();
         if let Some(key) = ObjectKey::parse(&entry.key) {
-            *by_resource.entry((key.group, key.plural)).or_default() += 1;
+            let (count, bytes) = by_resource.entry((key.group, key.plural)).or_default();
+            *count += 1;
+            *bytes += entry.data.len();
         }
     }
+    // The older name, which newer versions still tell, and the newer one.
     let name = "apiserver_storage_objects";
     text.family(name, Kind::Gauge, "Stored objects by kind.");
-    for ((group, plural), count) in by_resource {
-        text.sample(name, &[("resource", &qualified(group, plural))], count as f64);
+    for ((group, plural), (count, _)) in &by_resource {
+        text.sample(name, &[("resource", &qualified(group, plural))], *count as f64);
+    }
+    let name = "apiserver_resource_objects";
+    text.family(name, Kind::Gauge, "Stored objects by kind.");
+    for ((group, plural), (count, _)) in &by_resource {
+        text.sample(name, &[("group", group), ("resource", plural)], *count as f64);
+    }
+    let name = "apiserver_resource_size_estimate_bytes";
+    text.family(name, Kind::Gauge, "Size of the stored objects of a kind in bytes.");
+    for ((group, plural), (_, bytes)) in &by_resource {
+        text.sample(name, &[("group", group), ("resource", plural)], *bytes as f64);
     }
     let about = "Size of all stored objects in bytes.";
-    text.single("apiserver_storage_size_bytes", Kind::Gauge, about, bytes as f64);
+    text.single("apiserver_storage_size_bytes", Kind::Gauge, about, all as f64);
 }

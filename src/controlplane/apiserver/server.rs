@@ -388,12 +388,16 @@ impl Shared {
         }
         allowed?;
         let packs = wire::gzip::accepted(&parts.headers);
+        let lines = !streams && info.verb != "watch" && wire::pretty::wanted(&parts);
         if let Some(remote) = remote {
             return self.aggregator.pass_on(remote, &user, Request::from_parts(parts, body)).await;
         }
         if !info.is_resource {
             if info.path == "/metrics" && parts.method == Method::GET {
                 return Ok(wire::raw(StatusCode::OK, METRICS, self.metrics.render()));
+            }
+            if info.path == config::backup::PATH && parts.method == Method::GET {
+                return root::backup::answer(self.engine.store.as_ref()).await;
             }
             let told = root::Told {
                 store: self.engine.store.as_ref(),
@@ -404,7 +408,10 @@ impl Shared {
             return root::answer(&parts, info, snapshot, &told);
         }
         let request = Request::from_parts(parts, body);
-        let answer = self.resource(request, info, snapshot, target?, &user, learned).await?;
+        let mut answer = self.resource(request, info, snapshot, target?, &user, learned).await?;
+        if lines {
+            answer = wire::pretty::lines(answer).await?;
+        }
         Ok(match packs && matches!(info.verb, "get" | "list") && !streams {
             true => wire::gzip::packed(answer, &self.engine.tasks).await,
             false => answer,
@@ -452,6 +459,7 @@ impl Shared {
         // A message is a text.
         let offer = Offer { protobuf: context.offer().protobuf && socket.is_none(), ..context.offer() };
         context.media = MediaType::negotiate(accept, offer)?;
+        context.check_table()?;
         let bytes = if matches!(info.verb, "get" | "list" | "watch") {
             bytes::Bytes::new()
         } else {

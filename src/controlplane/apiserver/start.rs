@@ -74,11 +74,20 @@ pub async fn start(
     Ok(server)
 }
 
+/// Whether what stands at `key` is of one cluster alone, and made anew where another one begins with its state: its Nodes, and
+/// who signs for it.
+pub fn is_of_one_cluster(key: &str) -> bool {
+    collections::NODES.holds(key) || key == authentication()
+}
+
+fn authentication() -> String {
+    collections::CONFIG_MAPS.key("kube-system", bootstrap::AUTHENTICATION)
+}
+
 /// Whether somebody with another authority has written to the store: their nodes could not join here, and their objects
 /// say of Pods that run that are nowhere.
 async fn is_foreign(store: &dyn Store, authority_pem: &str) -> Result<bool, StorageError> {
-    let key = collections::CONFIG_MAPS.key("kube-system", bootstrap::AUTHENTICATION);
-    let Some(entry) = store.get(&key).await? else { return Ok(false) };
+    let Some(entry) = store.get(&authentication()).await? else { return Ok(false) };
     let object: serde_json::Value = serde_json::from_slice(&entry.data).unwrap_or_default();
     Ok(object["data"]["client-ca-file"].as_str().is_some_and(|theirs| theirs != authority_pem))
 }

@@ -70,7 +70,7 @@ impl<T: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync + 'static> Harness<T>
     fn named(name: &'static str, tasks: &Tasks, counters: Arc<Counters>) -> Self {
         let queue = Queue::default();
         let depth = queue.clone();
-        counters.measure_depth(move || depth.len());
+        counters.measure(queue.asked(), move || depth.depth());
         Self { name, tasks: tasks.clone(), queue, synced: Vec::new(), counters }
     }
 
@@ -234,5 +234,7 @@ mod tests {
         check(&["panic", "panic"], "minik_controller_panics_total{name=\"test\"} 2").await;
         check(&["fail"], "workqueue_retries_total{name=\"test\"} 1").await;
         check(&["again", "again"], "workqueue_work_duration_seconds_count{name=\"test\"} 4").await;
+        check(&["again"], "workqueue_adds_total{name=\"test\"} 3").await;
+        check(&["again"], "workqueue_queue_duration_seconds_bucket{name=\"test\",le=\"+Inf\"} 3").await;
     }
 }

@@ -1,34 +1,34 @@
 //! What the controllers' queues have done, under upstream's metric names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+
+use ::metrics::{Histogram, Kind, Text};
+use client::queue::{Asked, BOUNDS};
 
 type Depth = Box<dyn Fn() -> usize + Send + Sync>;
 
 /// The counters of one controller.
 #[derive(Default)]
 pub(super) struct Counters {
-    attempts: AtomicU64,
-    nanoseconds: AtomicU64,
+    work: Histogram<10>,
     retries: AtomicU64,
     panics: AtomicU64,
-    depth: OnceLock<Depth>,
+    queue: OnceLock<(Arc<Asked>, Depth)>,
 }
 
 impl Counters {
-    /// How the number of keys that wait is found out.
-    pub(super) fn measure_depth(&self, depth: impl Fn() -> usize + Send + Sync + 'static) {
+    /// What is asked of the queue, and how the number of keys that wait is found out.
+    pub(super) fn measure(&self, asked: Arc<Asked>, depth: impl Fn() -> usize + Send + Sync + 'static) {
         // A controller is put together once; a second queue of the same name is not counted.
-        let _ = self.depth.set(Box::new(depth));
+        let _ = self.queue.set((asked, Box::new(depth)));
     }
 
     /// A key was worked on for so long.
     pub(super) fn worked(&self, took: Duration) {
-        self.attempts.fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.work.observe(&BOUNDS, took);
     }
 
     /// A key failed and is tried again.
@@ -55,28 +55,36 @@ impl Metrics {
     /// Returns everything in Prometheus' text form.
     pub fn render(&self) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, series: &str, value: &dyn Fn(&Counters) -> String| {
-            if !kind.is_empty() {
-                let _ = writeln!(text, "# TYPE {name} {kind}");
-            }
+        let mut text = Text::default();
+        let mut family = |name: &str, kind: Kind, about: &str, value: &dyn Fn(&Counters) -> u64| {
+            text.family(name, kind, about);
             for (controller, counters) in &all {
-                let _ = writeln!(text, "{series}{{name=\"{controller}\"}} {}", value(counters));
+                text.sample(name, &[("name", controller)], value(counters) as f64);
             }
         };
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed).to_string();
-        family("workqueue_depth", "gauge", "workqueue_depth", &|c| {
-            c.depth.get().map_or(0, |depth| depth()).to_string()
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        family("workqueue_depth", Kind::Gauge, "Keys that wait in a controller's queue.", &|c| {
+            c.queue.get().map_or(0, |(_, depth)| depth() as u64)
         });
-        let retries = "workqueue_retries_total";
-        family(retries, "counter", retries, &|c| count(&c.retries));
-        let panics = "minik_controller_panics_total";
-        family(panics, "counter", panics, &|c| count(&c.panics));
+        family("workqueue_adds_total", Kind::Counter, "Keys that a controller was asked to work on.", &|c| {
+            c.queue.get().map_or(0, |(asked, _)| asked.adds.get())
+        });
+        let about = "Keys that a controller tries again because they failed.";
+        family("workqueue_retries_total", Kind::Counter, about, &|c| count(&c.retries));
+        let about = "Reconcilers that panicked.";
+        family("minik_controller_panics_total", Kind::Counter, about, &|c| count(&c.panics));
         let work = "workqueue_work_duration_seconds";
-        family(work, "summary", "workqueue_work_duration_seconds_sum", &|c| {
-            Duration::from_nanos(c.nanoseconds.load(Ordering::Relaxed)).as_secs_f64().to_string()
-        });
-        family(work, "", "workqueue_work_duration_seconds_count", &|c| count(&c.attempts));
-        text
+        text.family(work, Kind::Histogram, "How long a controller works on a key.");
+        for (controller, counters) in &all {
+            counters.work.tell(&mut text, work, &BOUNDS, &[("name", controller)]);
+        }
+        let wait = "workqueue_queue_duration_seconds";
+        text.family(wait, Kind::Histogram, "How long a key waits for its controller.");
+        for (controller, counters) in &all {
+            if let Some((asked, _)) = counters.queue.get() {
+                asked.waits.tell(&mut text, wait, &BOUNDS, &[("name", controller)]);
+            }
+        }
+        text.finish()
     }
 }

@@ -15,11 +15,13 @@
 
 mod cache;
 mod log;
+mod moving;
 mod record;
 mod store;
 
 pub use cache::Limits;
 pub use log::{Etcd, Member, Members, QueueLimits};
+pub use moving::{Saved, load, put_in_place, save};
 pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload};
 pub use store::{Config, Engine, memory, open};
 

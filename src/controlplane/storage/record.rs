@@ -122,6 +122,23 @@ impl Entry {
         Self { data, revision_span, attrs: payload.attrs, encodings: Encodings::default(), ..self.clone() }
     }
 
+    /// What has to be written elsewhere so that the same stands there; `None` if it has expired by `now`.
+    pub(super) fn payload(&self, now: Timestamp) -> Option<Payload> {
+        let ttl = match self.expires {
+            None => None,
+            Some(expires) if expires > now => Some(now.duration_until(expires).unsigned_abs()),
+            Some(_) => return None,
+        };
+        let (data, revision_at) = match &self.revision_span {
+            None => (self.data.clone(), None),
+            Some(span) => {
+                let data = [&self.data[..span.start], &self.data[span.end..]].concat();
+                (data.into(), Some(span.start))
+            }
+        };
+        Some(Payload { data, revision_at, attrs: self.attrs.clone(), ttl })
+    }
+
     /// The same bytes, saying `revision`: what a watcher is told of a state that has gone.
     pub fn data_at(&self, revision: u64) -> Bytes {
         let Some(span) = &self.revision_span else { return self.data.clone() };

@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Runtime;
-use rt::{Backoff, Tasks};
+use rt::Tasks;
 use sys::exec::{Daemon, ExecError, Invocation, log_tail};
 use sys::inotify::{WatchError, Watcher};
+use sys::supervise::{self, Program};
 
 /// Where things are on a node.
 #[derive(Clone, Debug)]
@@ -67,9 +68,6 @@ pub enum ContainerdError {
 }
 
 const TEMPLATE: &str = include_str!("../../../templates/containerd.toml");
-/// How long it may take to end.
-const STOP: Duration = Duration::from_secs(10);
-const RESTART: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(30) };
 /// Time to the first answer; it boots in well under a second, a cold and busy disk may need more.
 const BOOT: Duration = Duration::from_secs(60);
 
@@ -92,15 +90,14 @@ pub async fn supervise(
     configure(&options)?;
     // This program may have been killed: its containers live on under their shims, and the next containerd finds them.
     let program = options.program.display().to_string();
-    Daemon::end_leftover(&options.note(), &program, STOP).await;
+    Daemon::end_leftover(&options.note(), &program, Containerd::STOP).await;
     let _ = fs::remove_file(&options.socket);
     let runtime = Runtime::new(&options.socket);
-    let daemon = start(&options)?;
-    answer(&options, &runtime).await?;
     let (up, watch_up) = watch::channel(true);
-    let keeper = Keeper { options, runtime: runtime.clone(), up };
+    let containerd = Containerd { options, runtime: runtime.clone(), up };
+    let daemon = containerd.start().await?;
     let stop = tasks.stop();
-    tasks.spawn(async move { keeper.keep(daemon, stop).await });
+    tasks.spawn(supervise::keep(containerd, daemon, stop));
     Ok((runtime, watch_up))
 }
 
@@ -116,7 +113,7 @@ fn configure(options: &ContainerdOptions) -> Result<(), ContainerdError> {
     fs::write(&options.config, text).map_err(|source| write(&options.config, source))
 }
 
-fn start(options: &ContainerdOptions) -> Result<Daemon, ContainerdError> {
+fn spawn(options: &ContainerdOptions) -> Result<Daemon, ContainerdError> {
     let program = options.program.display().to_string();
     let config = options.config.display().to_string();
     let invocation = Invocation::new(&program, ["--config", &config, "--log-level", "warn"]);
@@ -147,45 +144,29 @@ async fn answer(options: &ContainerdOptions, runtime: &Runtime) -> Result<(), Co
     })
 }
 
-struct Keeper {
+struct Containerd {
     options: ContainerdOptions,
     runtime: Runtime,
     up: watch::Sender<bool>,
 }
 
-impl Keeper {
-    async fn keep(self, mut daemon: Daemon, stop: rt::Stop) {
-        let mut failures = 0;
-        loop {
-            let started = tokio::time::Instant::now();
-            tokio::select! {
-                () = stop.cancelled() => return daemon.stop(STOP).await,
-                status = daemon.wait() => {
-                    tracing::error!(?status, log = log_tail(&self.options.log, 5), "containerd ended; starting it again");
-                }
-            }
-            self.up.send_replace(false);
-            failures = if started.elapsed() > RESTART.max { 1 } else { failures + 1 };
-            daemon = loop {
-                if stop.run_until_cancelled(tokio::time::sleep(RESTART.delay(failures))).await.is_none() {
-                    return;
-                }
-                match self.restart().await {
-                    Ok(daemon) => break daemon,
-                    Err(error) => {
-                        tracing::error!(%error, "containerd does not start");
-                        failures += 1;
-                    }
-                }
-            };
-            self.up.send_replace(true);
-        }
+impl Program for Containerd {
+    const NAME: &'static str = "containerd";
+    const STOP: Duration = Duration::from_secs(10);
+    type Error = ContainerdError;
+
+    fn log(&self) -> &Path {
+        &self.options.log
     }
 
-    async fn restart(&self) -> Result<Daemon, ContainerdError> {
-        let daemon = start(&self.options)?;
+    async fn start(&self) -> Result<Daemon, ContainerdError> {
+        let daemon = spawn(&self.options)?;
         answer(&self.options, &self.runtime).await?;
         Ok(daemon)
+    }
+
+    fn serves(&self, serves: bool) {
+        self.up.send_replace(serves);
     }
 }
 

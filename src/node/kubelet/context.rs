@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::container::{Facts, quantity_value};
 use super::objects::Objects;
 use super::plugins::Drivers;
+use super::pressure::{Limits, Pressure};
 use super::probe::Answers;
 use super::services::Services;
 use super::statics::Mirrors;
@@ -38,6 +39,9 @@ pub struct Context {
     /// What probes answered.
     pub probes: Answers,
     pub tasks: Tasks,
+    /// When the node counts as short of something, and what it is short of now.
+    pub limits: Limits,
+    pub pressure: watch::Sender<Pressure>,
     /// This machine's Node as the API server last told it.
     pub node: watch::Sender<Arc<Node>>,
     /// Where Pods' folders are; survives restarts.
@@ -53,6 +57,16 @@ impl Context {
     /// The Pod's folder.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.dir.join("pods").join(uid)
+    }
+
+    /// The node as events name it.
+    pub fn node_reference(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.config.node.clone()),
+            uid: Some(self.config.node.clone()),
+            ..Default::default()
+        }
     }
 
     /// Bytes of disk the node says it has.

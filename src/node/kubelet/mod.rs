@@ -15,6 +15,7 @@ mod node;
 mod objects;
 mod plugins;
 mod pods;
+mod pressure;
 mod probe;
 mod rotation;
 mod run;

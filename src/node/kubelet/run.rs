@@ -16,6 +16,7 @@ use super::node::{Reporter, Signals, keep_lease};
 use super::objects::Objects;
 use super::plugins::{self, Drivers};
 use super::pods::Manager;
+use super::pressure::{Limits, Pressure};
 use super::probe::Answers;
 use super::rotation;
 use super::server::{self, Routes, ServerError};
@@ -97,6 +98,8 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
         mirrors: Mirrors::default(),
         probes: Answers::default(),
         tasks: tasks.clone(),
+        limits: Limits::new(&config.settings.arguments),
+        pressure: watch::Sender::new(Pressure::default()),
         node: watch::Sender::new(Arc::default()),
         runtime: runtime.clone(),
         images,
@@ -123,7 +126,7 @@ pub async fn run(options: KubeletOptions, tasks: &Tasks) -> Result<Kubelet, Kube
     let manager = Manager::new(context.clone());
     manager.start();
     tasks.spawn_until_stop(rotation::run(runtime.clone()));
-    let sampler = Sampler::new(runtime.clone(), &dir);
+    let sampler = Sampler::new(runtime.clone(), &dir, tasks.clone());
     tasks.spawn_until_stop(eviction::run(context.clone(), manager.clone(), sampler.clone()));
     let routes = Routes {
         access: server::Access::new(context.client.clone(), &config.node),

@@ -39,15 +39,16 @@ impl Env {
         self.home.path().join("kubeconfig")
     }
 
-    /// Runs `minik` with this run's kubeconfig.
+    /// Runs `minik` with this run's kubeconfig and folder of backups.
     pub fn minik(&self, args: &[&str]) -> Run {
         self.minik_with(args, &[])
     }
 
     pub fn minik_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Run {
-        let kubeconfig = self.kubeconfig().display().to_string();
-        let all: Vec<_> =
-            [("KUBECONFIG", kubeconfig.as_str())].into_iter().chain(vars.iter().copied()).collect();
+        let (kubeconfig, data) =
+            (self.kubeconfig().display().to_string(), self.home.path().display().to_string());
+        let own = [("KUBECONFIG", kubeconfig.as_str()), ("XDG_DATA_HOME", data.as_str())];
+        let all: Vec<_> = own.into_iter().chain(vars.iter().copied()).collect();
         run(MINIK, args, &all)
     }
 

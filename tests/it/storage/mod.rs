@@ -5,6 +5,7 @@ mod durability;
 pub mod etcd;
 mod expiry;
 mod history;
+mod moving;
 mod semantics;
 
 use std::sync::Arc;
@@ -116,6 +117,7 @@ engines! {
         a_write_renews_or_ends_the_time_to_live,
         an_expired_entry_goes_before_the_next_write,
     ],
+    moving: [a_state_comes_and_goes_as_a_file],
     durability: [a_clean_close_keeps_everything, expiry_is_kept, history_begins_anew],
 }
 

@@ -41,6 +41,13 @@ impl Strategy for DaemonSet {
         new.set_annotation(GENERATION, &(before + i64::from(changed)).to_string());
     }
 
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        // Upstream keeps the count in the spec, which a status update does not touch.
+        if let Some(count) = old.annotation(GENERATION).map(str::to_owned) {
+            new.set_annotation(GENERATION, &count);
+        }
+    }
+
     /// Rule: `ValidateDaemonSetSpec`.
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         check(new, "spec", |spec| {

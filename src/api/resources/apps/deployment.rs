@@ -81,7 +81,10 @@ fn strategy(strategy: &mut Check<'_, '_>) {
                 strategy.forbidden("rollingUpdate", why);
             }
         }
-        _ => strategy.one_of("type", &["Recreate", "RollingUpdate"]),
+        _ => {
+            let (at, shown) = (strategy.path.clone(), strategy.value.clone());
+            strategy.push(FieldError::not_supported(at, shown, &["Recreate", "RollingUpdate"]));
+        }
     }
 }
 
@@ -168,7 +171,7 @@ mod tests {
             json!({"spec": {"strategy": {"type": "Odd"}}}),
             None,
             &[
-                "spec.strategy.type: Unsupported value: \"Odd\": supported values: \"Recreate\", \"RollingUpdate\"",
+                "spec.strategy: Unsupported value: {\"type\":\"Odd\"}: supported values: \"Recreate\", \"RollingUpdate\"",
             ],
         );
         check(

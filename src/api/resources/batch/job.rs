@@ -121,6 +121,17 @@ fn generated_selector(spec: &mut Check<'_, '_>, job: &Value) {
     if spec.flag("manualSelector") || !spec.has("selector") {
         return;
     }
+    let at = spec.at("template").child("metadata").child("labels");
+    let labels = spec.value.pointer("/template/metadata/labels").unwrap_or(&Value::Null);
+    let expected = UID_LABELS.iter().map(|label| (label, job.uid()));
+    for (label, value) in expected.chain(NAME_LABELS.iter().map(|label| (label, job.name()))) {
+        let why = format!("must be '{value}'");
+        match labels.text(label) {
+            None => spec.push(FieldError::required(at.key(label), &why)),
+            Some(said) if said != value => spec.push(FieldError::invalid(at.key(label), labels.clone(), why)),
+            Some(_) => {}
+        }
+    }
     let selector = LabelSelector::from_value(spec.get("selector"));
     let own = |key: &str| {
         let name = NAME_LABELS.contains(&key).then(|| job.name());

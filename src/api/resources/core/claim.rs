@@ -7,7 +7,8 @@ use crate::quantity::Quantity;
 use crate::resources::Strategy;
 use crate::resources::fill::Fill;
 use crate::validate::{
-    Check, FieldError, NameRule, Path, check, check_at, dns1123_subdomain, label_selector, object_meta, same,
+    Check, FieldError, IMMUTABLE, NameRule, Path, check, check_at, dns1123_subdomain, label_selector,
+    object_meta, same,
 };
 
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -24,6 +25,10 @@ impl Strategy for Claim {
     fn default(&self, claim: &mut Value) {
         default_claim(claim);
         align_sources(claim);
+    }
+
+    fn checks_prefix(&self) -> bool {
+        true
     }
 
     fn prepare_create(&self, claim: &mut Value) {
@@ -52,7 +57,18 @@ impl Strategy for Claim {
 
     fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
         check(new, "status", |status| {
-            status.each_key("capacity", |amount, _| quantity(amount, false));
+            status.each_key("capacity", |amount, _| match Quantity::from_value(amount.value) {
+                Ok(number) if number.sign() < 0 => {
+                    let whole = number.value();
+                    amount.push(FieldError::invalid(
+                        &amount.path,
+                        whole,
+                        "must be a valid resource quantity",
+                    ));
+                }
+                Ok(_) => {}
+                Err(error) => amount.wrong(error.to_string()),
+            });
         })
     }
 
@@ -185,29 +201,38 @@ fn update(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
             before.put(field, now[field].clone());
         }
     }
-    let bound = old.str_at("/status/phase") == Some("Bound");
-    if bound {
-        let wanted = now["resources"]["requests"].clone();
-        before.open("resources").put("requests", wanted);
-        if now.has("volumeAttributesClassName") || before.has("volumeAttributesClassName") {
+    if old.str_at("/status/phase") == Some("Bound") {
+        if let Some(wanted) = now.pointer("/resources/requests/storage") {
+            before.open("resources").open("requests").put("storage", wanted.clone());
+        }
+        if now.has("volumeAttributesClassName") {
             before.put("volumeAttributesClassName", now["volumeAttributesClassName"].clone());
         }
     }
     if !same(&before, now) {
         let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(FieldError::forbidden("spec", why));
-        return;
     }
-    let size = |object: &Value, pointer: &str| Quantity::from_value(object.pointer(pointer)?).ok();
+    // A claim may shrink to what it has: that takes back a growth which did not work.
+    let size = |object: &Value, pointer: &str| {
+        let found = object.pointer(pointer).and_then(|value| Quantity::from_value(value).ok());
+        found.unwrap_or_else(|| Quantity::from_units(0))
+    };
     let (was, is) =
         (size(old, "/spec/resources/requests/storage"), size(new, "/spec/resources/requests/storage"));
-    let have = size(old, "/status/capacity/storage");
-    if let (Some(was), Some(is)) = (was, is)
-        && is < was
-        && have.is_none_or(|have| is <= have)
-    {
+    if is < was && is <= size(old, "/status/capacity/storage") {
         let at = "spec.resources.requests.storage";
         errors.push(FieldError::forbidden(at, "field can not be less than status.capacity"));
+    }
+    if now["volumeMode"] != old["spec"]["volumeMode"] {
+        // Upstream names the place so.
+        errors.push(FieldError::invalid("volumeMode", now["volumeMode"].clone(), IMMUTABLE));
+    }
+    let class = now.text("volumeAttributesClassName");
+    if old["spec"].has("volumeAttributesClassName") && class.is_none_or(str::is_empty) {
+        let what = if class.is_none() { "nil" } else { "an empty string" };
+        let why = format!("update from non-nil value to {what} is forbidden");
+        errors.push(FieldError::forbidden("spec.volumeAttributesClassName", why));
     }
 }
 

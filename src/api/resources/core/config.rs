@@ -48,6 +48,10 @@ fn immutable(new: &Value, old: &Value, members: &[&str]) -> Vec<FieldError> {
 pub struct ConfigMap;
 
 impl Strategy for ConfigMap {
+    fn checks_prefix(&self) -> bool {
+        true
+    }
+
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = keys(new, &["data", "binaryData"]);
         let (data, binary) = (new.get("data").and_then(Value::as_object), new.get("binaryData"));
@@ -65,6 +69,10 @@ impl Strategy for ConfigMap {
 pub struct Secret;
 
 impl Strategy for Secret {
+    fn checks_prefix(&self) -> bool {
+        true
+    }
+
     fn default(&self, secret: &mut Value) {
         secret.fill_text("type", "Opaque");
         // The write-only convenience form becomes the stored one.

@@ -44,6 +44,11 @@ pub fn field(selector: &mut Check<'_, '_>, place: Target) {
         return;
     }
     let path = selector.text("fieldPath");
+    let version = selector.text("apiVersion");
+    if version != "v1" {
+        let why = format!("error converting fieldPath: unsupported pod version: {version}");
+        return selector.invalid("fieldPath", why);
+    }
     if let Some((map, key)) = subscript(path) {
         match map {
             "metadata.annotations" => selector.follow("fieldPath", qualified_name(&key.to_lowercase())),

@@ -32,6 +32,10 @@ impl Strategy for Namespace {
         new.set_label(NAME_LABEL, &name);
     }
 
+    fn waits_for_content(&self) -> bool {
+        true
+    }
+
     /// Rule: `ValidateNamespaceStatusUpdate`.
     fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
         let phase = new.str_at("/status/phase").unwrap_or_default();

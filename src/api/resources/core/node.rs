@@ -2,22 +2,32 @@
 
 use serde_json::Value;
 
-use super::scheduling;
+use super::{event_rules, scheduling};
 use crate::meta::ObjectExt;
 use crate::resources::Strategy;
 use crate::resources::fill::Fill;
-use crate::validate::{FieldError, Path, check};
+use crate::validate::{Check, FieldError, Path, check, cidr};
 
 pub struct Node;
 
 impl Strategy for Node {
+    fn checks_prefix(&self) -> bool {
+        true
+    }
+
     /// A kubelet registers itself with its status in one request.
     fn resets_status(&self) -> bool {
         false
     }
 
-    /// `podCIDR` and the first of `podCIDRs` are one thing; `configSource` is of kubelets that no longer are.
+    /// `podCIDR` and the first of `podCIDRs` are one thing; `configSource` is of kubelets that no longer are. What nobody keeps
+    /// back is all there is to allocate (`SetDefaults_NodeStatus`).
     fn default(&self, node: &mut Value) {
+        if let Some(status) = node.get_mut("status").filter(|status| !status.has("allocatable"))
+            && let Some(capacity) = status.get("capacity").filter(|capacity| !capacity.is_null()).cloned()
+        {
+            status.put("allocatable", capacity);
+        }
         node.within("spec", |spec| {
             let first = spec.array_at("/podCIDRs").first().cloned();
             match (spec.get("podCIDR").cloned(), first) {
@@ -42,8 +52,12 @@ impl Strategy for Node {
 
     fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = check(new, "spec", |spec| {
-            let mut seen = std::collections::BTreeSet::new();
+            pod_ranges(spec);
+            let (mut seen, mut index) = (std::collections::BTreeSet::new(), 0);
             spec.each("taints", |taint| {
+                // Upstream names the place so.
+                taint.path = Path::new("metadata").child("taints").index(index);
+                index += 1;
                 scheduling::taint(taint);
                 if !seen.insert((taint.text("key"), taint.text("effect"))) {
                     let why = "taints must be unique by key and effect pair";
@@ -70,30 +84,38 @@ impl Strategy for Node {
 
 /// What an update leaves alone. Rule: `ValidateNodeUpdate`.
 fn fixed(new: &Value, old: &Value) -> Vec<FieldError> {
-    const FREE: [&str; 3] = ["taints", "unschedulable", "podCIDR"];
     let path = Path::new("spec");
     let mut errors = Vec::new();
-    let mut free = FREE.to_vec();
+    let nothing =
+        |value: &Value| value.is_null() || *value == "" || value.as_array().is_some_and(Vec::is_empty);
     for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
-        match old.get(field) {
-            None => free.push(field),
-            Some(before) if new.get(field) != Some(before) => {
-                let why = format!("node updates may not change {name} except from \"\" to valid");
-                errors.push(FieldError::forbidden(path.child(field), why));
-            }
-            Some(_) => {}
+        if !nothing(&old[field]) && new[field] != old[field] {
+            let why = format!("node updates may not change {name} except from \"\" to valid");
+            errors.push(FieldError::forbidden(path.child(field), why));
         }
     }
-    let rest = |spec: &Value| {
-        let members = spec.as_object().into_iter().flatten().filter(|(key, _)| !free.contains(&key.as_str()));
-        members.map(|(key, value)| (key.clone(), value.clone())).collect::<Value>()
-    };
-    if rest(new) != rest(old) {
-        let why = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig \
-                   feature gate is enabled)";
-        errors.push(FieldError::forbidden("[]", why));
+    if new.text("externalID").unwrap_or_default() != old.text("externalID").unwrap_or_default() {
+        errors.push(FieldError::forbidden(path.child("externalID"), "may not be updated"));
     }
     errors
+}
+
+/// The ranges of a node's Pods: one of each family at most.
+fn pod_ranges(spec: &mut Check<'_, '_>) {
+    let ranges: Vec<&str> = spec.texts("podCIDRs").collect();
+    for (index, range) in ranges.iter().enumerate() {
+        for why in cidr(range) {
+            spec.push(FieldError::invalid(spec.at("podCIDRs").index(index), *range, why));
+        }
+    }
+    let families: Vec<bool> = ranges.iter().map(|range| range.contains(':')).collect();
+    if ranges.len() > 2 || families.len() == 2 && families[0] == families[1] {
+        spec.invalid("podCIDRs", "may specify no more than one CIDR for each IP family");
+    }
+    for (index, range) in ranges.iter().enumerate().filter(|(index, range)| ranges[..*index].contains(range))
+    {
+        spec.push(FieldError::duplicate(spec.at("podCIDRs").index(index), *range));
+    }
 }
 
 /// Addresses are said once, amounts are amounts.
@@ -122,15 +144,7 @@ pub struct Event;
 
 impl Strategy for Event {
     fn validate(&self, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        // Rule: an Event about a namespaced object lies in its namespace, about a cluster's object in `default`.
-        let about = new.str_at("/involvedObject/namespace").unwrap_or_default();
-        let expected = if about.is_empty() { "default" } else { about };
-        if new.namespace() != expected && !(about.is_empty() && new.namespace() == "kube-system") {
-            let why = "does not match event.namespace";
-            errors.push(FieldError::invalid("involvedObject.namespace", about, why));
-        }
-        errors
+        event_rules::any(new)
     }
 
     fn selectable_fields(&self, event: &Value) -> Vec<(&'static str, String)> {

@@ -36,6 +36,10 @@ impl Strategy for PersistentVolume {
         default_sources(spec);
     }
 
+    fn checks_prefix(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, volume: &mut Value) {
         volume.put("status", json!({"phase": "Pending"}));
     }
@@ -87,14 +91,13 @@ pub fn default_sources(volume: &mut Value) {
 /// Rule: `ValidatePersistentVolumeSpec`.
 fn rules(spec: &mut Check<'_, '_>) {
     access_modes(spec, "");
-    match spec.get("capacity").as_object() {
-        None => spec.required("capacity", ""),
-        Some(capacity) if capacity.is_empty() => spec.required("capacity", ""),
-        Some(capacity) if capacity.len() > 1 || !capacity.contains_key("storage") => {
-            let (at, shown) = (spec.at("capacity"), spec.get("capacity").clone());
-            spec.push(FieldError::not_supported(at, shown, &["storage"]));
-        }
-        Some(_) => {}
+    let capacity = spec.get("capacity").as_object().cloned().unwrap_or_default();
+    if capacity.is_empty() {
+        spec.required("capacity", "");
+    }
+    if capacity.len() > 1 || !capacity.contains_key("storage") {
+        let at = spec.at("capacity");
+        spec.push(FieldError::not_supported(at, Value::Object(capacity), &["storage"]));
     }
     spec.each_key("capacity", |amount, _| quantity(amount, true));
     spec.maybe_one_of("persistentVolumeReclaimPolicy", POLICIES);
@@ -141,7 +144,10 @@ fn update(spec: &mut Check<'_, '_>, old: &Value) {
     if !same(&before, &now) {
         spec.forbidden("persistentvolumesource", "spec.persistentvolumesource is immutable after creation");
     }
-    spec.immutable("volumeMode", old);
+    if spec.get("volumeMode") != &old["volumeMode"] {
+        // Upstream names the place so.
+        spec.push(FieldError::invalid("volumeMode", spec.get("volumeMode").clone(), IMMUTABLE));
+    }
     if old.has("nodeAffinity") && !same(spec.get("nodeAffinity"), &old["nodeAffinity"]) {
         spec.invalid("nodeAffinity", format!("{IMMUTABLE}, except for updating from beta label to GA"));
     }
@@ -169,7 +175,13 @@ mod tests {
     fn says_what_is_wrong() {
         check(json!({}), &[]);
         check(json!({"accessModes": []}), &["spec.accessModes: Required value"]);
-        check(json!({"capacity": null}), &["spec.capacity: Required value"]);
+        check(
+            json!({"capacity": null}),
+            &[
+                "spec.capacity: Required value",
+                "spec.capacity: Unsupported value: {}: supported values: \"storage\"",
+            ],
+        );
         check(
             json!({"capacity": {"storage": "0"}}),
             &["spec.capacity[storage]: Invalid value: \"0\": must be greater than zero"],

@@ -5,18 +5,18 @@ use serde_json::{Value, json};
 use super::container::{self, Role, Seen};
 use super::label_keys;
 use super::pod_spec::{default_pod, default_spec, default_template};
-use super::pod_update;
 use super::requirements::requirements;
 use super::scheduling;
 use super::security::pod_security;
 use super::volume;
+use super::{pod_status, pod_update};
 use crate::meta::ObjectExt;
 use crate::quantity::Quantity;
 use crate::resources::Strategy;
 use crate::resources::descriptor::keep_meta;
 use crate::resources::fill::Fill;
 use crate::validate::{
-    Check, FieldError, Path, Rule, annotations_errors, check, check_at, dns1123_label, dns1123_subdomain,
+    Check, FieldError, Path, Rule, annotations_errors, check_at, dns1123_label, dns1123_subdomain,
     ip_address, labels_errors, qualified_name,
 };
 
@@ -33,17 +33,22 @@ impl Strategy for Pod {
         });
     }
 
+    fn checks_prefix(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, pod: &mut Value) {
         label_keys::merge(pod);
+        pod.put("status", json!({"phase": "Pending"}));
+    }
+
+    fn admitted(&self, pod: &mut Value) {
         let class = quality_of_service(pod);
-        pod.put("status", json!({"phase": "Pending", "qosClass": class}));
+        pod.open("status").put("qosClass", class);
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
-        // The class follows from the spec, whoever writes the status.
-        if let Some(class) = old.pointer("/status/qosClass").cloned() {
-            new.open("status").put("qosClass", class);
-        }
+        pod_status::prepare(new, old);
         // Rule: status updates do not touch owners.
         keep_meta(new, old, "ownerReferences");
         // Rule: a status update must not remove the grace that a delete has promised.
@@ -68,25 +73,8 @@ impl Strategy for Pod {
         errors
     }
 
-    /// Rule: `ValidatePodStatusUpdate` of the addresses.
-    fn validate_status(&self, new: &Value, _: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        for list in ["podIPs", "hostIPs"] {
-            for (index, entry) in new.array_at(&format!("/status/{list}")).iter().enumerate() {
-                let ip = entry.text("ip").unwrap_or_default();
-                let at = Path::new("status").child(list).index(index);
-                errors.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(&at, ip, why)));
-            }
-        }
-        for field in ["podIP", "hostIP"] {
-            let ip = new.str_at(&format!("/status/{field}")).unwrap_or_default();
-            if !ip.is_empty() {
-                let at = Path::new("status").child(field);
-                errors.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(&at, ip, why)));
-            }
-        }
-        errors.extend(check(new, "status", |status| status.named("nominatedNodeName", dns1123_subdomain)));
-        errors
+    fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        pod_status::validate(new, old)
     }
 
     fn selectable_fields(&self, pod: &Value) -> Vec<(&'static str, String)> {
@@ -117,7 +105,7 @@ impl Strategy for Pod {
 
 /// Rule: Guaranteed if every container has equal limits and requests of cpu and memory, Burstable if any is said. What the
 /// Pod says as a whole counts instead of its containers'.
-fn quality_of_service(pod: &Value) -> &'static str {
+pub(super) fn quality_of_service(pod: &Value) -> &'static str {
     let whole = pod.get("spec").filter(|spec| {
         spec.pointer("/resources/requests").is_some() || spec.pointer("/resources/limits").is_some()
     });

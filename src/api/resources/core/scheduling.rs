@@ -112,10 +112,10 @@ fn pod_term(term: &mut Check<'_, '_>) {
         }
     }
     label_keys(term, &["matchLabelKeys", "mismatchLabelKeys"]);
-    if term.need("topologyKey", "can not be empty").is_empty() {
-        return;
+    let key = term.need("topologyKey", "can not be empty");
+    for why in qualified_name(key) {
+        term.push(FieldError::invalid(term.at("topologyKey"), key, why));
     }
-    term.named("topologyKey", qualified_name);
 }
 
 /// Keys whose values are taken from the Pod: they need a selector, and must not be in it.
@@ -270,7 +270,15 @@ mod tests {
         let at = format!("spec.affinity.podAntiAffinity.{REQUIRED}[0]");
         check(
             json!({"affinity": {"podAntiAffinity": {REQUIRED: [{"labelSelector": {"matchLabels": {"a": "b"}}}]}}}),
-            &[&format!("{at}.topologyKey: Required value: can not be empty")],
+            &[
+                &format!("{at}.topologyKey: Required value: can not be empty"),
+                &format!("{at}.topologyKey: Invalid value: \"\": name part must be non-empty"),
+                &format!(
+                    "{at}.topologyKey: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', \
+                     and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', \
+                     regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+                ),
+            ],
         );
         let at = "spec.topologySpreadConstraints[0]";
         check(

@@ -40,6 +40,9 @@ pub fn pod_security(spec: &mut Check<'_, '_>) {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         spec.push(FieldError::invalid(at, true, why));
     }
+    if spec.value.get("hostUsers") != Some(&Value::Bool(false)) {
+        masked(spec);
+    }
     if spec.value.get("hostUsers") == Some(&Value::Bool(false)) {
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             if spec.flag(field) {
@@ -105,6 +108,19 @@ fn sysctls(context: &mut Check<'_, '_>) {
     });
 }
 
+/// Whoever sees all of /proc must not be the machine's own root. Rule: `ValidateSecurityContext`.
+fn masked(spec: &mut Check<'_, '_>) {
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        spec.each(list, |container| {
+            container.within("securityContext", |context| {
+                if context.get("procMount") == "Unmasked" {
+                    context.invalid("procMount", "`hostUsers` must be false to use `Unmasked`");
+                }
+            });
+        });
+    }
+}
+
 /// Rule: `ValidateSecurityContext`.
 pub fn container_security(context: &mut Check<'_, '_>) {
     ids(context, &["runAsUser", "runAsGroup"]);
@@ -164,6 +180,14 @@ mod tests {
             &[
                 "spec.securityContext.supplementalGroups[0]: Invalid value: -5: must be between 0 and 2147483647, inclusive",
                 "spec.securityContext.sysctls[0].name: Invalid value: \"Kernel\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            ],
+        );
+        let unmasked = |users: Value| json!({"hostUsers": users, "containers": [{"securityContext": {"procMount": "Unmasked"}}]});
+        pod(unmasked(json!(false)), &[]);
+        pod(
+            unmasked(Value::Null),
+            &[
+                "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`",
             ],
         );
         pod(

@@ -45,6 +45,10 @@ impl Strategy for Service {
         }
     }
 
+    fn checks_prefix(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, service: &mut Value) {
         service.put("status", json!({"loadBalancer": {}}));
     }

@@ -1,6 +1,7 @@
 //! What must hold of a Service. Rule: `ValidateService`.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -51,10 +52,6 @@ pub fn validate(spec: &mut Check<'_, '_>, old: Option<&Value>) {
 }
 
 fn external_name(spec: &mut Check<'_, '_>) {
-    let first = spec.get("clusterIPs").get(0).and_then(Value::as_str);
-    if first.is_some_and(|first| first != spec.text("clusterIP")) {
-        spec.invalid("clusterIPs", "first value must match `clusterIP`");
-    }
     for field in ["clusterIPs", "ipFamilies"] {
         if !spec.list(field).is_empty() {
             spec.forbidden(field, "may not be set for ExternalName services");
@@ -147,12 +144,7 @@ fn affinity(spec: &mut Check<'_, '_>) {
 }
 
 fn addresses(spec: &mut Check<'_, '_>) {
-    let ip = spec.text("clusterIP");
-    if !matches!(ip, "" | "None") {
-        for why in ip_address(ip) {
-            spec.push(FieldError::invalid(spec.at("clusterIPs").index(0), ip, why));
-        }
-    }
+    cluster_ips(spec);
     spec.each("ipFamilies", |family| {
         let name = family.value.as_str().unwrap_or_default();
         if !FAMILIES.contains(&name) {
@@ -169,6 +161,46 @@ fn addresses(spec: &mut Check<'_, '_>) {
         let wrong = ip_address(text);
         ip.follow_here(if wrong.is_empty() { destination(text) } else { wrong });
     });
+}
+
+/// The addresses of the Service inside of the cluster: of each family one at most, or none. Rule:
+/// `ValidateServiceClusterIPsRelatedFields`.
+fn cluster_ips(spec: &mut Check<'_, '_>) {
+    let (single, at) = (spec.text("clusterIP"), spec.at("clusterIPs"));
+    let mut all: Vec<&str> = spec.texts("clusterIPs").collect();
+    if all.is_empty() && !single.is_empty() {
+        all.push(single);
+    }
+    if spec.text("type") == "ExternalName" || all.is_empty() {
+        return;
+    }
+    if all[0] != single {
+        let why = if single.is_empty() {
+            "must be empty when `clusterIP` is not specified"
+        } else {
+            "first value must match `clusterIP`"
+        };
+        spec.push(FieldError::invalid(&at, json!(all), why));
+    }
+    let mut families = Vec::new();
+    for (index, ip) in all.iter().enumerate() {
+        if *ip == "None" {
+            if all.len() > 1 {
+                let why = "may not be set to 'None' when `clusterIPs` has more than one value";
+                spec.push(FieldError::invalid(at.index(index), *ip, why));
+            }
+            continue;
+        }
+        spec.extend(ip_address(ip).into_iter().map(|why| FieldError::invalid(at.index(index), *ip, why)));
+        families.extend(ip.parse().map(|ip: IpAddr| ip.is_ipv6()));
+    }
+    if all.len() > 2 {
+        spec.push(FieldError::invalid(&at, json!(all), "may only hold up to 2 values"));
+    }
+    if families.len() == 2 && families[0] == families[1] {
+        let why = "may specify no more than one IP for each IP family";
+        spec.push(FieldError::invalid(&at, json!(all), why));
+    }
 }
 
 fn load_balancer(spec: &mut Check<'_, '_>, kind: &str) {

@@ -7,7 +7,7 @@ use super::downward;
 use super::volume_source::{count_sources, persistent_sources};
 use crate::meta::ObjectExt;
 use crate::validate::{
-    Check, FieldError, annotations_errors, dns1123_label, dns1123_subdomain, labels_errors,
+    Check, FieldError, annotations_errors, check_at, dns1123_label, dns1123_subdomain, labels_errors,
 };
 
 const HOST_PATHS: &[&str] =
@@ -16,20 +16,26 @@ const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 
 /// Checks a Pod's volumes and returns their names. The cursor stands at the Pod's spec.
 pub fn validate<'a>(spec: &mut Check<'a, '_>) -> BTreeSet<&'a str> {
-    let mut names = BTreeSet::new();
+    let (mut names, mut sound) = (BTreeSet::new(), BTreeSet::new());
     spec.each("volumes", |volume| {
-        let name = volume.need("name", "");
-        if !name.is_empty() {
-            volume.named("name", dns1123_label);
-            if !names.insert(name) {
-                volume.duplicate("name");
+        let name = volume.text("name");
+        let errors = check_at(volume.value, &volume.path, |volume| {
+            if !volume.need("name", "").is_empty() {
+                volume.named("name", dns1123_label);
+                if !names.insert(name) {
+                    volume.duplicate("name");
+                }
             }
+            count_sources(volume, &["name"]);
+            persistent_sources(volume, false);
+            local_sources(volume);
+        });
+        if errors.is_empty() {
+            sound.insert(name);
         }
-        count_sources(volume, &["name"]);
-        persistent_sources(volume, false);
-        local_sources(volume);
+        volume.extend(errors);
     });
-    names
+    sound
 }
 
 /// Sources that Pods have and PersistentVolumes have not.
@@ -233,7 +239,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::validate::{Path, check_at};
+    use crate::validate::Path;
 
     fn check(volume: Value, expect: &[&str]) {
         let shown = volume.to_string();

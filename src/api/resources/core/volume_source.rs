@@ -53,8 +53,8 @@ pub fn persistent_sources(volume: &mut Check<'_, '_>, persistent: bool) {
     }
     volume.within("nfs", |source| {
         let path = source.text("path");
-        if !path.is_empty() && !path.starts_with('/') {
-            source.invalid("path", "must be an absolute path");
+        if !path.starts_with('/') {
+            source.push(FieldError::invalid(source.at("path"), path, "must be an absolute path"));
         }
     });
     volume.within("local", |source| {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::meta::ObjectExt;
 use crate::resources::descriptor::copy_member;
-use crate::resources::{Strategy, Verdict};
+use crate::resources::{Part, Strategy, Verdict};
 use crate::structural::{self, Rules, Structural};
 use crate::validate::{FieldError, FieldErrorKind, qualified_name};
 
@@ -72,7 +72,7 @@ impl Strategy for Custom {
         Verdict { errors, warnings }
     }
 
-    fn judge_status(&self, new: &Value, old: &Value) -> Verdict {
+    fn judge_part(&self, _part: Part, new: &Value, old: &Value) -> Verdict {
         self.judge(new, Some(old))
     }
 
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(custom.judge(&old, None).errors.len(), 1);
         let kept = custom.judge(&json!({"spec": {"a": 5, "b": 1}}), Some(&old));
         assert_eq!((kept.errors.len(), kept.warnings.len()), (0, 1), "{kept:?}");
-        let status = custom.judge_status(&json!({"spec": {"a": 5}, "status": {}}), &old);
+        let status = custom.judge_part(Part::Status, &json!({"spec": {"a": 5}, "status": {}}), &old);
         assert_eq!((status.errors.len(), status.warnings.len()), (0, 1), "{status:?}");
     }
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::resources::Strategy;
+use crate::resources::core::event_rules;
+use crate::validate::FieldError;
 
 /// Names of the same fact in `events.k8s.io` and in the core group, which is what is stored.
 const NAMES: [(&str, &str); 7] = [
@@ -34,6 +36,22 @@ impl Strategy for Event {
 
     fn to_storage(&self, event: &mut Value) {
         rename(event, NAMES.iter().copied());
+    }
+
+    /// The rules are those of what is stored, and speak of it.
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let stored = |event: &Value| {
+            let mut stored = event.clone();
+            self.to_storage(&mut stored);
+            stored
+        };
+        let new = stored(new);
+        let mut errors = event_rules::any(&new);
+        errors.extend(match old {
+            Some(old) => event_rules::changed(&new, &stored(old)),
+            None => event_rules::created(&new),
+        });
+        errors
     }
 
     fn selectable_fields(&self, event: &Value) -> Vec<(&'static str, String)> {

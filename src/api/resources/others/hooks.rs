@@ -8,7 +8,7 @@ use crate::policy::{condition_problems, policy_problems};
 use crate::resources::Strategy;
 use crate::resources::fill::Fill;
 use crate::validate::{
-    Check, FieldError, Path, check, check_at, client_config, dns1123_label, dns1123_subdomain,
+    Check, FieldError, Path, check, check_at, client_config, dns1035_label, dns1123_label, dns1123_subdomain,
     label_selector, qualified_name,
 };
 
@@ -95,7 +95,10 @@ fn review_versions(hook: &mut Check<'_, '_>) {
     }
     let mut seen = BTreeSet::new();
     hook.each("admissionReviewVersions", |version| {
-        if !seen.insert(version.value.as_str().unwrap_or_default()) {
+        let name = version.value.as_str().unwrap_or_default();
+        if seen.insert(name) {
+            version.follow_here(dns1035_label(name));
+        } else {
             version.wrong("duplicate version");
         }
     });
@@ -431,7 +434,7 @@ mod tests {
         check(
             json!({"clientConfig": {"url": "http://h"}}),
             &[
-                "webhooks[0].clientConfig.url: Invalid value: \"http://h\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
+                "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
             ],
         );
         check(

@@ -174,7 +174,8 @@ fn ingress_rule(rule: &mut Check<'_, '_>) {
 fn ingress_path(item: &mut Check<'_, '_>) {
     let path = item.text("path");
     match item.text("pathType") {
-        _ if !item.has("pathType") => item.required("pathType", "pathType must be specified"),
+        // Upstream says no more of such a path.
+        _ if !item.has("pathType") => return item.required("pathType", "pathType must be specified"),
         "Exact" | "Prefix" => {
             if !path.starts_with('/') {
                 item.push(FieldError::invalid(item.at("path"), path, "must be an absolute path"));

@@ -195,8 +195,13 @@ impl Strategy for LimitRange {
         check(new, "spec", |spec| {
             spec.each("limits", |item| {
                 let kind = item.text("type");
-                item.follow("type", qualified_name(kind));
-                if !kind.contains('/') && !["Pod", "Container", "PersistentVolumeClaim"].contains(&kind) {
+                let wrong = qualified_name(kind);
+                let named = wrong.is_empty();
+                item.follow("type", wrong);
+                if named
+                    && !kind.contains('/')
+                    && !["Pod", "Container", "PersistentVolumeClaim"].contains(&kind)
+                {
                     item.invalid("type", "must be a standard limit type or fully qualified");
                 }
                 if !kinds.insert(kind) {

@@ -237,6 +237,7 @@ fn kubeadm(patch: &Value, node: Option<&str>, ours: &mut Ours) {
             ("maxPods", _) if parsed["kind"] == "KubeletConfiguration" => {
                 ours.set(&["arguments", "kubelet", "max-pods"], value.clone());
             }
+            (key, _) if parsed["kind"] == "KubeletConfiguration" && kept_free(key, value, ours) => {}
             (key, _) => left.push(key.to_owned()),
         }
     }
@@ -247,6 +248,24 @@ fn kubeadm(patch: &Value, node: Option<&str>, ours: &mut Ours) {
         let why = format!("there is no kubeadm in minik: {} mean(s) nothing", left.join(", "));
         ours.note(at, &why);
     }
+}
+
+/// What a node keeps free, by the names of a kubelet's configuration; false for another key.
+fn kept_free(key: &str, value: &Value, ours: &mut Ours) -> bool {
+    let (name, value) = match key {
+        "evictionHard" => {
+            let all = value.as_object().into_iter().flatten();
+            let all: Vec<String> =
+                all.filter_map(|(signal, least)| Some(format!("{signal}<{}", text(least)?))).collect();
+            ("eviction-hard", Value::from(all.join(",")))
+        }
+        "evictionPressureTransitionPeriod" => ("eviction-pressure-transition-period", value.clone()),
+        "imageGCHighThresholdPercent" => ("image-gc-high-threshold", value.clone()),
+        "imageGCLowThresholdPercent" => ("image-gc-low-threshold", value.clone()),
+        _ => return false,
+    };
+    ours.set(&["arguments", "kubelet", name], value);
+    true
 }
 
 /// Arguments of a component, as a map or as a list of names and values.

@@ -72,13 +72,15 @@ fn what_kind_has_and_minik_has_not_is_named() {
     };
     check("networking: {ipFamily: dual}", "networking.ipFamily");
     let patches = "kubeadmConfigPatches:\n- |\n  kind: ClusterConfiguration\n  controllerManager:\n    extraArgs: [{name: node-monitor-grace-period, value: 20s}]\n\
-         - |\n  kind: KubeletConfiguration\n  maxPods: 20\n";
+         - |\n  kind: KubeletConfiguration\n  maxPods: 20\n  imageGCHighThresholdPercent: 90\n  evictionHard: {nodefs.available: 5%, memory.available: 1Gi}\n";
     let asked = read(&format!("{head}{patches}")).expect("good");
     let arguments = &asked.spec.arguments;
     assert_eq!(
         (arguments.node_monitor_grace, arguments.max_pods, asked.notes.len()),
         (Some(20), Some(20), 0)
     );
+    assert_eq!(arguments.image_gc_high, Some(90));
+    assert_eq!(arguments.eviction_hard.as_ref().map(std::collections::BTreeMap::len), Some(2));
     let own =
         read(&format!("{head}networking: {{disableDefaultCNI: true, kubeProxyMode: none}}")).expect("good");
     assert!(own.spec.brought.cni && own.spec.brought.proxy);

@@ -63,6 +63,7 @@ pub(super) fn holdings(service: &Value) -> Holdings {
 /// Brings the fields that depend on type and on the stored state into order; says what is to be given out.
 pub(super) fn prepare(service: &mut Value, old: Option<&Value>) -> Result<Demand, FieldError> {
     if let Some(old) = old {
+        follow_address(service, old);
         carry_over(service, old);
         drop_what_the_type_lost(service, old);
     }
@@ -70,6 +71,7 @@ pub(super) fn prepare(service: &mut Value, old: Option<&Value>) -> Result<Demand
     if !has_cluster_ip(service) {
         return Ok(Demand::default());
     }
+    check_addresses(service)?;
     families(service)?;
     Ok(Demand {
         cluster_ip: service.str_at("/spec/clusterIP") != Some(NONE),
@@ -90,6 +92,23 @@ fn is_empty(service: &Value, field: &str) -> bool {
         Some(Value::Array(items)) => items.is_empty(),
         Some(Value::Number(number)) => number.as_i64() == Some(0),
         Some(_) => false,
+    }
+}
+
+/// A client that knows `clusterIP` alone changes it, and leaves `clusterIPs` as they are: they follow (upstream:
+/// `normalizeClusterIPs`).
+fn follow_address(service: &mut Value, old: &Value) {
+    let single = |service: &Value| service.str_at("/spec/clusterIP").unwrap_or_default().to_owned();
+    let all = |service: &Value| service.array_at("/spec/clusterIPs").to_vec();
+    let (now, before) = (single(service), single(old));
+    if now == before || all(service) != all(old) || !has_cluster_ip(service) {
+        return;
+    }
+    let Some(spec) = spec_mut(service) else { return };
+    if now.is_empty() {
+        spec.remove("clusterIPs");
+    } else {
+        spec.insert("clusterIPs".to_owned(), json!([now]));
     }
 }
 
@@ -197,6 +216,20 @@ fn normalize_addresses(service: &mut Value) {
         (true, Some(first)) => drop(spec.insert("clusterIP".to_owned(), first.into())),
         _ => {}
     }
+}
+
+/// What is given out is one address. More or another one than is asked for must not get lost.
+fn check_addresses(service: &Value) -> Result<(), FieldError> {
+    let all = service.array_at("/spec/clusterIPs");
+    let single = service.str_at("/spec/clusterIP").unwrap_or_default();
+    let why = if all.first().is_some_and(|first| first != single) {
+        "first value must match `clusterIP`"
+    } else if all.len() > 1 {
+        "this cluster is not configured for dual-stack services"
+    } else {
+        return Ok(());
+    };
+    Err(FieldError::invalid("spec.clusterIPs", all.to_vec(), why))
 }
 
 /// Defaults and checks `ipFamilies` and `ipFamilyPolicy` on a cluster that has IPv4 only.

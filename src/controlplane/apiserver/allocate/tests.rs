@@ -172,6 +172,26 @@ fn one_number_serves_both_protocols_of_a_port() {
 }
 
 #[test]
+fn the_plural_follows_the_singular_of_an_older_client() {
+    let allocator = allocator();
+    let ports = json!([{"port": 80}]);
+    let old = create(&allocator, "a", json!({"clusterIP": "10.43.0.7", "ports": ports})).unwrap();
+    let update = |address: Value| {
+        let mut new = old.clone();
+        new["spec"]["clusterIP"] = address;
+        write(&allocator, new, Some(&old)).unwrap().0["spec"]["clusterIPs"].clone()
+    };
+    assert_eq!(update(json!("None")), json!(["None"]));
+    assert_eq!(update(json!("")), json!(["10.43.0.7"]));
+    assert_eq!(update(Value::Null), json!(["10.43.0.7"]));
+    for addresses in [json!(["10.43.0.8"]), json!(["10.43.0.7", "fd00::7"])] {
+        let mut new = old.clone();
+        new["spec"]["clusterIPs"] = addresses.clone();
+        assert!(write(&allocator, new, Some(&old)).is_err(), "{addresses}");
+    }
+}
+
+#[test]
 fn a_successor_of_the_same_name_keeps_its_own() {
     let allocator = allocator();
     let old = create(&allocator, "a", json!({"ports": [{"port": 80}]})).unwrap();

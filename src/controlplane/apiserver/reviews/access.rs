@@ -122,8 +122,18 @@ impl Reviews {
     /// May `user` do what the review asks about?
     pub(super) async fn access_review(&self, user: UserInfo, mut review: Value) -> Result<Value, ApiError> {
         let Some(action) = action(&review) else {
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            let error = FieldError::invalid("spec.resourceAttributes", Value::Null, why);
+            let error = match review.pointer("/spec/nonResourceAttributes").filter(|said| !said.is_null()) {
+                Some(both) => FieldError::invalid(
+                    "spec.nonResourceAttributes",
+                    both.clone(),
+                    "cannot be specified in combination with resourceAttributes",
+                ),
+                None => FieldError::invalid(
+                    "spec.resourceAttributes",
+                    Value::Null,
+                    "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+                ),
+            };
             let kind = review.str_at("/kind").unwrap_or_default();
             return Err(ApiError::invalid(GROUP, kind, "", vec![error]));
         };

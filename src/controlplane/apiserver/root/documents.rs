@@ -105,7 +105,7 @@ impl Discovery {
         let mut paths: Vec<&str> = plain.keys().map(String::as_str).collect();
         paths.extend(health::PATHS);
         paths.extend(openid::PATHS);
-        paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/version"]);
+        paths.extend([config::backup::PATH, "/metrics", "/openapi/v2", "/openapi/v3", "/version"]);
         paths.sort_unstable();
         let paths = json!({"paths": paths});
         Self { plain, aggregated: aggregated.into(), paths }

@@ -1,6 +1,7 @@
 //! Paths that are not resources: discovery, OpenAPI, version, health.
 
 mod aggregated;
+pub mod backup;
 mod discovery;
 mod documents;
 mod health;

@@ -205,6 +205,83 @@ async fn bookmarks_say_where_the_initial_events_end() {
 }
 
 #[tokio::test]
+async fn initial_events_end_unsaid_for_who_takes_no_bookmarks() {
+    let server = Server::new().await;
+    server.map("a").await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1";
+    let mut events = server.watch(&format!("{MAPS}?{query}")).await;
+    assert_eq!(events.said().await, "ADDED a");
+    assert!(events.next().await.is_none(), "no bookmark was asked for");
+}
+
+#[tokio::test]
+async fn a_strict_patch_is_refused_for_what_it_says_in_vain() {
+    let server = Server::new().await;
+    server.map("a").await;
+    let path = format!("{MAPS}/a?dryRun=All&fieldValidation");
+    let patch = async |how: &str, kind: &str, body: &str| {
+        let headers = [("content-type", kind)];
+        let response =
+            server.raw("PATCH", &format!("{path}={how}"), &headers, Body::from(body.to_owned())).await;
+        let code = response.status().as_u16();
+        let warnings: Vec<String> = response
+            .headers()
+            .get_all("warning")
+            .iter()
+            .map(|warning| warning.to_str().expect("a text").to_owned())
+            .collect();
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        let status: Value = serde_json::from_slice(&bytes).expect("JSON");
+        (code, status["details"]["causes"][0]["field"].clone(), status["message"].clone(), warnings)
+    };
+    let (json, merge) = ("application/json-patch+json", "application/merge-patch+json");
+    let operation = r#"[{"op": "add", "path": "/data", "value": {}, "odd": 1}]"#;
+    for (kind, body, why) in [
+        (json, operation, r#"json patch unknown field "[0].odd""#),
+        (merge, r#"{"data": {"a": "1", "a": "2"}}"#, r#"duplicate field "data.a""#),
+        (merge, r#"{"odd": 1}"#, r#"unknown field "odd""#),
+    ] {
+        let (code, field, message, _) = patch("Strict", kind, body).await;
+        assert_eq!((code, field), (422, json!("patch")), "{message}");
+        assert!(
+            message.as_str().is_some_and(|said| said.ends_with(&format!("strict decoding error: {why}"))),
+            "{message}"
+        );
+        let (code, _, message, warnings) = patch("Warn", kind, body).await;
+        assert_eq!((code, warnings.len()), (200, 1), "{message} {warnings:?}");
+        assert_eq!(patch("Ignore", kind, body).await.3, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn what_people_ask_for_comes_in_lines() {
+    let server = Server::new().await;
+    server.map("a").await;
+    let text = async |uri: &str| {
+        let response = server.raw("GET", uri, &[], Body::empty()).await;
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        String::from_utf8(bytes.to_vec()).expect("a text")
+    };
+    assert_eq!(text(MAPS).await.lines().count(), 1);
+    assert!(text(&format!("{MAPS}?pretty=true")).await.starts_with("{\n  \"kind\": \"ConfigMapList\""));
+    assert!(text(&format!("{MAPS}/a?pretty=1")).await.contains("\n    \"name\": \"a\""));
+}
+
+#[tokio::test]
+async fn components_are_a_table_with_their_health() {
+    let server = Server::new().await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let response = server.raw("GET", "/api/v1/componentstatuses", &accept, Body::empty()).await;
+    let warned = response.headers().get("warning").is_some();
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let table: Value = serde_json::from_slice(&bytes).expect("JSON");
+    assert_eq!(table["rows"][0]["cells"], json!(["etcd-0", "Healthy", "ok", ""]), "{table}");
+    assert!(warned, "it is deprecated");
+    let odd = server.raw("GET", &format!("{MAPS}?includeObject=Odd"), &accept, Body::empty()).await;
+    assert_eq!(odd.status(), 400);
+}
+
+#[tokio::test]
 async fn objects_are_shown_in_the_form_that_is_asked_for() {
     let server = Server::new().await;
     server.map("a").await;

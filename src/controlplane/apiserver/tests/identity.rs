@@ -86,4 +86,9 @@ async fn reviews_take_selectors_and_refuse_wrong_ones() {
     assert_eq!(made["status"]["allowed"], true, "{made}");
     let (code, status) = server.send("POST", path, &ask(json!({}))).await;
     assert_eq!((code.as_u16(), &status["reason"]), (422, &json!("Invalid")), "{status}");
+    let both =
+        json!({"spec": {"resourceAttributes": {"verb": "list"}, "nonResourceAttributes": {"path": "/x"}}});
+    let (code, status) = server.send("POST", path, &both).await;
+    let field = &status["details"]["causes"][0]["field"];
+    assert_eq!((code.as_u16(), field), (422, &json!("spec.nonResourceAttributes")), "{status}");
 }

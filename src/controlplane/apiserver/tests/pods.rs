@@ -145,3 +145,21 @@ async fn events_have_two_views() {
     let mut events = server.watch("/apis/events.k8s.io/v1/namespaces/default/events?watch=1").await;
     assert_eq!(events.next().await.expect("an event")["object"]["note"], "hello");
 }
+
+/// The class follows from what admission has made of a Pod, and its kubelet may say so.
+#[tokio::test]
+async fn what_a_limit_range_fills_in_decides_the_class() {
+    let server = Server::new().await;
+    let limits = json!([{"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m"}}]);
+    let range = json!({"metadata": {"name": "l"}, "spec": {"limits": limits}});
+    server.create("/api/v1/namespaces/default/limitranges", range).await;
+    server.api.index().caught_up().await;
+    pod(&server, "a").await;
+    let (_, made) = server.get(&format!("{PODS}/a")).await;
+    assert_eq!(made["status"], json!({"phase": "Pending", "qosClass": "Burstable"}), "{made}");
+    for (class, expect) in [("Burstable", 200), ("BestEffort", 422)] {
+        let status = json!({"status": {"phase": "Running", "qosClass": class}});
+        let (code, answer) = server.send("PATCH", &format!("{PODS}/a/status"), &status).await;
+        assert_eq!(code.as_u16(), expect, "{answer}");
+    }
+}

@@ -102,6 +102,7 @@ async fn answers_say_under_which_flow_they_came_and_metrics_count_them() {
         "apiserver_request_duration_seconds_count{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1\n",
         "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1\n",
         "apiserver_storage_objects{resource=\"configmaps\"} 1\n",
+        "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} 1\n",
         "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"workload-low\"} 0\n",
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n",
     ] {

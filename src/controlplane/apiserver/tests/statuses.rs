@@ -13,22 +13,28 @@ async fn a_signing_request_is_approved_through_approval_alone() {
         "usages": ["client auth"]}});
     server.create(REQUESTS, request).await;
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "R", "message": "m"});
-    let body =
-        json!({"status": {"certificate": null, "conditions": [condition("Approved"), condition("Failed")]}});
+    let status = |conditions: Vec<serde_json::Value>| json!({"status": {"conditions": conditions}});
     let types = |object: &serde_json::Value| -> Vec<String> {
         let list = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         list.iter().map(|condition| condition["type"].as_str().unwrap_or_default().to_owned()).collect()
     };
-    let (code, made) = server.send("PATCH", &format!("{REQUESTS}/a/status"), &body).await;
+    let refused = |made: &serde_json::Value| made["details"]["causes"][0]["message"].clone();
+    let (path, approval) = (format!("{REQUESTS}/a/status"), format!("{REQUESTS}/a/approval"));
+    let (code, made) = server.send("PATCH", &path, &status(vec![condition("Approved")])).await;
+    let why = "Forbidden: updates may not add a condition of type \"Approved\"";
+    assert_eq!((code.as_u16(), refused(&made)), (422, json!(why)), "{made}");
+    let (code, made) = server.send("PATCH", &path, &status(vec![condition("Failed")])).await;
     assert_eq!((code.as_u16(), types(&made)), (200, vec!["Failed".to_owned()]), "{made}");
+    let since = &made["status"]["conditions"][0];
+    assert!(since["lastUpdateTime"].is_string() && since["lastTransitionTime"].is_string(), "{made}");
 
-    let body = json!({"status": {"conditions": [condition("Approved")]}});
-    let (code, made) = server.send("PATCH", &format!("{REQUESTS}/a/approval"), &body).await;
-    assert_eq!((code.as_u16(), types(&made)), (200, vec!["Approved".to_owned()]), "{made}");
+    let both = status(vec![condition("Approved"), condition("Failed")]);
+    let (code, made) = server.send("PATCH", &approval, &both).await;
+    assert_eq!((code.as_u16(), types(&made).len()), (200, 2), "{made}");
     // The signer's write takes nothing of it away.
-    let body = json!({"status": {"conditions": []}});
-    let (code, made) = server.send("PATCH", &format!("{REQUESTS}/a/status"), &body).await;
-    assert_eq!((code.as_u16(), types(&made)), (200, vec!["Approved".to_owned()]), "{made}");
+    let (code, made) = server.send("PATCH", &path, &status(vec![condition("Failed")])).await;
+    let why = "Forbidden: updates may not remove a condition of type \"Approved\"";
+    assert_eq!((code.as_u16(), refused(&made)), (422, json!(why)), "{made}");
 }
 
 /// Of kinds whose writers of status may be somebody else than their owners.

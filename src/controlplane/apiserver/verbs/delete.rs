@@ -9,7 +9,7 @@ use api::status::{self, ApiError};
 
 use super::super::context::RequestContext;
 use super::super::wire;
-use super::delete_plan::{DeleteOptions, Plan, plan};
+use super::delete_plan::{DeleteOptions, End, Plan, plan};
 use super::write::{self, Admit, Decision, Outcome, Write};
 use super::{Answer, RequestBody};
 
@@ -27,13 +27,20 @@ pub async fn delete(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Ans
     let body = wire::decode_options(body.headers, &body.bytes)?;
     let (options, dry_run) = DeleteOptions::read(body.as_ref(), &context.params)?;
     let deleted = delete_object(context, &options, dry_run).await?;
-    answer(context, deleted)
+    answer(context, deleted, &options)
 }
 
-fn answer(context: &RequestContext<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError> {
+fn answer(
+    context: &RequestContext<'_>,
+    deleted: Deleted,
+    options: &DeleteOptions,
+) -> Result<Response<Body>, ApiError> {
     let resource = context.resource;
     match deleted {
-        Deleted::Marked(object) => context.answer_object(StatusCode::OK, &object),
+        Deleted::Marked(object) => {
+            let code = if options.cascades { StatusCode::ACCEPTED } else { StatusCode::OK };
+            context.answer_object(code, &object)
+        }
         Deleted::Gone(object) if resource.shown_when_gone => context.answer_object(StatusCode::OK, &object),
         Deleted::Gone(object) => {
             let status = status::deleted(&resource.group, &resource.plural, object.name(), object.uid());
@@ -51,16 +58,18 @@ pub async fn delete_object(
     let write = Write { key: context.key(), admit: Admit::Deletion, tracks: false, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
-        if let Some(why) = options.broken_precondition(old) {
-            return Err(context.conflict(&why));
-        }
-        let grace = context.resource.grace_period(old, options.grace);
+        options.check_preconditions(old, context.resource)?;
+        let end = match context.resource.grace_period(old, options.grace) {
+            Some(seconds) => End::Graceful(seconds),
+            None if context.resource.waits_for_content() => End::Emptied,
+            None => End::Plain,
+        };
         let held = context.resource.strategy().prepare_delete(old);
-        let settled = options.for_object(old, context.resource.orphans_dependents());
-        Ok(match plan(held.as_ref().unwrap_or(old), &settled, grace, context.engine.clock.now()) {
+        let settled = options.for_object(old, context.resource);
+        Ok(match plan(held.as_ref().unwrap_or(old), &settled, end, context.engine.clock.now()) {
             Plan::Pending => Decision::Keep,
             Plan::Mark(new) => Decision::Put(new),
-            Plan::Remove => Decision::Remove(None),
+            Plan::Remove(shown) => Decision::Remove(shown),
         })
     });
     match written.await?.outcome {

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use api::meta::{ObjectExt, format_time};
+use api::resources::Resource;
 use api::status::ApiError;
 use api::validate::FieldError;
 
@@ -26,6 +27,8 @@ pub struct DeleteOptions {
     /// Seconds; never negative.
     pub grace: Option<i64>,
     pub propagation: Option<Propagation>,
+    /// `orphanDependents: false`, the older word for it: who says that is told (202) that the object still stands.
+    pub cascades: bool,
     pub uid: Option<String>,
     pub resource_version: Option<String>,
 }
@@ -33,8 +36,8 @@ pub struct DeleteOptions {
 /// What a delete comes to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
-    /// The object goes now.
-    Remove,
+    /// The object goes now. The client is shown this, or the last state.
+    Remove(Option<Value>),
     /// The object stays for a while, marked as being deleted.
     Mark(Value),
     /// It is being deleted already, and nothing changes.
@@ -42,25 +45,25 @@ pub enum Plan {
 }
 
 impl DeleteOptions {
-    /// The options of a request: those in the body if there is one, else those in the query; and whether it is a dry run.
+    /// The options of a request, and whether it is a dry run: those in the body if there is one, and nothing in the query then;
+    /// else those in the query.
     pub fn read(body: Option<&Value>, params: &Params<'_>) -> Result<(Self, bool), ApiError> {
         let Some(body) = body else {
             let mut options = Self { grace: params.integer("gracePeriodSeconds")?, ..Self::default() };
-            options.set_propagation(
-                params.text("propagationPolicy"),
-                params.optional_flag("orphanDependents"),
-            )?;
+            options
+                .set_propagation(params.get("propagationPolicy"), params.optional_flag("orphanDependents"))?;
             return Ok((options.settled(), params.dry_run()?));
         };
-        let text = |pointer: &str| body.str_at(pointer).filter(|text| !text.is_empty()).map(str::to_owned);
+        let text = |pointer: &str| body.str_at(pointer).map(str::to_owned);
         let mut options = Self {
             grace: body.int_at("/gracePeriodSeconds"),
             propagation: None,
+            cascades: false,
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
         };
-        options.set_propagation(body.text("propagationPolicy"), body.bool_at("/orphanDependents"))?;
-        let mut dry_run = params.dry_run()?;
+        options.set_propagation(body.str_at("/propagationPolicy"), body.bool_at("/orphanDependents"))?;
+        let mut dry_run = false;
         for value in body.array_at("/dryRun") {
             if value != "All" {
                 return Err(invalid(FieldError::not_supported("dryRun", value.clone(), &["All"])));
@@ -72,11 +75,13 @@ impl DeleteOptions {
 
     /// With the propagation that a kind has of its own, where neither the request nor the object's finalizers say one.
     #[must_use]
-    pub fn for_object(&self, object: &Value, orphans: bool) -> Self {
+    pub fn for_object(&self, object: &Value, resource: &Resource) -> Self {
         let said = self.propagation.is_some()
             || object.finalizers().any(|name| name == ORPHAN || name == FOREGROUND);
-        let own = (orphans && !said).then_some(Propagation::Orphan);
-        Self { propagation: self.propagation.or(own), ..self.clone() }
+        let own = (resource.orphans_dependents() && !said).then_some(Propagation::Orphan);
+        // Rule: `shouldHaveDeleteDependentsFinalizer` of upstream's Namespaces takes the older word for Foreground.
+        let waits = (resource.waits_for_content() && self.cascades).then_some(Propagation::Foreground);
+        Self { propagation: waits.or(self.propagation).or(own), ..self.clone() }
     }
 
     /// A negative grace period means the shortest that is still graceful, as upstream has it.
@@ -86,7 +91,8 @@ impl DeleteOptions {
     }
 
     fn set_propagation(&mut self, policy: Option<&str>, orphan: Option<bool>) -> Result<(), ApiError> {
-        self.propagation = match (policy.filter(|policy| !policy.is_empty()), orphan) {
+        self.cascades = orphan == Some(false);
+        self.propagation = match (policy, orphan) {
             (Some(_), Some(_)) => {
                 let detail = "orphanDependents and deletionPropagation cannot be both set";
                 return Err(invalid(FieldError::invalid(
@@ -107,22 +113,32 @@ impl DeleteOptions {
         Ok(())
     }
 
-    /// Why the preconditions do not hold of `object`, if they do not.
-    pub fn broken_precondition(&self, object: &Value) -> Option<String> {
-        if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != object.uid()) {
-            return Some(format!(
-                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
-                 deleted and then recreated",
-                object.uid()
-            ));
-        }
-        let version =
-            self.resource_version.as_deref().filter(|version| *version != object.resource_version())?;
-        Some(format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The \
-             object might have been modified",
-            object.resource_version()
-        ))
+    /// Fails if the preconditions do not hold of `object`. What is empty is said, too, and true of no object.
+    pub fn check_preconditions(&self, object: &Value, resource: &Resource) -> Result<(), ApiError> {
+        let differs = |said: &Option<String>, is: &str| said.clone().filter(|said| said != is);
+        let (what, said, is, why) = if let Some(uid) = differs(&self.uid, object.uid()) {
+            ("UID", uid, object.uid(), "deleted and then recreated")
+        } else if let Some(version) = differs(&self.resource_version, object.resource_version()) {
+            ("ResourceVersion", version, object.resource_version(), "modified")
+        } else {
+            return Ok(());
+        };
+        let conflict =
+            |named: &str, why: &str| ApiError::conflict(&resource.group, named, object.name(), why);
+        // Upstream has Namespaces checked by themselves, and names the others' kind where it means the resource.
+        Err(match resource.waits_for_content() {
+            true => conflict(
+                &resource.plural,
+                &format!("Precondition failed: {what} in precondition: {said}, {what} in object meta: {is}"),
+            ),
+            false => conflict(
+                &resource.kind,
+                &format!(
+                    "the {what} in the precondition ({said}) does not match the {what} in record ({is}). The object \
+                     might have been {why}"
+                ),
+            ),
+        })
     }
 }
 
@@ -130,12 +146,28 @@ fn invalid(error: FieldError) -> ApiError {
     ApiError::invalid("meta.k8s.io", "DeleteOptions", "", vec![error])
 }
 
-/// What deleting `object` comes to. `grace`: the seconds that the kind is given to stop, as Pods are; `None` for kinds that
-/// need none.
-pub fn plan(object: &Value, options: &DeleteOptions, grace: Option<i64>, now: Timestamp) -> Plan {
+/// How objects of a kind end.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// At once, when nothing holds them.
+    Plain,
+    /// They are given seconds to stop, as Pods are.
+    Graceful(i64),
+    /// When their content is gone, as Namespaces do.
+    Emptied,
+}
+
+/// What deleting `object` comes to.
+pub fn plan(object: &Value, options: &DeleteOptions, end: End, now: Timestamp) -> Plan {
     let mut new = object.clone();
-    let graceful = grace.is_some();
-    let mut grace = grace.unwrap_or(0);
+    let (graceful, mut grace) = match end {
+        End::Graceful(seconds) => (true, seconds),
+        End::Plain | End::Emptied => (false, 0),
+    };
+    let full = matches!(end, End::Emptied) && !object.array_at("/spec/finalizers").is_empty();
+    if full {
+        return empty(object, options.propagation, now);
+    }
     if graceful {
         match grace_of(object, options, grace) {
             Grace::Pending => return Plan::Pending,
@@ -147,17 +179,25 @@ pub fn plan(object: &Value, options: &DeleteOptions, grace: Option<i64>, now: Ti
         }
     }
     set_finalizers(&mut new, options.propagation);
-    let held = new.finalizers().next().is_some() || !new.array_at("/spec/finalizers").is_empty();
-    if !held && grace == 0 {
-        return Plan::Remove;
+    if new.finalizers().next().is_none() && grace == 0 {
+        return Plan::Remove(graceful.then_some(new));
     }
     if !graceful || new.deletion_timestamp().is_none() {
         mark_once(&mut new, now);
     }
-    if !object.array_at("/spec/finalizers").is_empty() {
-        new["status"]["phase"] = "Terminating".into();
-    }
     if new == *object { Plan::Pending } else { Plan::Mark(new) }
+}
+
+/// Marks a Namespace that waits for its content: of a grace period nothing is said.
+fn empty(namespace: &Value, propagation: Option<Propagation>, now: Timestamp) -> Plan {
+    if namespace.deletion_timestamp().is_some() {
+        return Plan::Pending;
+    }
+    let mut new = namespace.clone();
+    new.meta_mut().insert("deletionTimestamp".to_owned(), format_time(now).into());
+    new["status"]["phase"] = "Terminating".into();
+    set_finalizers(&mut new, propagation);
+    Plan::Mark(new)
 }
 
 enum Grace {
@@ -244,8 +284,11 @@ mod tests {
 
     fn run(object: &Value, query: &str, graceful: bool) -> Plan {
         let (options, _) = DeleteOptions::read(None, &Params::new(Some(query))).expect("options");
-        let fresh = graceful.then(|| options.grace.unwrap_or(30));
-        plan(object, &options, fresh, NOW.parse().expect("time"))
+        let end = match graceful {
+            true => End::Graceful(options.grace.unwrap_or(30)),
+            false => End::Plain,
+        };
+        plan(object, &options, end, NOW.parse().expect("time"))
     }
 
     fn marked(object: Value, query: &str, graceful: bool, timestamp: &str, grace: i64, finalizers: &[&str]) {
@@ -261,21 +304,32 @@ mod tests {
 
     #[test]
     fn some_kinds_leave_their_dependents() {
-        let (options, _) = DeleteOptions::read(None, &Params::new(None)).expect("options");
+        let row = |plural: &str| api::resources::builtin().into_iter().find(|row| row.plural == plural);
+        let (job, namespace, secret) = (row("jobs"), row("namespaces"), row("secrets"));
+        let check = |query: &str,
+                     object: &Value,
+                     row: &Option<std::sync::Arc<Resource>>,
+                     expect: Option<Propagation>| {
+            let (options, _) = DeleteOptions::read(None, &Params::new(Some(query))).expect("options");
+            let settled = options.for_object(object, row.as_ref().expect("a built-in kind"));
+            assert_eq!(settled.propagation, expect, "{query} {object}");
+        };
         let plain = json!({"metadata": {"name": "j"}});
-        assert_eq!(options.for_object(&plain, true).propagation, Some(Propagation::Orphan));
-        assert_eq!(options.for_object(&plain, false).propagation, None);
         let held = json!({"metadata": {"name": "j", "finalizers": ["foregroundDeletion"]}});
-        assert_eq!(options.for_object(&held, true).propagation, None);
-        let (said, _) =
-            DeleteOptions::read(None, &Params::new(Some("propagationPolicy=Background"))).expect("options");
-        assert_eq!(said.for_object(&plain, true).propagation, Some(Propagation::Background));
+        check("", &plain, &job, Some(Propagation::Orphan));
+        check("", &plain, &secret, None);
+        check("", &held, &job, None);
+        check("propagationPolicy=Background", &plain, &job, Some(Propagation::Background));
+        check("orphanDependents=false", &plain, &secret, Some(Propagation::Background));
+        check("orphanDependents=false", &plain, &namespace, Some(Propagation::Foreground));
     }
 
     #[test]
     fn objects_without_finalizers_go_at_once() {
-        assert_eq!(run(&json!({"metadata": {}}), "", false), Plan::Remove);
-        assert_eq!(run(&json!({"metadata": {}}), "propagationPolicy=Background", false), Plan::Remove);
+        assert_eq!(run(&json!({"metadata": {}}), "", false), Plan::Remove(None));
+        assert_eq!(run(&json!({"metadata": {}}), "propagationPolicy=Background", false), Plan::Remove(None));
+        let named_alike = json!({"metadata": {}, "spec": {"finalizers": ["x"]}});
+        assert_eq!(run(&named_alike, "", false), Plan::Remove(None), "that is for Namespaces");
     }
 
     #[test]
@@ -295,7 +349,14 @@ mod tests {
     fn pods_are_given_time_to_stop() {
         marked(pod("Running", json!({})), "", true, "2026-01-01T00:00:30Z", 30, &[]);
         marked(pod("Running", json!({})), "gracePeriodSeconds=5", true, "2026-01-01T00:00:05Z", 5, &[]);
-        assert_eq!(run(&pod("Running", json!({})), "gracePeriodSeconds=0", true), Plan::Remove);
+        let removed = |meta: Value| {
+            let Plan::Remove(Some(shown)) = run(&pod("Running", meta), "gracePeriodSeconds=0", true) else {
+                panic!("not removed")
+            };
+            assert_eq!(shown.deletion_timestamp(), Some(NOW));
+            assert_eq!(shown.deletion_grace_period_seconds(), Some(0));
+        };
+        removed(json!({}));
         let stopping = json!({"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30});
         assert_eq!(run(&pod("Running", stopping.clone()), "", true), Plan::Pending);
         assert_eq!(run(&pod("Running", stopping.clone()), "gracePeriodSeconds=60", true), Plan::Pending);
@@ -307,7 +368,7 @@ mod tests {
             5,
             &[],
         );
-        assert_eq!(run(&pod("Running", stopping), "gracePeriodSeconds=0", true), Plan::Remove);
+        removed(stopping);
         let held = json!({"finalizers": ["x"], "generation": 1});
         marked(pod("Running", held), "gracePeriodSeconds=0", true, NOW, 0, &["x"]);
     }
@@ -316,15 +377,65 @@ mod tests {
     fn a_namespace_waits_for_its_content() {
         let namespace =
             json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
-        let Plan::Mark(new) = run(&namespace, "", false) else { panic!("not marked") };
+        let run = |object: &Value| {
+            plan(object, &DeleteOptions::default(), End::Emptied, NOW.parse().expect("time"))
+        };
+        let Plan::Mark(new) = run(&namespace) else { panic!("not marked") };
         assert_eq!(new.str_at("/status/phase"), Some("Terminating"));
-        assert_eq!(run(&new, "", false), Plan::Pending);
+        assert_eq!(new.deletion_timestamp(), Some(NOW));
+        assert_eq!(new.deletion_grace_period_seconds(), None);
+        assert_eq!(run(&new), Plan::Pending);
+        assert_eq!(run(&json!({"metadata": {}, "spec": {"finalizers": []}})), Plan::Remove(None));
     }
 
     #[test]
     fn options_are_checked() {
-        for bad in ["propagationPolicy=x", "propagationPolicy=Orphan&orphanDependents=true", "dryRun=x"] {
+        for bad in [
+            "propagationPolicy=x",
+            "propagationPolicy=",
+            "propagationPolicy=Orphan&orphanDependents=true",
+            "gracePeriodSeconds=",
+            "dryRun=x",
+        ] {
             assert!(DeleteOptions::read(None, &Params::new(Some(bad))).is_err(), "{bad}");
         }
+        for bad in [json!({"propagationPolicy": ""}), json!({"dryRun": ["x"]})] {
+            assert!(DeleteOptions::read(Some(&bad), &Params::new(None)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_counts_alone() {
+        let query = Params::new(Some("dryRun=All&gracePeriodSeconds=x&propagationPolicy=x"));
+        let (options, dry) =
+            DeleteOptions::read(Some(&json!({"gracePeriodSeconds": 3})), &query).expect("options");
+        assert_eq!(options, DeleteOptions { grace: Some(3), ..DeleteOptions::default() });
+        assert!(!dry);
+    }
+
+    #[test]
+    fn preconditions_hold_of_the_object_or_not() {
+        let rows = api::resources::builtin();
+        let row = |plural: &str| rows.iter().find(|row| row.plural == plural).expect("a built-in kind");
+        let object = json!({"metadata": {"name": "o", "uid": "u", "resourceVersion": "5"}});
+        let check = |plural: &str, preconditions: Value, expect: &str| {
+            let body = json!({"preconditions": preconditions});
+            let (options, _) = DeleteOptions::read(Some(&body), &Params::new(None)).expect("options");
+            let said = options.check_preconditions(&object, row(plural));
+            assert_eq!(said.err().map_or(String::new(), |error| error.message), expect, "{body}");
+        };
+        check("jobs", json!({"uid": "u", "resourceVersion": "5"}), "");
+        check(
+            "jobs",
+            json!({"resourceVersion": ""}),
+            "Operation cannot be fulfilled on Job.batch \"o\": the ResourceVersion in the precondition () does not match \
+             the ResourceVersion in record (5). The object might have been modified",
+        );
+        check(
+            "namespaces",
+            json!({"uid": "x"}),
+            "Operation cannot be fulfilled on namespaces \"o\": Precondition failed: UID in precondition: x, UID in \
+             object meta: u",
+        );
     }
 }

@@ -11,6 +11,7 @@ mod delete_plan;
 mod list;
 mod list_plan;
 mod patch;
+mod patch_flaws;
 mod pod;
 mod read;
 mod scale;

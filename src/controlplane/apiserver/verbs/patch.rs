@@ -9,6 +9,7 @@ use api::status::ApiError;
 use api::validate::FieldError;
 
 use super::super::context::RequestContext;
+use super::patch_flaws::flaws;
 use super::write::{self, Admit, Decision, Write};
 use super::{Answer, RequestBody, apply, update};
 
@@ -31,6 +32,8 @@ const FORMATS: [&str; 4] = [
 pub struct Patch {
     format: Format,
     document: Value,
+    /// What strict readers would not have of it.
+    flaws: Vec<String>,
 }
 
 impl Patch {
@@ -49,7 +52,8 @@ impl Patch {
             let what = if array { "an array of operations" } else { "an object" };
             return Err(ApiError::bad_request(format!("error decoding patch: it is not {what}")));
         }
-        Ok(Self { format, document })
+        let flaws = flaws(&body.bytes, array);
+        Ok(Self { format, document, flaws })
     }
 
     /// The object that comes of it.
@@ -58,7 +62,8 @@ impl Patch {
             Format::Json => patch::json(object, &self.document),
             Format::Merge => patch::merge(object, &self.document),
             Format::Strategic if context.schema()?.open => {
-                Err(ApiError::unsupported_media_type(&FORMATS[..2]))
+                let without = FORMATS.into_iter().filter(|format| !format.contains("strategic"));
+                Err(ApiError::unsupported_media_type(&without.collect::<Vec<_>>()))
             }
             Format::Strategic => patch::strategic(object, &self.document, context.schema()?),
         }
@@ -76,16 +81,36 @@ fn media_type<'a>(body: &RequestBody<'a>) -> &'a str {
     content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
-/// What came of a patch, as an object of its kind. That it is none is what is wrong with the patch.
-fn completed(context: &RequestContext<'_>, patched: &Value) -> Result<(Value, Vec<String>), ApiError> {
-    context.complete(patched).map_err(|error| match context.schema() {
-        // Asked again without strictness: unknown fields have an answer of their own.
-        Ok(schema) if schema.convert(patched, FieldValidation::Ignore).is_err() => {
-            let wrong = FieldError::invalid("patch", patched.to_string(), error.message);
-            ApiError::invalid("", "", "", vec![wrong])
-        }
-        _ => error,
-    })
+/// What came of a patch, as an object of its kind, with what strict readers would not have of either. That it is none is what is
+/// wrong with the patch.
+fn completed(
+    context: &RequestContext<'_>,
+    patch: &Patch,
+    patched: &Value,
+) -> Result<(Value, Vec<String>), ApiError> {
+    const STRICT: &str = "strict decoding error: ";
+    let wrong = |why: String| {
+        let error = FieldError::invalid("patch", patched.to_string(), why);
+        ApiError::invalid("", "", "", vec![error])
+    };
+    let validation = context.field_validation()?;
+    let flaws = if validation == FieldValidation::Ignore { &[] } else { &patch.flaws[..] };
+    let strict = |more: Option<&str>| {
+        let all: Vec<&str> = flaws.iter().map(String::as_str).chain(more).collect();
+        wrong(format!("{STRICT}{}", all.join(", ")))
+    };
+    match context.complete(patched) {
+        Ok(_) if validation == FieldValidation::Strict && !flaws.is_empty() => Err(strict(None)),
+        Ok((object, warnings)) => Ok((object, flaws.iter().cloned().chain(warnings).collect())),
+        Err(error) => Err(match error.message.split_once(STRICT) {
+            Some((_, unknown)) => strict(Some(unknown)),
+            // Asked again without strictness: what is no object of the kind at all.
+            None if context.schema()?.convert(patched, FieldValidation::Ignore).is_err() => {
+                wrong(error.message)
+            }
+            None => error,
+        }),
+    }
 }
 
 /// Changes an object, or what a subresource shows of it, by a patch. Without a `resourceVersion` in the patch, it is applied
@@ -105,7 +130,7 @@ pub async fn patch(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
     let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
-        let (new, said) = completed(context, &patch.apply(context, old)?)?;
+        let (new, said) = completed(context, &patch, &patch.apply(context, old)?)?;
         warnings = said;
         Ok(Decision::Put(update::successor(context, old, new)?))
     });

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use api::meta::{ObjectExt, format_time};
 use api::selector::LabelSelector;
 use api::status::{ApiError, Reason};
+use api::validate::FieldError;
 use storage::ListQuery;
 
 use super::super::admission::Operation;
@@ -32,6 +33,7 @@ pub async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answe
     if !binding.name().is_empty() && binding.name() != context.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
+    check_target(&binding)?;
     let mut attributes = context.attributes(Operation::Create, Some(binding), None, dry_run);
     let mut reservations = context.engine.admission.mutate(&mut attributes).await?;
     context.engine.admission.validate(&attributes, &mut reservations).await?;
@@ -47,6 +49,19 @@ pub async fn bind(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answe
     let mut response = context.answer_document(StatusCode::CREATED, &success());
     wire::warn(&mut response, &warnings);
     Ok(response)
+}
+
+/// A binding names a node. Rule: `ValidatePodBinding`.
+fn check_target(binding: &Value) -> Result<(), ApiError> {
+    let kind = binding.str_at("/target/kind").unwrap_or_default();
+    let error = if !matches!(kind, "" | "Node") {
+        FieldError::not_supported("target.kind", kind, &["Node", "<empty>"])
+    } else if binding.str_at("/target/name").unwrap_or_default().is_empty() {
+        FieldError::required("target.name", "")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::bad_request(error.to_string()))
 }
 
 /// The Pod on the node that the binding names, or why it cannot be there.
@@ -110,12 +125,14 @@ pub async fn evict(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Answ
     if !eviction.name().is_empty() && eviction.name() != context.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    let (options, dry_run) = DeleteOptions::read(eviction.get("deleteOptions"), &context.params)?;
+    let said = eviction.get("deleteOptions").filter(|options| !options.is_null());
+    let nothing = json!({});
+    let (options, dry) = DeleteOptions::read(Some(said.unwrap_or(&nothing)), &context.params)?;
+    // Rule: `propagateDryRun`. The query is that of a create, and either may say it.
+    let dry_run = dry || context.params.dry_run()?;
     let entry = context.stored().await?;
     let pod = context.read(&entry)?;
-    if let Some(why) = options.broken_precondition(&pod) {
-        return Err(context.conflict(&why));
-    }
+    options.check_preconditions(&pod, context.resource)?;
     let attributes = context.attributes(Operation::Create, Some(eviction), None, dry_run);
     context.engine.admission.validate(&attributes, &mut Reservations::default()).await?;
     if needs_budget(&pod) {

@@ -107,6 +107,7 @@ async fn rescale(
     let paths = &context.resource.scale_paths;
     respond(context, warnings, true, |old| {
         let new = scaled(old, &wanted(&scale_of(old, paths))?, paths)?;
+        update::check_uid(context, old, &new)?;
         update::successor(context, old, new)
     })
     .await

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use api::meta::ObjectExt;
+use api::meta::{ObjectExt, format_time};
 use api::status::ApiError;
 use api::validate::FieldError;
 
@@ -18,7 +18,11 @@ pub async fn update(context: &RequestContext<'_>, body: &RequestBody<'_>) -> Ans
     let (object, warnings) = context.decode(body)?;
     let write = Write { key: context.key(), admit: Admit::Object, tracks: true, fresh: false, dry_run };
     let written = write::write(context, write, |old| match old {
-        Some(old) => Ok(Decision::Put(successor(context, old, object.clone())?)),
+        Some(old) => {
+            let new = successor(context, old, object.clone())?;
+            check_uid(context, old, &new)?;
+            Ok(Decision::Put(new))
+        }
         None if creates(context) => first(context, object.clone()).map(Decision::Put),
         None => Err(context.not_found()),
     });
@@ -47,6 +51,9 @@ pub fn successor(context: &RequestContext<'_>, old: &Value, mut new: Value) -> R
     let managers = new.meta_mut().remove("managedFields");
     carry_over(old, &mut new);
     projection::apply(context.resource, context.part(), &mut new, old);
+    if context.part().is_some() {
+        context.resource.strategy().stamp(&mut new, old, &format_time(context.engine.clock.now()));
+    }
     if let Some(managers) = managers {
         new.meta_mut().insert("managedFields".to_owned(), managers);
     }
@@ -85,7 +92,7 @@ fn check_names(context: &RequestContext<'_>, new: &mut Value) -> Result<(), ApiE
     Ok(())
 }
 
-/// A `uid` or `resourceVersion` in the object says which state it is meant to replace.
+/// A `resourceVersion` in the object says which state it is meant to replace.
 fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -> Result<(), ApiError> {
     let version = new.resource_version();
     if matches!(version, "" | "0") && context.resource.conditional_update {
@@ -96,6 +103,11 @@ fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -
     if !version.is_empty() && version != "0" && version != old.resource_version() {
         return Err(context.modified());
     }
+    Ok(())
+}
+
+/// A `uid` in what replaces an object says which one is meant. One in a patch would change it, which validation refuses.
+pub fn check_uid(context: &RequestContext<'_>, old: &Value, new: &Value) -> Result<(), ApiError> {
     let uid = new.uid();
     if !uid.is_empty() && uid != old.uid() {
         let why = format!(
@@ -111,7 +123,7 @@ fn check_preconditions(context: &RequestContext<'_>, old: &Value, new: &Value) -
 
 /// What clients may leave out, or may not change.
 fn carry_over(old: &Value, new: &mut Value) {
-    const FIXED: [&str; 4] = ["resourceVersion", "uid", "creationTimestamp", "generation"];
+    const FIXED: [&str; 3] = ["resourceVersion", "creationTimestamp", "generation"];
     let meta = new.meta_mut();
     meta.remove("selfLink");
     meta.remove("managedFields");
@@ -120,6 +132,13 @@ fn carry_over(old: &Value, new: &mut Value) {
             Some(value) => meta.insert(field.to_owned(), value.clone()),
             None => meta.remove(field),
         };
+    }
+    // Who says another uid in a patch is refused by validation.
+    if let Some(uid) = old.meta().and_then(|meta| meta.get("uid")) {
+        let said = meta.entry("uid").or_insert(Value::Null);
+        if said.as_str().is_none_or(str::is_empty) {
+            *said = uid.clone();
+        }
     }
     // That an object is being deleted does not go away. Who says it of one that is not is refused by validation.
     let standing = |field: &str| old.meta().and_then(|meta| meta.get(field)).cloned();
@@ -140,7 +159,7 @@ mod tests {
     #[test]
     fn only_the_server_sets_what_it_set() {
         let old = json!({"metadata": {"name": "a", "uid": "u", "creationTimestamp": "t", "generation": 3}});
-        let mut new = json!({"metadata": {"name": "a", "uid": "other", "managedFields": []}});
+        let mut new = json!({"metadata": {"name": "a", "generation": 7, "managedFields": []}});
         carry_over(&old, &mut new);
         assert_eq!(new, old);
     }

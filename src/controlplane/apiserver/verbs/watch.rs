@@ -208,7 +208,8 @@ impl Streaming {
     fn frame_initial(&mut self, chunk: &mut Vec<u8>) {
         while chunk.len() < CHUNK {
             let Some(entry) = self.initial.pop_front() else {
-                if let Some(revision) = self.end_of_initial.take() {
+                // Who does not take bookmarks is not told where the initial events end.
+                if let Some(revision) = self.end_of_initial.take().filter(|_| self.bookmarks.is_some()) {
                     self.encoder.bookmark(revision, true, chunk);
                 }
                 return;

@@ -188,6 +188,9 @@ async fn admit(
     let mut attributes = context.attributes(operation, Some(object), old, write.dry_run);
     let mut reservations = admission.mutate(&mut attributes).await?;
     let object = attributes.object.as_mut().ok_or_else(|| ApiError::internal("admission lost the object"))?;
+    if old.is_none() {
+        context.resource.admitted(object);
+    }
     if write.tracks {
         context.track(old, object)?;
     }
@@ -200,7 +203,7 @@ async fn admit(
     warnings.extend(attributes.warnings.take());
     let object = attributes.object.take().ok_or_else(|| ApiError::internal("admission lost the object"))?;
     // An object that is being deleted goes with its last finalizer.
-    let over = old.is_some_and(|old| is_over(old, &object));
+    let over = old.is_some_and(|old| is_over(old, &object, context.resource.waits_for_content()));
     let decision = if over { Decision::Remove(Some(object)) } else { Decision::Put(object) };
     Ok(Admitted { decision, warnings, reservations })
 }
@@ -315,10 +318,11 @@ fn unchanged(entry: &Entry, data: &[u8], revision_at: Option<usize>) -> bool {
 }
 
 /// Whether an update that leaves `new` leaves nothing to keep: the object is being deleted, and the last finalizer has gone.
-fn is_over(old: &Value, new: &Value) -> bool {
+/// `waits`: those for its content count, too.
+fn is_over(old: &Value, new: &Value, waits: bool) -> bool {
     old.deletion_timestamp().is_some()
         && new.finalizers().next().is_none()
-        && new.array_at("/spec/finalizers").is_empty()
+        && (!waits || new.array_at("/spec/finalizers").is_empty())
         && old.deletion_grace_period_seconds().unwrap_or(0) == 0
 }
 
@@ -349,12 +353,15 @@ mod tests {
 
     #[test]
     fn an_object_is_over_when_the_last_finalizer_goes() {
-        let check = |old: Value, new: Value, expect| assert_eq!(is_over(&old, &new), expect, "{old} {new}");
+        let check =
+            |old: Value, new: Value, expect| assert_eq!(is_over(&old, &new, true), expect, "{old} {new}");
         let deleted = json!({"metadata": {"deletionTimestamp": "t", "deletionGracePeriodSeconds": 0}});
         check(json!({}), json!({}), false);
         check(deleted.clone(), json!({}), true);
         check(deleted.clone(), json!({"metadata": {"finalizers": ["a"]}}), false);
-        check(deleted, json!({"spec": {"finalizers": ["kubernetes"]}}), false);
+        let full = json!({"spec": {"finalizers": ["kubernetes"]}});
+        check(deleted.clone(), full.clone(), false);
+        assert!(is_over(&deleted, &full, false), "the member means something else in other kinds");
         let graceful = json!({"metadata": {"deletionTimestamp": "t", "deletionGracePeriodSeconds": 30}});
         check(graceful, json!({}), false);
     }

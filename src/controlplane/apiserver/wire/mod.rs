@@ -8,6 +8,7 @@ mod joined;
 mod negotiate;
 mod page;
 mod params;
+pub mod pretty;
 mod respond;
 
 pub(super) use body::{LIMIT, check_type, decode_object, decode_options, parse, read_body};

@@ -49,7 +49,7 @@ impl<'a> Params<'a> {
 
     /// An integer; 400 if it is not one.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        let Some(text) = self.text(name) else { return Ok(None) };
+        let Some(text) = self.get(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
             use std::num::IntErrorKind::{NegOverflow, PosOverflow};
             let why = match error.kind() {
@@ -89,6 +89,8 @@ mod tests {
             ["watch", "a", "b", "c", "d", "none"].iter().map(|name| params.flag(name)).collect();
         assert_eq!(flags, [true, true, true, false, false, false]);
         assert_eq!(params.integer("limit").expect("a number"), Some(5));
+        assert_eq!(params.integer("none").expect("nothing"), None);
         assert!(params.integer("a").is_err());
+        assert!(params.integer("b").is_err(), "nothing is no number");
     }
 }

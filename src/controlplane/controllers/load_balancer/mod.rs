@@ -18,7 +18,7 @@ use super::context::{Context, Error, ignore_not_found};
 use super::harness::{Harness, Outcome, Reconcile};
 use super::heartbeat::Heartbeats;
 use client::informer::{Cache, Key};
-use client::typed::{ANNOUNCED_BY, SERVICE_NAME, node_is_ready};
+use client::typed::{ANNOUNCED_BY, CONTROL_PLANE, SERVICE_NAME, node_is_ready};
 
 /// The class this controller serves, beside Services without one.
 const CLASS: &str = "minik.dev/loadbalancer";
@@ -88,9 +88,17 @@ enum Plan {
     Refuse(String),
 }
 
-/// Decides for one Service. `used` are the addresses of all others; `nodes` those that may announce, by
-/// how many they announce already.
-fn plan(service: &Service, pools: &Pools, used: &Used, nodes: &BTreeMap<String, usize>) -> Plan {
+/// How gladly a node is asked to announce: the least of them is asked first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Burden {
+    /// A server only where there is nobody else: when it goes, so may the controller that would give its addresses to others.
+    server: bool,
+    /// What it announces already.
+    addresses: usize,
+}
+
+/// Decides for one Service. `used` are the addresses of all others; `nodes` those that may announce.
+fn plan(service: &Service, pools: &Pools, used: &Used, nodes: &BTreeMap<String, Burden>) -> Plan {
     let (has, by) = (address(service), announcer(service));
     if !is_ours(service) {
         let given = has.is_some_and(|ip| pools.contains(ip));
@@ -127,7 +135,8 @@ fn plan(service: &Service, pools: &Pools, used: &Used, nodes: &BTreeMap<String, 
     // One node answers for an address, however many Services share it.
     let shared = used.get(&ip).and_then(|other| other.announcer.as_ref());
     let stays = shared.or(by).filter(|node| nodes.contains_key(*node)).cloned();
-    let node = stays.or_else(|| nodes.iter().min_by_key(|(_, load)| **load).map(|(name, _)| name.clone()));
+    let node =
+        stays.or_else(|| nodes.iter().min_by_key(|(_, burden)| **burden).map(|(name, _)| name.clone()));
     if has == Some(ip) && by == node.as_ref() { Plan::Nothing } else { Plan::Serve { ip, node } }
 }
 
@@ -288,7 +297,7 @@ impl Reconciler {
     }
 
     /// The addresses other Services have, and the nodes that may announce this one.
-    fn others(&self, key: &Key, service: &Service) -> (Used, BTreeMap<String, usize>) {
+    fn others(&self, key: &Key, service: &Service) -> (Used, BTreeMap<String, Burden>) {
         let all = self.services.list();
         let others = all.iter().filter(|other| Key::of(&other.metadata) != *key && is_ours(other));
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -301,11 +310,13 @@ impl Reconciler {
             known.announcer = known.announcer.take().or_else(|| announcer(other).cloned());
             known.local |= is_local(other);
         }
-        let mut nodes: BTreeMap<String, usize> =
-            self.nodes.list().iter().filter(|n| self.can_announce(n)).map(|n| (n.name_any(), 0)).collect();
+        let burden = |node: &Node| Burden { server: node.labels().contains_key(CONTROL_PLANE), addresses: 0 };
+        let nodes = self.nodes.list();
+        let able = nodes.iter().filter(|node| self.can_announce(node));
+        let mut nodes: BTreeMap<String, Burden> = able.map(|node| (node.name_any(), burden(node))).collect();
         for other in others {
-            if let Some(load) = announcer(other).and_then(|name| nodes.get_mut(name)) {
-                *load += 1;
+            if let Some(burden) = announcer(other).and_then(|name| nodes.get_mut(name)) {
+                burden.addresses += 1;
             }
         }
         if is_local(service) {
@@ -373,7 +384,8 @@ mod tests {
         let check = |service: Value, used: &[&str], nodes: &[(&str, usize)], expect: Plan| {
             let parsed: Service = from_value(service.clone()).unwrap();
             let used = used.iter().map(|ip| (ip.parse().unwrap(), Use::default())).collect();
-            let nodes = nodes.iter().map(|(name, load)| ((*name).to_owned(), *load)).collect();
+            let burden = |name: &str, addresses| Burden { server: name.starts_with("server"), addresses };
+            let nodes = nodes.iter().map(|(name, load)| ((*name).to_owned(), burden(name, *load))).collect();
             assert_eq!(plan(&parsed, &pools, &used, &nodes), expect, "{service}");
         };
         let serve = |ip: &str, node: Option<&str>| Plan::Serve {
@@ -384,6 +396,8 @@ mod tests {
         let new = json!({"spec": {"type": "LoadBalancer"}});
         check(new.clone(), &[], &two, serve("10.0.0.10", Some("n2")));
         check(new.clone(), &["10.0.0.10"], &[], serve("10.0.0.11", None));
+        check(new.clone(), &[], &[("n1", 9), ("server", 0)], serve("10.0.0.10", Some("n1")));
+        check(new.clone(), &[], &[("server", 0)], serve("10.0.0.10", Some("server")));
         let full = "no free address in the pool 10.0.0.10-10.0.0.11".to_owned();
         check(new, &["10.0.0.10", "10.0.0.11"], &two, Plan::Refuse(full));
         let with = |kind: &str, asked: &str, ip: &str, node: &str| {
@@ -428,7 +442,8 @@ mod tests {
     fn an_address_is_shared_by_port() {
         let pools = pools(&[]);
         let ip: Ipv4Addr = "10.0.0.10".parse().unwrap();
-        let nodes = BTreeMap::from([("n1".to_owned(), 0), ("n2".to_owned(), 1)]);
+        let burden = |addresses| Burden { server: false, addresses };
+        let nodes = BTreeMap::from([("n1".to_owned(), burden(0)), ("n2".to_owned(), burden(1))]);
         let other =
             |local| Use { ports: [("TCP".to_owned(), 80)].into(), announcer: Some("n2".into()), local };
         let check = |port: i32, protocol: &str, policy: &str, local: bool, expect: Plan| {

@@ -54,6 +54,46 @@ impl Embedded {
         Self::load(database)
     }
 
+    /// Makes a new file at `path` that holds `entries`; its revisions go on after `revision`. `Unavailable`, with the path, if it
+    /// cannot be written.
+    pub(crate) fn fill(path: &Path, entries: &[Arc<Entry>], revision: u64) -> Result<(), StorageError> {
+        let (mut new, _) = Self::open(path)?;
+        let put = |entry: &Arc<Entry>| Arc::new(Event::new(EventKind::Put, entry.clone(), None));
+        new.commit(&entries.iter().map(put).collect::<Vec<_>>())?;
+        new.go_on_after(revision)
+    }
+
+    /// Lets revisions go on after `revision`, if they are not there yet.
+    pub(crate) fn go_on_after(&mut self, revision: u64) -> Result<(), StorageError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            {
+                let mut meta = transaction.open_table(META)?;
+                let reached = meta.get(REVISION)?.map_or(0, |reached| reached.value());
+                meta.insert(REVISION, revision.max(reached))?;
+            }
+            transaction.commit()?;
+            Ok::<_, redb::Error>(())
+        };
+        write().map_err(StorageError::unavailable)
+    }
+
+    /// Drops the entries of these revisions, as if they had never been.
+    pub(crate) fn discard(&mut self, revisions: impl Iterator<Item = u64>) -> Result<(), StorageError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            {
+                let mut records = transaction.open_table(RECORDS)?;
+                for revision in revisions {
+                    records.remove(revision)?;
+                }
+            }
+            transaction.commit()?;
+            Ok::<_, redb::Error>(())
+        };
+        write().map_err(StorageError::unavailable)
+    }
+
     /// The same over any backend.
     #[cfg(test)]
     fn over(backend: impl redb::StorageBackend) -> Result<(Self, Snapshot), StorageError> {

@@ -17,7 +17,7 @@ pub use expand::expand;
 pub use fields::{Facts, FieldError, field, resource_field};
 pub use files::hosts_file;
 pub use resources::{
-    Limits, Qos, cgroup_parent, cpu_shares, linux_resources, pod_limits, qos, quantity_value, resources_hash,
+    Qos, cgroup_parent, cpu_shares, linux_resources, pod_limits, qos, quantity_value, resources_hash,
 };
 pub use sandbox::sandbox_config;
 pub use security::check_user;

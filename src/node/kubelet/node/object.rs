@@ -11,7 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use crate::cri::api;
+use crate::kubelet::pressure::{Limits, Pressure};
 use config::NodeConfig;
+use config::eviction::Signal;
 use sys::cgroups::Capacity;
 use sys::identity::Machine;
 
@@ -21,10 +23,6 @@ pub const VERSION: &str = "v1.36.0+minik";
 pub const PORT: u16 = 10250;
 /// Upstream's default.
 const PODS: u32 = 110;
-/// Upstream's default hard limit: below this much free memory there is pressure, and so much is not given to Pods.
-const MEMORY_RESERVE: u64 = 100 << 20;
-/// The node's disk is the host's: only when next to nothing is left can containers not run.
-const DISK_RESERVE: u64 = 64 << 20;
 /// Upstream reports the largest ones only.
 const IMAGES: usize = 50;
 
@@ -33,9 +31,10 @@ const IMAGES: usize = 50;
 pub struct Facts {
     pub machine: Machine,
     pub capacity: Capacity,
-    /// Bytes: size and free space of the file system that holds containers.
-    pub disk: (u64, u64),
-    pub processes: u64,
+    /// Bytes of the file system that holds containers.
+    pub disk: u64,
+    pub pressure: Pressure,
+    pub limits: Limits,
     pub runtime_version: String,
     pub images: Vec<api::Image>,
     /// Why the node cannot run Pods; empty when it can.
@@ -98,8 +97,8 @@ pub fn status(config: &NodeConfig, facts: &Facts, before: Option<&NodeStatus>, n
         own
     };
     NodeStatus {
-        capacity: Some(with(resources(config, facts, 0))),
-        allocatable: Some(with(resources(config, facts, MEMORY_RESERVE))),
+        capacity: Some(with(resources(config, facts, |_, _| 0))),
+        allocatable: Some(with(resources(config, facts, |signal, all| facts.limits.reserve(signal, all)))),
         conditions: Some(conditions(facts, before, now)),
         addresses: Some(vec![
             address("InternalIP", &config.node_ip.to_string()),
@@ -134,15 +133,21 @@ fn address(kind: &str, address: &str) -> NodeAddress {
     NodeAddress { type_: kind.to_owned(), address: address.to_owned() }
 }
 
-fn resources(config: &NodeConfig, facts: &Facts, reserve: u64) -> BTreeMap<String, Quantity> {
+/// What the node has, less what is kept back of each.
+fn resources(
+    config: &NodeConfig,
+    facts: &Facts,
+    reserve: impl Fn(Signal, u64) -> u64,
+) -> BTreeMap<String, Quantity> {
     let cpu = facts.capacity.cpu_milli;
     let cpu = if cpu.is_multiple_of(1000) { (cpu / 1000).to_string() } else { format!("{cpu}m") };
     let kib = |bytes: u64| format!("{}Ki", bytes / 1024);
+    let given = |signal: Signal, all: u64| all.saturating_sub(reserve(signal, all));
     let pods = config.settings.arguments.max_pods.unwrap_or(PODS);
     BTreeMap::from([
         ("cpu".to_owned(), Quantity(cpu)),
-        ("memory".to_owned(), Quantity(kib(facts.capacity.memory.saturating_sub(reserve)))),
-        ("ephemeral-storage".to_owned(), Quantity(kib(facts.disk.0))),
+        ("memory".to_owned(), Quantity(kib(given(Signal::Memory, facts.capacity.memory)))),
+        ("ephemeral-storage".to_owned(), Quantity(kib(given(Signal::Disk, facts.disk)))),
         ("pods".to_owned(), Quantity(pods.to_string())),
     ])
 }
@@ -170,24 +175,23 @@ fn conditions(facts: &Facts, before: Option<&NodeStatus>, now: Timestamp) -> Vec
         let (reason, message) = if holds { yes } else { no };
         (kind.to_owned(), holds, reason.to_owned(), message.to_owned())
     };
-    let capacity = &facts.capacity;
     let ready = facts.not_ready.is_empty();
     let all = [
         pressure(
             "MemoryPressure",
-            capacity.memory_available < MEMORY_RESERVE,
+            facts.pressure.memory,
             ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
         pressure(
             "DiskPressure",
-            facts.disk.1 < DISK_RESERVE,
+            facts.pressure.disk,
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
         pressure(
             "PIDPressure",
-            facts.processes * 10 > capacity.pids * 9,
+            facts.pressure.processes,
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
@@ -246,6 +250,32 @@ pub fn same(theirs: &NodeStatus, ours: &NodeStatus) -> bool {
     plain(theirs) == plain(ours)
 }
 
+/// What to say of the conditions that have turned since `before`, by upstream's reasons of Events.
+pub fn turned(before: Option<&NodeStatus>, now: &NodeStatus) -> Vec<&'static str> {
+    let all = |status: &NodeStatus| -> BTreeMap<String, String> {
+        let conditions = status.conditions.iter().flatten();
+        conditions.map(|condition| (condition.type_.clone(), condition.status.clone())).collect()
+    };
+    let before = before.map(all).unwrap_or_default();
+    let known = before.contains_key("Ready");
+    let turned = |(kind, status): &(String, String)| before.get(kind).is_none_or(|old| old != status);
+    let reason = |(kind, status): (String, String)| {
+        Some(match (kind.as_str(), status == "True") {
+            ("MemoryPressure", true) => "NodeHasInsufficientMemory",
+            ("MemoryPressure", false) => "NodeHasSufficientMemory",
+            ("DiskPressure", true) => "NodeHasDiskPressure",
+            ("DiskPressure", false) => "NodeHasNoDiskPressure",
+            ("PIDPressure", true) => "NodeHasInsufficientPID",
+            ("PIDPressure", false) => "NodeHasSufficientPID",
+            ("Ready", true) => "NodeReady",
+            // A node begins so: that is no news.
+            ("Ready", false) if known => "NodeNotReady",
+            _ => return None,
+        })
+    };
+    all(now).into_iter().filter(turned).filter_map(reason).collect()
+}
+
 /// The conditions this kubelet writes.
 const OWN: &[&str] = &["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
@@ -258,8 +288,9 @@ mod tests {
         Facts {
             machine: Machine { architecture: "amd64", ..Machine::default() },
             capacity: Capacity { cpu_milli: 2000, memory: 4 << 30, memory_available: 2 << 30, pids: 32_768 },
-            disk: (100 << 30, 50 << 30),
-            processes: 10,
+            disk: 100 << 30,
+            pressure: Pressure::default(),
+            limits: Limits::new(&config::Arguments::default()),
             runtime_version: "containerd://1.7.24".into(),
             images: Vec::new(),
             not_ready: Vec::new(),
@@ -297,9 +328,23 @@ mod tests {
         };
         check(|_| (), "Ready", "True");
         check(|facts| facts.not_ready.push("no network".into()), "Ready", "False");
-        check(|facts| facts.capacity.memory_available = 1, "MemoryPressure", "True");
-        check(|facts| facts.disk.1 = 1 << 30, "DiskPressure", "False");
-        check(|facts| facts.processes = 32_000, "PIDPressure", "True");
+        check(|facts| facts.pressure.memory = true, "MemoryPressure", "True");
+        check(|_| (), "DiskPressure", "False");
+        check(|facts| facts.pressure.processes = true, "PIDPressure", "True");
+    }
+
+    #[test]
+    fn conditions_that_turn_are_told_of() {
+        let at = |change: fn(&mut Facts)| {
+            let mut facts = facts();
+            change(&mut facts);
+            status(&NodeConfig::example(), &facts, None, Timestamp::UNIX_EPOCH)
+        };
+        let (well, full) = (at(|_| ()), at(|facts| facts.pressure.disk = true));
+        assert_eq!(turned(Some(&well), &full), ["NodeHasDiskPressure"]);
+        assert_eq!(turned(Some(&full), &well), ["NodeHasNoDiskPressure"]);
+        assert_eq!(turned(None, &well).len(), 4, "at first all are news");
+        assert!(turned(Some(&well), &well).is_empty());
     }
 
     #[test]

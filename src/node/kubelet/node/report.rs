@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
@@ -20,6 +20,7 @@ use super::object::{self, Facts};
 use crate::cni;
 use crate::cri::api;
 use crate::kubelet::context::Context;
+use client::typed::node_is_ready;
 use sys::cgroups;
 use sys::identity::Machine;
 use sys::inotify::{WatchError, Watcher};
@@ -29,6 +30,10 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
+/// There since this machine was Ready, until it stops: a later agent finds it.
+const PROVEN: &str = "/run/minik/ready";
+/// A machine that was Ready when its agent ended stays so for its next agent's first look at everything.
+const TAKE_OVER: Duration = Duration::from_secs(10);
 /// Between two questions whether the runtime has read its network file.
 const SETTLE: Duration = Duration::from_millis(10);
 
@@ -55,6 +60,8 @@ pub struct Reporter {
     images: Vec<api::Image>,
     /// Whether what was told last says Ready.
     ready: bool,
+    /// Until then nothing is said of what is not proven yet: an agent was here before, and Pods run.
+    taking_over: Option<Instant>,
 }
 
 impl Reporter {
@@ -73,6 +80,7 @@ impl Reporter {
             told: None,
             images: Vec::new(),
             ready: false,
+            taking_over: None,
         };
         while let Err(error) = reporter.register_once().await {
             tracing::warn!(error = brief(&error), "the node is not registered yet");
@@ -99,6 +107,9 @@ impl Reporter {
         };
         self.seen(&node);
         self.told = node.status.clone().map(|status| (status, Instant::now()));
+        if node_is_ready(&node) && Path::new(PROVEN).exists() {
+            self.taking_over = Some(Instant::now() + TAKE_OVER);
+        }
         let facts = self.facts().await;
         self.tell(&facts.facts).await
     }
@@ -126,19 +137,14 @@ impl Reporter {
 
     /// Keeps the status fresh, and follows our own Node, until the tasks stop.
     pub async fn run(mut self) {
-        let about = ObjectReference {
-            kind: Some("Node".into()),
-            name: Some(self.context.config.node.clone()),
-            uid: Some(self.context.config.node.clone()),
-            ..Default::default()
-        };
-        self.context.events.normal(about, "Starting", "Starting kubelet.");
+        self.context.events.normal(self.context.node_reference(), "Starting", "Starting kubelet.");
         let mut nodes = Box::pin(watch_object(self.api(), &self.context.config.node).default_backoff());
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut network_pending = true;
         let brought = self.context.config.settings.brought.cni.then(networks).flatten();
         let mut used = self.context.drivers.changes();
+        let mut pressure = self.context.pressure.subscribe();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -159,6 +165,7 @@ impl Reporter {
                 Ok(()) = self.signals.network.changed() => {}
                 Ok(()) = self.signals.server.changed() => {}
                 Ok(()) = used.changed() => {}
+                Ok(()) = pressure.changed() => {}
                 // The runtime reads a new network file by itself and tells nobody: asked briefly until it has.
                 () = tokio::time::sleep(SETTLE), if network_pending && *self.cni.borrow() => {}
             }
@@ -171,6 +178,13 @@ impl Reporter {
     }
 
     async fn tell(&mut self, facts: &Facts) -> Result<(), kube::Error> {
+        let ready = facts.not_ready.is_empty();
+        if !ready && self.taking_over.is_some_and(|until| until > Instant::now()) {
+            return Ok(());
+        }
+        if ready && self.taking_over.take().is_some() {
+            tracing::info!("the node has stayed Ready");
+        }
         let before = self.told.as_ref().map(|(status, _)| status);
         let status = object::status(&self.context.config, facts, before, Timestamp::now());
         let fresh = self
@@ -186,8 +200,13 @@ impl Reporter {
         if self.told.is_none() {
             tracing::info!(node = node.name_any(), "registered");
         }
-        let ready = facts.not_ready.is_empty();
+        for reason in object::turned(before, &status) {
+            let text = format!("Node {} status is now: {reason}", self.context.config.node);
+            self.context.events.normal(self.context.node_reference(), reason, text);
+        }
         if ready && !self.ready {
+            // Without it a later agent says what it sees at once.
+            let _ = std::fs::write(PROVEN, "");
             tracing::info!(node = node.name_any(), "the node is Ready");
         }
         self.ready = ready;
@@ -239,7 +258,8 @@ impl Reporter {
             machine: self.machine.clone(),
             capacity: cgroups::capacity(),
             disk: disk(&self.context.dir),
-            processes: processes(),
+            pressure: *self.context.pressure.borrow(),
+            limits: self.context.limits.clone(),
             runtime_version: self.runtime_version.clone(),
             images: self.images.clone(),
             not_ready,
@@ -262,17 +282,11 @@ fn brief(error: &kube::Error) -> String {
     }
 }
 
-/// Size and free bytes of the file system at `path`.
-fn disk(path: &Path) -> (u64, u64) {
-    let Ok(stat) = nix::sys::statvfs::statvfs(path) else { return (0, u64::MAX) };
-    (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size())
+/// Bytes of the file system at `path`.
+fn disk(path: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks() * stat.fragment_size())
 }
 
-/// Processes and threads on the machine, from the second number of /proc/loadavg's fourth field.
-fn processes() -> u64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok()).unwrap_or(0)
-}
 /// Tells of networks that somebody else brings.
 fn networks() -> Option<Watcher> {
     let watch = || {

@@ -68,7 +68,7 @@ pub async fn run(context: Arc<Context>) -> Result<(), WatchError> {
             }
         };
         tokio::select! {
-            changed = watcher.changed() => changed.map_err(failed)?,
+            changed = watcher.changed() => drop(changed.map_err(failed)?),
             () = timer => {}
         }
     }

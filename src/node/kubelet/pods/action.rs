@@ -27,6 +27,7 @@ pub enum Key {
     RemoveContainer(String),
     RemoveSandbox(String),
     Report,
+    Release,
     Finish,
     Cleanup,
 }
@@ -47,6 +48,7 @@ impl fmt::Display for Key {
             Self::RemoveContainer(id) => write!(f, "remove {id}"),
             Self::RemoveSandbox(id) => write!(f, "remove-sandbox {id}"),
             Self::Report => f.write_str("report"),
+            Self::Release => f.write_str("release"),
             Self::Finish => f.write_str("finish"),
             Self::Cleanup => f.write_str("cleanup"),
         }
@@ -89,6 +91,8 @@ pub enum Action {
     RemoveSandbox {
         id: String,
     },
+    /// Lets go of the volumes of a Pod that has ended.
+    Release,
     /// Writes the last status and deletes the Pod from the API server.
     Finish,
     /// Removes everything the node has of the Pod.
@@ -147,6 +151,7 @@ impl Action {
             Self::StopSandbox { id } => Key::StopSandbox(id.clone()),
             Self::RemoveContainer { id, .. } => Key::RemoveContainer(id.clone()),
             Self::RemoveSandbox { id } => Key::RemoveSandbox(id.clone()),
+            Self::Release => Key::Release,
             Self::Finish => Key::Finish,
             Self::Cleanup { .. } => Key::Cleanup,
         }

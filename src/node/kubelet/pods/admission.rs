@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Node, Pod, PodSpec, Taint};
 
 use super::status::is_terminal;
+use crate::kubelet::container::{Qos, qos};
+use crate::kubelet::pressure::{Pressure, is_critical};
 use crate::kubelet::spec as spec_of;
 use client::typed::resources::{Amounts, add, amounts, requested};
-use client::typed::{HostPort, host_ports};
+use client::typed::{HostPort, host_ports, tolerates_any};
 
 /// Why the node does not take a Pod, as its Failed status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +36,15 @@ const SAFE_SYSCTLS: &[&str] = &[
 ];
 
 /// Whether a Pod fits this node, beside the `others` on it: the scheduler may have been passed by, or have seen less.
-pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
+pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node, pressure: Pressure) -> Option<Refusal> {
     let spec = spec_of(pod);
     let refuse = |reason: &str, message: String| {
         Some(Refusal { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") })
     };
+    if is_pressed(pod, pressure) {
+        let conditions = pressure.conditions().join(" ");
+        return refuse("Evicted", format!("The node had condition: [{conditions}]. "));
+    }
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     for sysctl in sysctls {
         let name = sysctl.name.replace('/', ".");
@@ -74,6 +80,23 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Option<Refusal> {
         "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
     );
     refuse(&format!("OutOf{name}"), text)
+}
+
+/// Whether a node that is short of something cannot take one more Pod: where only memory is, those that ask for some may
+/// come, and those that bear it.
+fn is_pressed(pod: &Pod, pressure: Pressure) -> bool {
+    if pressure == Pressure::default() || is_critical(pod) {
+        return false;
+    }
+    if pressure.disk || pressure.processes || qos(spec_of(pod)) != Qos::BestEffort {
+        return pressure.disk || pressure.processes;
+    }
+    let taint = Taint {
+        key: "node.kubernetes.io/memory-pressure".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    !tolerates_any(spec_of(pod).tolerations.as_ref(), &taint)
 }
 
 /// Whether a running Pod may have what it asks for now, beside the `others`: what the node will never have is not feasible,
@@ -145,7 +168,7 @@ mod tests {
             "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}}}))
         .expect("a Node");
         let others: Vec<_> = others.iter().map(|spec| Arc::new(pod(spec))).collect();
-        let refusal = refusal(&pod(&spec), &others, &node);
+        let refusal = refusal(&pod(&spec), &others, &node, Pressure::default());
         assert_eq!(refusal.as_ref().map(|r| r.reason.as_str()), expect, "{spec} {refusal:?}");
     }
 
@@ -166,6 +189,32 @@ mod tests {
         check("1", "1", None);
         check("1500m", "1", Some("Deferred"));
         check("3", "1", Some("Infeasible"));
+    }
+
+    #[test]
+    fn a_node_that_is_short_of_something_takes_only_who_may_come() {
+        let node = serde_json::from_value(json!({"status": {"allocatable": {"cpu": "2", "pods": "9"}}}));
+        let node: Node = node.expect("a Node");
+        let check = |spec: Value, pressure: Pressure, expect: Option<&str>| {
+            let pod = testing::pod(json!({"metadata": {"name": "a"}, "spec": spec}));
+            let found = refusal(&pod, &[], &node, pressure).map(|refusal| refusal.message);
+            assert_eq!(found.as_deref(), expect, "{spec} {pressure:?}");
+        };
+        let memory = Pressure { memory: true, ..Pressure::default() };
+        let both = Pressure { memory: true, disk: true, ..Pressure::default() };
+        let plain = json!({"containers": [{"name": "c"}]});
+        let asks = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1m"}}}]});
+        let bears = json!({"containers": [{"name": "c"}], "tolerations": [
+            {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"}]});
+        let critical = json!({"containers": [{"name": "c"}], "priority": 2_000_001_000});
+        let text = "Pod was rejected: The node had condition: [MemoryPressure]. ";
+        check(plain.clone(), Pressure::default(), None);
+        check(plain, memory, Some(text));
+        check(asks.clone(), memory, None);
+        check(bears, memory, None);
+        let text = "Pod was rejected: The node had condition: [MemoryPressure DiskPressure]. ";
+        check(asks, both, Some(text));
+        check(critical, both, None);
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub fn ending(input: &Input<'_>) -> Option<i64> {
     if let Some(seconds) = memory.shutdown {
         return Some(own.min(seconds).max(1));
     }
-    let over =
-        memory.failed.is_some() || status::is_over(input) || status::is_terminal(&status::phase(input));
+    if let Some(failed) = &memory.failed {
+        return Some(failed.grace.unwrap_or(own));
+    }
+    let over = status::is_over(input) || status::is_terminal(&status::phase(input));
     over.then_some(own)
 }
 
@@ -40,6 +42,12 @@ pub fn end(input: &Input<'_>, grace: i64, plan: &mut Plan) {
         plan.ops.push(Action::Cleanup { sandboxes });
     } else if pod.metadata.deletion_timestamp.is_some() && !memory.finished {
         plan.ops.push(Action::Finish);
+    } else if !memory.released
+        && status::is_terminal(&status::phase(input))
+        && !memory.busy.iter().any(|key| matches!(key, Key::Volumes | Key::Refresh))
+    {
+        // The Pod may stay for its status and its logs; what its volumes hold of the node it needs no more.
+        plan.ops.push(Action::Release);
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Refusal};
 use super::parents::Parents;
-use super::state::SETUP;
+use super::state::{Failed, SETUP};
 use super::static_pods::StaticPods;
 use super::worker::{Message, Worker, Workers};
 use crate::cri::labels;
@@ -104,10 +104,10 @@ impl Manager {
     }
 
     /// Ends a Pod on the node's account.
-    pub fn fail(&self, uid: &str, reason: &str, message: String) {
+    pub fn fail(&self, uid: &str, why: Failed) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = workers.get(uid) {
-            let _ = worker.send(Message::Fail(reason.to_owned(), message));
+            let _ = worker.send(Message::Fail(why));
         }
     }
 
@@ -181,14 +181,15 @@ impl Manager {
     }
 
     /// Why the node does not take a new Pod; one it has begun with (before the agent started again) stays.
-    fn refusal(&self, pod: &Arc<Pod>) -> Option<(String, String)> {
+    fn refusal(&self, pod: &Arc<Pod>) -> Option<Failed> {
         if pod.status.as_ref().is_some_and(|status| status.start_time.is_some()) {
             return None;
         }
         let node = self.context.node.borrow().clone();
-        let refusal = admission::refusal(pod, &self.others(pod), &node)?;
+        let pressure = *self.context.pressure.borrow();
+        let refusal = admission::refusal(pod, &self.others(pod), &node, pressure)?;
         self.context.events.warning(reference(pod, None), &refusal.reason, refusal.message.clone());
-        Some((refusal.reason, refusal.message))
+        Some(Failed::new(refusal.reason, refusal.message))
     }
 
     pub(super) fn has_worker(&self, pod: &Pod) -> bool {

@@ -38,3 +38,4 @@ mod view;
 mod worker;
 
 pub use manager::Manager;
+pub use state::Failed;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use super::action::Key;
 use super::ops::{Failure, Outcome};
-use super::state::{BackoffEntry, CRASH, Image, PULL, SETUP, Verdict, later};
+use super::state::{BackoffEntry, CRASH, Image, PULL, SETUP, Verdict, later, volume_of};
 use super::worker::Worker;
 use crate::kubelet::context::reference;
 use crate::kubelet::probe::{self, ProbeKind};
@@ -66,6 +66,7 @@ impl Worker {
                 self.memory.removed.insert(id);
                 self.stale = true;
             }
+            Outcome::Released(Ok(())) => self.memory.released = true,
             Outcome::Finished(Ok(())) => self.memory.finished = true,
             Outcome::Cleaned(Ok(())) => self.done = true,
             Outcome::Reported(status, Ok(pod)) => {
@@ -89,7 +90,11 @@ impl Worker {
             | Outcome::SandboxStopped { .. }
             | Outcome::Removed { .. }
             | Outcome::Cleaned(_) => self.stale = true,
-            Outcome::Volumes(_) | Outcome::Resized { .. } | Outcome::Finished(_) | Outcome::Reported(..) => {}
+            Outcome::Volumes(_)
+            | Outcome::Resized { .. }
+            | Outcome::Released(_)
+            | Outcome::Finished(_)
+            | Outcome::Reported(..) => {}
         }
     }
 
@@ -181,11 +186,16 @@ impl Worker {
             if trouble.reason != "ErrImagePull" {
                 continue;
             }
-            let image = find(&self.pod, &name).and_then(|spec| spec.image.clone()).unwrap_or_default();
+            let volume = volume_of(&name);
+            let image = match volume {
+                Some(volume) => mounted(&self.pod, volume),
+                None => find(&self.pod, &name).and_then(|spec| spec.image.clone()),
+            }
+            .unwrap_or_default();
             let text = format!("Back-off pulling image \"{image}\"");
             trouble.message = format!("{text}: ErrImagePull: {}", trouble.message);
             "ImagePullBackOff".clone_into(&mut trouble.reason);
-            let about = || reference(&self.pod, Some(&name));
+            let about = || reference(&self.pod, Some(name.as_str()).filter(|_| volume.is_none()));
             self.context.events.normal(about(), "BackOff", text);
             self.context.events.warning(about(), "Failed", "Error: ImagePullBackOff");
         }
@@ -219,6 +229,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// The image that a volume shows.
+fn mounted(pod: &Pod, name: &str) -> Option<String> {
+    let mut all = spec(pod).volumes.iter().flatten();
+    all.find(|volume| volume.name == name)?.image.as_ref()?.reference.clone()
 }
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Spec> {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use super::action::{Action, Hook, Key, Start};
 use super::end;
 use super::resize;
-use super::state::{BackoffEntry, Image, WorkerState, later};
+use super::state::{self, BackoffEntry, Image, WorkerState, later};
 use super::status::{self, is_sidecar};
 use super::view::{Container, View};
 use crate::kubelet::container::definition_hash;
@@ -76,7 +76,7 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
     resize::plan(input, plan);
     let resetting = restart_all(input, plan);
     // Also for containers taken over from an earlier run: what is written into their volumes must stay current.
-    if !memory.volumes_ready {
+    if !memory.volumes_ready && mounted_images(input, plan) {
         plan.ops.push(Action::Volumes);
     }
     let hooks = view.containers.iter().filter(|c| c.is_running() && memory.hooked.contains(c.id()));
@@ -95,6 +95,28 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
         let blocked = in_order && (waits || earlier_hook(input, &wanted.name));
         waits |= begin(input, plan, wanted, sandbox_ready && !blocked) && in_order;
     }
+}
+
+/// Fetches the images that the Pod mounts as volumes; true when all are there.
+fn mounted_images(input: &Input<'_>, plan: &mut Plan) -> bool {
+    let Input { pod, memory, now, .. } = *input;
+    let mut all = true;
+    for volume in spec(pod).volumes.iter().flatten().filter(|volume| volume.image.is_some()) {
+        let slot = state::mounted_image(&volume.name);
+        let image = memory.slot(&slot).image;
+        if matches!(image, Image::Ready(_)) {
+            continue;
+        }
+        all = false;
+        let due = match &image {
+            Image::Failed(trouble) => plan.due(Some(trouble), now),
+            _ => true,
+        };
+        if due {
+            plan.ops.push(Action::Pull { container: slot });
+        }
+    }
+    all
 }
 
 /// Pulls for or starts one container; true when those behind it in the Pod wait for it. Who cannot be started holds up

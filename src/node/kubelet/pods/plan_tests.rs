@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kubelet::pods::admission::Refusal;
-use crate::kubelet::pods::state::Restarted;
+use crate::kubelet::pods::state::{Failed, Restarted};
 use crate::kubelet::pods::view::Sandbox;
 use crate::kubelet::pods::view::testing::container;
 use crate::kubelet::testing;
@@ -364,4 +364,51 @@ fn a_rule_restarts_all_containers_init_ones_first() {
     // Started again: what ended before is of the past.
     let (a2, w2) = (made("a", 1, None, 14, 0), made("w", 1, Some(0), 15, 16));
     check(&[i, again, ended, w, a2, w2], &[]);
+}
+
+#[test]
+fn images_that_volumes_show_are_fetched_first() {
+    let volume = json!({"name": "v", "image": {"reference": "data:1"}});
+    let pod = pod(json!({"containers": [{"name": "a"}], "volumes": [volume]}));
+    let nothing = View::default();
+    assert_eq!(keys(&pod, &nothing, &WorkerState::default()), ["pull volume/v", "sandbox", "pull a"]);
+    let mut memory = WorkerState::default();
+    let trouble = BackoffEntry {
+        reason: "ErrImagePull".into(),
+        message: "no such host".into(),
+        failures: 1,
+        retry_at: at(10),
+    };
+    memory.slot_mut("volume/v").image = Image::Failed(trouble);
+    assert_eq!(keys(&pod, &nothing, &memory), ["sandbox", "pull a"], "it waits");
+    memory.slot_mut("volume/v").image = Image::Ready("sha256:1".into());
+    assert_eq!(keys(&pod, &nothing, &memory), ["volumes", "sandbox", "pull a"]);
+}
+
+#[test]
+fn what_has_ended_lets_go_of_its_volumes_once() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let ended = view(&[sandbox("s", false)], &[container("a", "s", 0, Some(0))]);
+    assert_eq!(keys(&pod, &ended, &ready(&["a"])), ["release"]);
+    let mut memory = ready(&["a"]);
+    memory.busy.insert(Key::Refresh);
+    assert!(keys(&pod, &ended, &memory).is_empty(), "what is being written is waited for");
+    memory = ready(&["a"]);
+    memory.released = true;
+    assert!(keys(&pod, &ended, &memory).is_empty());
+    let mut stopping = ready(&["a"]);
+    stopping.shutdown = Some(5);
+    let again = testing::pod(json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "a"}]}}));
+    assert!(keys(&again, &ended, &stopping).is_empty(), "it runs again with its node");
+}
+
+#[test]
+fn who_is_evicted_gets_little_time() {
+    let pod = pod(json!({"terminationGracePeriodSeconds": 600, "containers": [{"name": "a"}]}));
+    let running = view(&[sandbox("s", true)], &[container("a", "s", 0, None)]);
+    let mut memory = ready(&["a"]);
+    memory.failed = Some(Failed { grace: Some(1), ..Failed::new("Evicted", "full") });
+    let plan = plan(&Input { pod: &pod, view: &running, memory: &memory, now: at(3) });
+    let Some(Action::Stop(stop)) = plan.ops.first() else { panic!("it is stopped: {plan:?}") };
+    assert_eq!((stop.grace, stop.kill_at), (1, at(5)), "the stop signal is seen");
 }

@@ -50,8 +50,10 @@ impl Probing {
         let spec = spec(pod);
         for definition in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
             let Some(running) = view.latest(&definition.name).filter(|c| c.is_running()) else { continue };
-            // Until its postStart hook has ended the container does not count as started.
-            let starting = memory.is_busy(&Key::Start(definition.name.clone()));
+            // Until its postStart hook has ended the container does not count as started; whether it has begun is known when the
+            // runtime has answered. One without a hook counts as soon as it is seen to run, which may be sooner than that answer.
+            let hook = definition.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+            let starting = hook && memory.is_busy(&Key::Start(definition.name.clone()));
             if !starting && !memory.hooked.contains(running.id()) {
                 self.container(pod, definition, running, view, memory, ending);
             }

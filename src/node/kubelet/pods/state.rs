@@ -52,7 +52,17 @@ pub fn later(now: Timestamp, delay: SignedDuration) -> Timestamp {
     now.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
-/// Where a container's image is.
+/// The name under which it is remembered where the image of a volume is; no container has such a name.
+pub fn mounted_image(volume: &str) -> String {
+    format!("volume/{volume}")
+}
+
+/// The volume that such a name stands for.
+pub fn volume_of(slot: &str) -> Option<&str> {
+    slot.strip_prefix("volume/")
+}
+
+/// Where an image is, that a container runs or a volume shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Image {
     /// To be looked at before the next start.
@@ -61,6 +71,16 @@ pub enum Image {
     /// On the node, under this reference; used up by the next start.
     Ready(String),
     Failed(BackoffEntry),
+}
+
+impl Image {
+    /// Why it is not there.
+    pub fn trouble(&self) -> Option<&BackoffEntry> {
+        match self {
+            Self::Failed(trouble) => Some(trouble),
+            _ => None,
+        }
+    }
 }
 
 /// What a worker remembers of one container name.
@@ -77,6 +97,23 @@ pub struct Slot {
 pub struct Restarted {
     pub attempt: u32,
     pub level: u32,
+}
+
+/// Why a Pod ends on the node's account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    pub reason: String,
+    pub message: String,
+    /// Seconds its containers get, where that is not what the Pod says.
+    pub grace: Option<i64>,
+    /// The node needs its room: whoever counts failures may leave this one out.
+    pub disrupted: bool,
+}
+
+impl Failed {
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), ..Self::default() }
+    }
 }
 
 /// Why a container is stopped though its Pod stays.
@@ -121,13 +158,17 @@ pub struct WorkerState {
     /// Why the node has no room for what a running Pod asks for now.
     pub no_room: Option<Refusal>,
     /// The Pod ended on the node's account: reason and message of its Failed phase.
-    pub failed: Option<(String, String)>,
+    pub failed: Option<Failed>,
     /// Since when the Pod as a whole is ending: its containers share the time it was given.
     pub ending_since: Option<Timestamp>,
     /// The node stops: seconds each Pod gets to end its containers.
     pub shutdown: Option<i64>,
     /// The API server has no such Pod any more.
     pub gone: bool,
+    /// What an earlier agent told of its containers was taken over.
+    pub adopted: bool,
+    /// Its volumes were let go of after it had ended.
+    pub released: bool,
     /// The deletion was sent.
     pub finished: bool,
     /// The status last sent to the API server, and the revision the Pod had after that.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::action::Key;
 use super::plan::Input;
 use super::resize;
-use super::state::{Image, Slot};
+use super::state::{Image, Slot, mounted_image};
 use super::view::{Container, nanoseconds};
 use crate::cri::api::ContainerState as RuntimeState;
 use crate::kubelet::container::qos;
@@ -180,7 +180,8 @@ pub fn status(input: &Input<'_>, host: &Host) -> PodStatus {
         Some(sandbox) => sandbox.ips.clone(),
         None => Vec::new(),
     };
-    let (reason, message) = memory.failed.clone().filter(|_| is_terminal(&phase)).unzip();
+    let failed = memory.failed.clone().filter(|_| is_terminal(&phase));
+    let (reason, message) = failed.map(|failed| (failed.reason, failed.message)).unzip();
     let before = pod.status.as_ref();
     let told = before.is_some_and(|status| status.container_statuses.is_some());
     // A Pod that was refused has nothing to say of containers: they wait for nothing.
@@ -282,7 +283,12 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
         ..Default::default()
     };
     let Some(container) = latest else {
-        status.state = Some(not_created(&slot, has_init(input)));
+        if is_terminal(phase)
+            && let Some(told) = ended_before(input, spec)
+        {
+            return told;
+        }
+        status.state = Some(not_created(input, &slot));
         return status;
     };
     status.restart_count = i32::try_from(container.attempt()).unwrap_or(i32::MAX);
@@ -304,7 +310,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
             resources(input, spec, container, &mut status);
         }
         RuntimeState::ContainerCreated => {
-            status.state = Some(not_created(&slot, has_init(input)));
+            status.state = Some(not_created(input, &slot));
         }
         _ => {
             status.state = Some(ended(input, spec, container, &slot, phase));
@@ -315,6 +321,21 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
         }
     }
     status
+}
+
+/// What was told of a container that had ended, and that somebody removed after its Pod had.
+fn ended_before(input: &Input<'_>, spec: &Spec) -> Option<ContainerStatus> {
+    let of = |status: &PodStatus| {
+        let lists = [
+            &status.container_statuses,
+            &status.init_container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        let mut all = lists.into_iter().flatten().flatten();
+        let ended = |told: &&ContainerStatus| told.state.as_ref().is_some_and(|s| s.terminated.is_some());
+        all.find(|told| told.name == spec.name).filter(ended).cloned()
+    };
+    input.memory.reported.as_ref().and_then(of).or_else(|| input.pod.status.as_ref().and_then(of))
 }
 
 /// The resources the container has: those asked for once they were given, before that what was told last.
@@ -344,14 +365,20 @@ fn image_name(container: &Container) -> Option<String> {
 }
 
 /// Why there is no container yet.
-fn not_created(slot: &Slot, has_init: bool) -> ContainerState {
+fn not_created(input: &Input<'_>, slot: &Slot) -> ContainerState {
     if let Image::Failed(trouble) = &slot.image {
         return waiting(&trouble.reason, Some(trouble.message.clone()));
     }
     if let Some(trouble) = &slot.trouble {
         return waiting(&trouble.reason, Some(trouble.message.clone()));
     }
-    waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None)
+    // Nothing starts before the images are there that volumes show.
+    let volumes = spec(input.pod).volumes.iter().flatten();
+    let missing = volumes.filter_map(|volume| input.memory.slots.get(&mounted_image(&volume.name)));
+    if let Some(trouble) = missing.filter_map(|slot| slot.image.trouble()).next() {
+        return waiting(&trouble.reason, Some(trouble.message.clone()));
+    }
+    waiting(if has_init(input) { "PodInitializing" } else { "ContainerCreating" }, None)
 }
 
 /// The state of a container that ended: it stays so, or it waits for its next start.
@@ -447,6 +474,9 @@ fn conditions(
     if input.memory.shutdown.is_some() {
         let text = "Pod was terminated in response to imminent node shutdown.".to_owned();
         ours.push(verdict("DisruptionTarget", true, Some(BY_KUBELET), Some(text)));
+    }
+    if let Some(failed) = input.memory.failed.as_ref().filter(|failed| failed.disrupted) {
+        ours.push(verdict("DisruptionTarget", true, Some(BY_KUBELET), Some(failed.message.clone())));
     }
     if spec(pod).containers.iter().any(|c| view.latest(&c.name).is_some_and(|last| view.is_past(last))) {
         ours.push(verdict(RESTARTING, true, None, None));

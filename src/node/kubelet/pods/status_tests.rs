@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kubelet::pods::state::{BackoffEntry, Restarted, WorkerState};
+use crate::kubelet::pods::state::{BackoffEntry, Failed, Restarted, WorkerState};
 use crate::kubelet::pods::view::{self, Sandbox, View};
 use crate::kubelet::testing;
 
@@ -28,7 +28,7 @@ fn report(pod: &Pod, containers: &[Container], memory: &WorkerState) -> PodStatu
 #[test]
 fn a_refused_pod_says_nothing_of_containers() {
     let pod = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
-    let memory = WorkerState { failed: Some(("NodePorts".into(), "taken".into())), ..WorkerState::default() };
+    let memory = WorkerState { failed: Some(Failed::new("NodePorts", "taken")), ..WorkerState::default() };
     let now = Timestamp::from_second(5).expect("time");
     let refused = |pod: &Pod| {
         status(
@@ -209,8 +209,7 @@ fn what_others_wrote_over_our_report_is_dated_anew() {
 #[test]
 fn a_pod_has_failed_when_nothing_of_it_runs_any_more() {
     let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
-    let memory =
-        WorkerState { failed: Some(("Evicted".into(), "too much".into())), ..WorkerState::default() };
+    let memory = WorkerState { failed: Some(Failed::new("Evicted", "too much")), ..WorkerState::default() };
     let check = |exit: Option<i32>, phase: &str, reason: Option<&str>| {
         let status = report(&pod, &[container("a", 0, exit), container("b", 0, Some(0))], &memory);
         assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some(phase), reason));
@@ -223,4 +222,46 @@ fn a_pod_has_failed_when_nothing_of_it_runs_any_more() {
         status.container_statuses.into_iter().flatten().filter_map(|c| c.state?.terminated).collect();
     assert_eq!(states.iter().map(|end| end.exit_code).collect::<Vec<_>>(), [137, 137]);
     assert_eq!(states[1].reason.as_deref(), Some("ContainerStatusUnknown"));
+}
+
+#[test]
+fn containers_wait_for_images_that_volumes_show() {
+    let volume = json!({"name": "v", "image": {"reference": "data:1"}});
+    let pod = pod(json!({"containers": [{"name": "a"}], "volumes": [volume]}));
+    let mut memory = WorkerState::default();
+    let trouble = BackoffEntry {
+        reason: "ImagePullBackOff".into(),
+        message: "Back-off pulling image \"data:1\"".into(),
+        failures: 1,
+        retry_at: Timestamp::MAX,
+    };
+    memory.slot_mut("volume/v").image = Image::Failed(trouble);
+    let status = report(&pod, &[], &memory);
+    let waiting = status.container_statuses.expect("told")[0].state.clone().and_then(|state| state.waiting);
+    assert_eq!(waiting.and_then(|waiting| waiting.reason).as_deref(), Some("ImagePullBackOff"));
+}
+
+#[test]
+fn what_was_told_of_an_ended_pod_stays_when_its_containers_are_removed() {
+    let ran = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let before = report(&ran, &[container("a", 0, Some(3))], &WorkerState::default());
+    assert_eq!(before.phase.as_deref(), Some("Failed"));
+    let ended = Pod { status: Some(before.clone()), ..ran };
+    let after = report(&ended, &[], &WorkerState::default());
+    assert_eq!(after.container_statuses, before.container_statuses);
+}
+
+#[test]
+fn whoever_had_to_make_room_was_disturbed() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let failed = |disrupted: bool| WorkerState {
+        failed: Some(Failed { disrupted, ..Failed::new("Evicted", "full") }),
+        ..WorkerState::default()
+    };
+    let ended = [container("a", 0, Some(137))];
+    let status = report(&pod, &ended, &failed(true));
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!(condition(&status, "DisruptionTarget"), "True");
+    let own = report(&pod, &ended, &failed(false));
+    assert_eq!(condition(&own, "DisruptionTarget"), "", "its own limit is its own doing");
 }

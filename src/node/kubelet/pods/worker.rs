@@ -17,7 +17,7 @@ use super::observe::observe;
 use super::ops::{Job, Outcome, differs, reads_references};
 use super::plan::{self, Input, Plan};
 use super::probing::Probing;
-use super::state::{Image, WorkerState, later};
+use super::state::{Failed, Image, WorkerState, later};
 use super::status::{self, Host};
 use super::view::{Known, View};
 use crate::kubelet::context::{Context, reference};
@@ -37,8 +37,8 @@ pub enum Message {
     Runtime,
     /// The node stops: the Pod's containers end within so many seconds, and the worker with them.
     Shutdown(i64),
-    /// The Pod ends on the node's account: reason and message.
-    Fail(String, String),
+    /// The Pod ends on the node's account.
+    Fail(Failed),
 }
 
 /// After the runtime did not tell about the Pod it is asked again.
@@ -105,8 +105,8 @@ impl Worker {
         }
     }
 
-    /// The same worker for a Pod the node does not take: reason and message of its Failed phase.
-    pub fn rejecting(mut self, refusal: Option<(String, String)>) -> Self {
+    /// The same worker for a Pod the node does not take.
+    pub fn rejecting(mut self, refusal: Option<Failed>) -> Self {
         self.memory.failed = refusal;
         self
     }
@@ -163,6 +163,7 @@ impl Worker {
                 self.view = view;
                 self.stale = false;
                 self.ask_at = None;
+                self.adopt();
             }
             Err(error) => {
                 tracing::warn!(%error, pod = self.pod.metadata.name, "the runtime does not tell about the Pod");
@@ -173,6 +174,28 @@ impl Worker {
         self.forget_hooks();
         let ending = self.pod.metadata.deletion_timestamp.is_some() || self.memory.gone;
         self.probing.follow(&self.pod, &self.view, &mut self.memory, ending);
+    }
+
+    /// What an earlier agent told of containers that still run stays true until a probe says otherwise: a new agent changes
+    /// nothing about a Pod.
+    fn adopt(&mut self) {
+        if std::mem::replace(&mut self.memory.adopted, true) {
+            return;
+        }
+        let status = self.pod.status.as_ref();
+        let init = status.and_then(|status| status.init_container_statuses.as_ref());
+        let main = status.and_then(|status| status.container_statuses.as_ref());
+        for told in init.into_iter().chain(main).flatten() {
+            let id = told.container_id.as_deref().and_then(|id| id.strip_prefix("containerd://"));
+            let running = id.and_then(|id| self.view.by_id(id)).filter(|container| container.is_running());
+            let Some(running) = running else { continue };
+            if told.started == Some(true) {
+                self.memory.started.insert(running.id().to_owned());
+            }
+            if told.ready {
+                self.memory.ready.insert(running.id().to_owned());
+            }
+        }
     }
 
     /// A hook ends with its container.
@@ -202,7 +225,7 @@ impl Worker {
         if over && self.memory.failed.is_none() && !status::is_terminal(&status::phase(&self.input())) {
             let text = "Pod was active on the node longer than the specified deadline";
             self.context.events.normal(reference(&self.pod, None), "DeadlineExceeded", text);
-            self.memory.failed = Some(("DeadlineExceeded".into(), text.into()));
+            self.memory.failed = Some(Failed::new("DeadlineExceeded", text));
         }
     }
 
@@ -255,6 +278,7 @@ impl Worker {
                         job.remove_container(id, container, attempt).await
                     }
                     Action::RemoveSandbox { id } => job.remove_sandbox(id).await,
+                    Action::Release => job.release().await,
                     Action::Finish => job.finish(last.unwrap_or_default()).await,
                     Action::Cleanup { sandboxes } => job.cleanup(sandboxes).await,
                 }
@@ -407,8 +431,8 @@ impl Worker {
                 self.memory.shutdown = Some(seconds);
                 self.stale = true;
             }
-            Some(Message::Fail(reason, message)) => {
-                self.memory.failed.get_or_insert((reason, message));
+            Some(Message::Fail(why)) => {
+                self.memory.failed.get_or_insert(why);
             }
             // The manager is gone: the agent stops, and containers outlive it.
             None => self.done = true,

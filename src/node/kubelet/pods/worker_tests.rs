@@ -37,6 +37,8 @@ fn context(dir: &std::path::Path, api: &FakeApi, runtime: &FakeRuntime, tasks: &
         runtime: runtime.client(),
         images: crate::images::Arrival::none(),
         tasks: tasks.clone(),
+        limits: crate::kubelet::pressure::Limits::new(&config::Arguments::default()),
+        pressure: tokio::sync::watch::Sender::new(crate::kubelet::pressure::Pressure::default()),
         node: tokio::sync::watch::Sender::new(Arc::default()),
         dir: dir.to_owned(),
         resolv_conf: String::new(),
@@ -259,4 +261,37 @@ async fn a_node_that_stops_ends_its_pods_and_says_so() {
     let _ = std::fs::remove_dir_all("/var/log/pods/test_stops_stops");
     sys::cgroups::remove("/kubepods/besteffort/podstops");
     bench.tasks.drain(Duration::from_secs(5)).await.expect("nothing outlives the test");
+}
+
+/// The runtime tells that a container runs before it answers to who started it: nobody sees it run and not be ready.
+#[tokio::test]
+async fn what_runs_is_ready_before_its_start_is_answered() {
+    let spec = json!({"containers": [{"name": "a"}]});
+    let bench = Bench::start("late", spec, &[("StartContainer", Fault::Late(Duration::from_secs(4)))]);
+    tokio::time::timeout(Duration::from_secs(3), bench.ready()).await.expect("ready sooner than the answer");
+    bench.end().await;
+}
+
+/// Whatever was told of a container that still runs stays true for the next agent: no endpoint goes away with the old one.
+#[tokio::test]
+async fn a_new_agent_keeps_what_was_told() {
+    let probe = json!({"exec": {"command": ["hang"]}, "timeoutSeconds": 100});
+    let spec = json!({"containers": [{"name": "a", "image": "web:1"}]});
+    let bench = Bench::start("kept", spec, &[]);
+    bench.ready().await;
+    let mut pod = bench.api.pod();
+    for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+        container.startup_probe = serde_json::from_value(probe.clone()).expect("a probe");
+        container.readiness_probe = serde_json::from_value(probe.clone()).expect("a probe");
+    }
+    let (_inbox, receiver) = mpsc::unbounded_channel();
+    let (dir, tasks) = (tempfile::tempdir().expect("folder"), Tasks::new());
+    let mut worker =
+        Worker::new(context(dir.path(), &bench.api, &bench.runtime, &tasks), Arc::new(pod), receiver);
+    worker.observe().await;
+    let status = status::status(&worker.input(), &worker.host());
+    let told = status.container_statuses.expect("told");
+    assert!(told[0].ready && told[0].started == Some(true), "{told:?}");
+    tasks.stop().cancel();
+    bench.end().await;
 }

@@ -4,6 +4,7 @@ use std::io::{self, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -14,6 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -24,6 +26,9 @@ use sys::inotify::Watcher;
 
 /// Sent at once at the latest when so much is gathered.
 const CHUNK: usize = 32 << 10;
+
+/// Whoever writes a log that was turned over is done with the old file by then.
+const HANDED_OVER: Duration = Duration::from_secs(5);
 
 /// What of a log is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,6 +147,14 @@ fn restarts(pod: &Pod, container: &str) -> bool {
     waiting(pod, container).is_some()
 }
 
+/// Resolves at `bound`; never without one.
+async fn expired(bound: Option<Instant>) {
+    match bound {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Reader {
     options: Options,
     subject: Subject,
@@ -168,10 +181,17 @@ impl Reader {
         let rest = if self.options.follow { u64::MAX } else { metadata.len().saturating_sub(from) };
         let mut lines = BufReader::new(file.take(rest));
         let mut line = Vec::new();
+        let mut alive = watcher.is_some();
+        self.events.mark_changed();
+        // Since when there is a new file under the name, and whether the old one is still written.
+        let mut turned: Option<Instant> = None;
+        let mut closed = false;
         loop {
-            self.events.borrow_and_update();
             // Asked before reading: what was written before the end is read after it.
-            let alive = watcher.is_some() && self.alive().await;
+            if alive && self.events.has_changed().unwrap_or(true) {
+                self.events.borrow_and_update();
+                alive = self.alive().await;
+            }
             while lines.read_until(b'\n', &mut line).await? > 0 {
                 if line.last() != Some(&b'\n') {
                     break;
@@ -185,24 +205,33 @@ impl Reader {
             if !self.out.flush().await {
                 return Ok(());
             }
-            let Some(watcher) = watcher.as_ref().filter(|_| alive) else { return Ok(()) };
+            let Some(watcher) = watcher.as_ref() else { return Ok(()) };
+            if !alive && turned.is_none() {
+                return Ok(());
+            }
+            let bound = turned.map(|since| since + HANDED_OVER);
             tokio::select! {
-                changed = watcher.changed() => changed?,
-                _ = self.events.changed() => {}
+                changed = watcher.changed() => closed |= changed?.closed,
+                _ = self.events.changed(), if alive => self.events.mark_changed(),
+                () = expired(bound) => closed = true,
                 () = self.out.closed() => return Ok(()),
             }
-            // A new file under the same name: the log was rotated. The old one was read to its end above, but for
-            // what came in between.
-            if let Ok(metadata) = tokio::fs::metadata(&path).await
-                && metadata.ino() != inode
-            {
+            // A new file under the same name: the log was turned over. Whoever writes it ends the old one after the new one
+            // has begun, and closes it then.
+            let now = tokio::fs::metadata(&path).await.ok().filter(|metadata| metadata.ino() != inode);
+            let Some(metadata) = now else {
+                (turned, closed) = (None, false);
+                continue;
+            };
+            turned.get_or_insert_with(Instant::now);
+            if closed {
                 while lines.read_until(b'\n', &mut line).await? > 0 {
                     if !self.line(&line).await {
                         return Ok(());
                     }
                     line.clear();
                 }
-                inode = metadata.ino();
+                (turned, closed, inode) = (None, false, metadata.ino());
                 lines = BufReader::new(File::open(&path).await?.take(u64::MAX));
                 watcher.add(&path).map_err(io::Error::other)?;
             }

@@ -19,7 +19,7 @@ use crate::cri::api::{AttachRequest, ContainerState, ExecRequest};
 use crate::cri::{Runtime, labels};
 use crate::kubelet::VERSION;
 use crate::kubelet::pods::Manager;
-use crate::kubelet::stats::{self, Sampler};
+use crate::kubelet::stats::{self, Depth, Sampler};
 use config::NodeConfig;
 use pki::CertificateInfo;
 use rt::Tasks;
@@ -98,7 +98,7 @@ async fn route(
     match (request.method(), parts.as_slice()) {
         (_, ["healthz"]) => Ok(text(StatusCode::OK, "ok")),
         (&Method::GET, ["pods"]) => Ok(pods(&routes.manager)),
-        (&Method::GET, ["metrics", ..] | ["stats", "summary"]) => measured(routes, &parts).await,
+        (&Method::GET, ["metrics", ..] | ["stats", "summary"]) => measured(routes, &parts, &query).await,
         (&Method::GET, ["logs", below @ ..]) => files::answer(Path::new(files::LOGS), below).await,
         (&Method::DELETE, ["localVolumes", name]) => remove_volume(routes, name).await,
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
@@ -180,8 +180,10 @@ fn pods(manager: &Manager) -> Response<Body> {
 }
 
 /// What the node and its Pods use, in the form the path names.
-async fn measured(routes: &Routes, parts: &[&str]) -> Result<Response<Body>, Refusal> {
-    let sample = || async { routes.sampler.sample().await.map_err(Refusal::internal) };
+async fn measured(routes: &Routes, parts: &[&str], query: &Query) -> Result<Response<Body>, Refusal> {
+    let light = parts == ["metrics", "resource"] || query.on(&["only_cpu_and_memory"]);
+    let depth = if light { Depth::Light } else { Depth::Full };
+    let sample = || async { routes.sampler.sample(depth).await.map_err(Refusal::internal) };
     let plain = match parts {
         ["metrics"] => {
             let all = routes.runtime.containers(None).await.map_err(Refusal::internal)?;

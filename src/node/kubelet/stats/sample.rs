@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Mutex;
+use tonic::Status;
 
+use super::groups;
 use crate::cri::{Runtime, RuntimeError, api, labels};
+use rt::Tasks;
 use sys::cgroups::{self, Usage};
 
 /// Rates are taken over this time at least.
@@ -20,6 +23,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub at: Timestamp,
+    pub depth: Depth,
     pub node: Used,
     pub pods: Vec<PodUse>,
     pub disk: Disk,
@@ -77,25 +81,56 @@ pub struct ContainerUse {
     pub layer_inodes: u64,
 }
 
+impl ContainerUse {
+    /// One that has ended uses nothing; it is not told of.
+    pub fn is_there(&self) -> bool {
+        self.used.memory > 0 || self.used.cpu_nanos > 0
+    }
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Processor and memory.
+    Light,
+    /// Layers, processes and network as well, which the runtime is asked for.
+    Full,
+}
+
+type Last = Arc<Mutex<Option<Arc<Sample>>>>;
+
 /// Measures on demand. Two who ask shortly after one another get the same answer.
 #[derive(Clone)]
 pub struct Sampler {
     runtime: Runtime,
     dir: Arc<Path>,
-    last: Arc<Mutex<Option<Arc<Sample>>>>,
+    tasks: Tasks,
+    light: Last,
+    full: Last,
 }
 
 impl Sampler {
     /// One that asks `runtime`; `dir` is on the file system that holds Pods' files.
-    pub fn new(runtime: Runtime, dir: &Path) -> Self {
-        Self { runtime, dir: dir.into(), last: Arc::default() }
+    pub fn new(runtime: Runtime, dir: &Path, tasks: Tasks) -> Self {
+        Self { runtime, dir: dir.into(), tasks, light: Arc::default(), full: Arc::default() }
     }
 
-    /// What is used now. The first who asks waits a second: a rate needs two measurements.
+    /// What is used now. The first who asks waits a second: a rate needs two measurements. Whoever asked may have given up
+    /// meanwhile: what was measured is there for the next one.
     ///
     /// Fails when the runtime does not answer.
-    pub async fn sample(&self) -> Result<Arc<Sample>, RuntimeError> {
-        let mut last = self.last.lock().await;
+    pub async fn sample(&self, depth: Depth) -> Result<Arc<Sample>, RuntimeError> {
+        let sampler = self.clone();
+        let taken = self.tasks.spawn_until_stop(async move { sampler.take(depth).await });
+        taken.await.ok().flatten().unwrap_or_else(|| Err(Status::cancelled("the node stops").into()))
+    }
+
+    async fn take(&self, depth: Depth) -> Result<Arc<Sample>, RuntimeError> {
+        let last = match depth {
+            Depth::Light => &self.light,
+            Depth::Full => &self.full,
+        };
+        let mut last = last.lock().await;
         let age = |sample: &Sample| {
             Duration::try_from(Timestamp::now().duration_since(sample.at)).unwrap_or(Duration::ZERO)
         };
@@ -105,27 +140,36 @@ impl Sampler {
         let before = match last.take().filter(|sample| age(sample) < LONGEST) {
             Some(before) => before,
             None => {
-                let first = Arc::new(self.measure().await?);
+                let first = Arc::new(self.measure(depth).await?);
                 tokio::time::sleep(SHORTEST).await;
                 first
             }
         };
-        let mut now = self.measure().await?;
+        let mut now = self.measure(depth).await?;
         rates(&before, &mut now);
         let now = Arc::new(now);
         *last = Some(Arc::clone(&now));
         Ok(now)
     }
 
-    async fn measure(&self) -> Result<Sample, RuntimeError> {
-        let pods = self.runtime.sandbox_stats().await?;
+    async fn pods(&self, depth: Depth) -> Result<Vec<PodUse>, RuntimeError> {
+        if depth == Depth::Full {
+            return Ok(self.runtime.sandbox_stats().await?.into_iter().filter_map(pod).collect());
+        }
+        let containers = self.runtime.containers(None).await?;
+        Ok(self.tasks.spawn_blocking(move || groups::read(containers)).await.unwrap_or_default())
+    }
+
+    async fn measure(&self, depth: Depth) -> Result<Sample, RuntimeError> {
+        let pods = self.pods(depth).await?;
         let images = self.runtime.image_filesystems().await.unwrap_or_default();
         let mut image_disk = disk(&self.dir);
         image_disk.used = images.iter().filter_map(|usage| Some(usage.used_bytes.as_ref()?.value)).sum();
         Ok(Sample {
             at: Timestamp::now(),
+            depth,
             node: cgroups::usage("/").into(),
-            pods: pods.into_iter().filter_map(pod).collect(),
+            pods,
             disk: disk(&self.dir),
             images: image_disk,
             memory_available: cgroups::capacity().memory_available,
@@ -160,12 +204,11 @@ fn pod(stats: api::PodSandboxStats) -> Option<PodUse> {
         processes: value(linux.process.and_then(|process| process.process_count)),
         received: value(network.rx_bytes),
         sent: value(network.tx_bytes),
-        // One that has ended uses nothing; it is not told of.
         containers: linux
             .containers
             .into_iter()
             .filter_map(container)
-            .filter(|container| container.used.memory > 0 || container.used.cpu_nanos > 0)
+            .filter(ContainerUse::is_there)
             .collect(),
     })
 }
@@ -237,6 +280,7 @@ pub mod tests {
         };
         Sample {
             at: Timestamp::from_second(second).expect("time"),
+            depth: Depth::Full,
             node: used,
             pods: vec![pod],
             disk: Disk { capacity: 100, available: 60, used: 40, inodes: 10, inodes_free: 5 },

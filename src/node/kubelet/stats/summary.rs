@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::sample::{ContainerUse, Disk, PodUse, Sample, Used};
+use super::sample::{ContainerUse, Depth, Disk, PodUse, Sample, Used};
 
 /// The answer of `/stats/summary`.
 pub fn summary(node: &str, started: Timestamp, sample: &Sample) -> Value {
     let at = sample.at.to_string();
     let pods: Vec<Value> = sample.pods.iter().map(|pod| self::pod(pod, &at, &sample.disk)).collect();
-    json!({
+    let mut summary = json!({
         "node": {
             "nodeName": node,
             "startTime": started.to_string(),
@@ -19,7 +19,26 @@ pub fn summary(node: &str, started: Timestamp, sample: &Sample) -> Value {
             "runtime": { "imageFs": fs(&sample.images, &at) },
         },
         "pods": pods,
-    })
+    });
+    if sample.depth == Depth::Light {
+        lighten(&mut summary);
+    }
+    summary
+}
+
+/// Takes away what was not measured.
+fn lighten(summary: &mut Value) {
+    let strip = |value: &mut Value, fields: &[&str]| {
+        let Some(map) = value.as_object_mut() else { return };
+        fields.iter().for_each(|field| drop(map.remove(*field)));
+    };
+    strip(&mut summary["node"], &["fs", "runtime"]);
+    for pod in summary["pods"].as_array_mut().into_iter().flatten() {
+        strip(pod, &["network", "ephemeral-storage", "process_stats"]);
+        for container in pod["containers"].as_array_mut().into_iter().flatten() {
+            strip(container, &["rootfs", "logs"]);
+        }
+    }
 }
 
 fn cpu(used: &Used, at: &str) -> Value {
@@ -101,5 +120,13 @@ mod tests {
         assert_eq!(value["pods"][0]["podRef"]["namespace"], "shop");
         assert_eq!(value["pods"][0]["containers"][0]["cpu"]["usageCoreNanoSeconds"], 7);
         assert_eq!(value["pods"][0]["containers"][0]["memory"]["workingSetBytes"], 2000);
+    }
+    #[test]
+    fn what_was_not_measured_is_not_told() {
+        let light = Sample { depth: Depth::Light, ..sample(10, 7) };
+        let value = summary("n1", Timestamp::UNIX_EPOCH, &light);
+        assert!(value["node"].get("fs").is_none() && value["pods"][0].get("network").is_none());
+        assert!(value["pods"][0]["containers"][0].get("rootfs").is_none());
+        assert_eq!(value["pods"][0]["containers"][0]["cpu"]["usageCoreNanoSeconds"], 7);
     }
 }

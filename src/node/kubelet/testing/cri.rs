@@ -23,6 +23,8 @@ use rt::Tasks;
 #[derive(Clone, Debug)]
 pub enum Fault {
     Delay(Duration),
+    /// It does what it was told, and answers that much later.
+    Late(Duration),
     Fail(Code),
     /// Never answers.
     Hang,
@@ -144,8 +146,10 @@ impl FakeRuntime {
 
     async fn call(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Code> {
         let fault = self.lock().faults.get_mut(method).and_then(VecDeque::pop_front);
+        let mut late = None;
         match fault {
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Fault::Late(time)) => late = Some(time),
             Some(Fault::Fail(code)) => {
                 self.lock().calls.push(format!("{method} failed"));
                 return Err(code);
@@ -162,6 +166,9 @@ impl FakeRuntime {
         let (answer, changed) = self.lock().call(method, &body)?;
         if changed {
             let _ = self.changed.send(());
+        }
+        if let Some(time) = late {
+            tokio::time::sleep(time).await;
         }
         Ok(answer)
     }

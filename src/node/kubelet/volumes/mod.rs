@@ -12,7 +12,7 @@ mod projected;
 mod sub_path;
 mod tokens;
 
-pub use prepare::{Volumes, env_files, mounts, prepare, refresh, remove};
+pub use prepare::{Volumes, env_files, mounts, prepare, refresh, release, remove};
 pub use projected::{Contents, Images};
 pub use tokens::Tokens;
 

@@ -235,6 +235,11 @@ fn empty_dir(target: &Path, empty: &EmptyDirVolumeSource, group: Option<u32>) ->
     Ok(())
 }
 
+/// Takes the volumes in the Pod's folder away, and leaves the folder itself.
+pub fn release(dir: &Path) -> Result<(), VolumeError> {
+    ["volume-subpaths", "volumes"].iter().try_for_each(|part| remove(&dir.join(part)))
+}
+
 /// Takes the Pod's folder away, with everything that is mounted in it.
 pub fn remove(dir: &Path) -> Result<(), VolumeError> {
     sys::unmount_below(dir)?;

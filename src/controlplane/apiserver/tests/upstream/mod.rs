@@ -90,14 +90,17 @@ impl Topic {
     /// The object without what only newer or older servers fill in.
     fn comparable(&self, plural: &str, object: &Value) -> Value {
         let mut made = cleaned(object);
-        for field in &self.known.fields {
-            if field.of.iter().any(|of| of == plural) {
-                let steps: Vec<String> =
-                    field.at.split('/').skip(1).map(|step| step.replace("~1", "/")).collect();
-                forget(&mut made, &steps);
-            }
-        }
+        self.forget_fields(plural, &mut made);
         made
+    }
+
+    /// Removes what only newer or older servers fill in.
+    fn forget_fields(&self, plural: &str, object: &mut Value) {
+        for field in self.known.fields.iter().filter(|field| field.of.iter().any(|of| of == plural)) {
+            let steps: Vec<String> =
+                field.at.split('/').skip(1).map(|step| step.replace("~1", "/")).collect();
+            forget(object, &steps);
+        }
     }
 
     /// Counts a case, and says where it differs.
@@ -152,6 +155,9 @@ fn forget(value: &mut Value, steps: &[String]) {
             map.remove(step);
         } else if let Some(member) = map.get_mut(step) {
             forget(member, rest);
+            if member.as_object().is_some_and(serde_json::Map::is_empty) {
+                map.remove(step);
+            }
         }
     }
 }
@@ -178,6 +184,16 @@ fn cleaned(object: &Value) -> Value {
         }
         if let Some(then) = meta.get_mut("deletionTimestamp") {
             *then = "then".into();
+        }
+    }
+    if made["kind"] == "CertificateSigningRequest" {
+        let conditions = made.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
+            for time in ["lastTransitionTime", "lastUpdateTime"] {
+                if let Some(then) = condition.get_mut(time) {
+                    *then = "then".into();
+                }
+            }
         }
     }
     made
@@ -250,6 +266,8 @@ fn refused(code: u64, status: &Value) -> Value {
         .map(|cause| match text(cause, "field") {
             // The patched object, and what the decoder says of it.
             field if field == "patch" => [field, text(cause, "reason"), "Invalid value".to_owned()],
+            // A uid.
+            field if field.ends_with("controller-uid]") => [field, text(cause, "reason"), String::new()],
             field => [field, text(cause, "reason"), text(cause, "message")],
         })
         .collect();
@@ -268,7 +286,8 @@ fn refusal(answer: &Value, beside: &Value) -> String {
     let mut said: Vec<String> = causes
         .iter()
         .map(|cause| {
-            let message = text(&cause[2]);
+            let uid = text(&cause[0]).ends_with("controller-uid]");
+            let message = if uid { String::new() } else { text(&cause[2]) };
             let fits = |other: &Value| {
                 let (before, why) =
                     text(&other[2]).split_once("{}").map(|(a, b)| (a.to_owned(), b.to_owned()))?;

@@ -52,11 +52,18 @@ async fn selectors_and_options_are_taken_as_upstream_takes_them() {
                     (code, stood) if code == 200 && stood.get("items").is_none() => cleaned(&stood),
                     _ => json!({}),
                 };
-                let ours = match method == "GET" || answer.get("items").is_some() {
+                let mut ours = match method == "GET" || answer.get("items").is_some() {
                     true => listed(code, &answer),
                     false => brief(code, &answer, &stood),
                 };
-                (ours != *theirs).then(|| ours.to_string())
+                let mut expected = theirs.clone();
+                let plural = path.split('/').nth_back(1).unwrap_or_default();
+                for answer in [&mut ours, &mut expected] {
+                    if let Some(kept) = answer.get_mut("kept") {
+                        topic.forget_fields(plural, kept);
+                    }
+                }
+                (ours != expected).then(|| ours.to_string())
             };
             let body = case.get("body").map_or(String::new(), |body| format!(" {body}"));
             let kind = case["kind"].as_str().map_or(String::new(), |kind| format!(" {kind}"));

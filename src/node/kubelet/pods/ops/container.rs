@@ -155,10 +155,10 @@ impl Job {
     pub async fn remove_container(self, id: String, container: String, attempt: u32) -> Outcome {
         let result = self.context.runtime.remove_container(&id).await.map_err(|error| error.to_string());
         if result.is_ok() {
-            let log = log_directory(&self.pod).join(&container).join(format!("{attempt}.log"));
+            let logs = log_directory(&self.pod).join(&container);
             let message = message_file(&self.dir(), &container, attempt);
             let removed = self.blocking(move || {
-                let _ = fs::remove_file(log);
+                remove_logs(&logs, attempt);
                 let _ = fs::remove_file(message);
                 Ok(())
             });
@@ -196,6 +196,18 @@ impl Job {
     }
 }
 
+/// Removes one container's log, and what was turned over of it.
+fn remove_logs(dir: &Path, attempt: u32) {
+    let own = format!("{attempt}.log");
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&own));
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Where a container's termination message lands on the node.
 pub fn message_file(dir: &Path, container: &str, attempt: u32) -> PathBuf {
     dir.join("containers").join(container).join(format!("{attempt}"))
@@ -206,5 +218,23 @@ fn mount(container_path: &str, host: &Path) -> Mount {
         container_path: container_path.to_owned(),
         host_path: host.display().to_string(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_turned_over_goes_with_its_log() {
+        let dir = tempfile::tempdir().expect("folder");
+        for name in ["1.log", "1.log.20260101-000000", "11.log", "2.log"] {
+            fs::write(dir.path().join(name), "x").expect("written");
+        }
+        remove_logs(dir.path(), 1);
+        let entries = fs::read_dir(dir.path()).expect("folder").flatten();
+        let mut left: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["11.log", "2.log"]);
     }
 }

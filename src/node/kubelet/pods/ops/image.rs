@@ -1,6 +1,6 @@
 //! Operations on images.
 
-use k8s_openapi::api::core::v1::{Container as Spec, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Container as Spec, ImageVolumeSource, ObjectReference, Pod};
 
 use super::{Failure, Job, Outcome, failure};
 use crate::cri::RuntimeError;
@@ -10,12 +10,22 @@ use crate::kubelet::container::{Source, check_user};
 use crate::kubelet::context::reference;
 use crate::kubelet::image::{self, Policy};
 use crate::kubelet::objects::Kind;
+use crate::kubelet::pods::state::volume_of;
 use crate::kubelet::spec;
 use crate::kubelet::volumes::Images;
 
 impl Job {
-    /// Makes sure of a container's image, by its pull policy.
+    /// Makes sure of a container's image, or of one that a volume shows, by its pull policy.
     pub async fn pull(self, container: String) -> Outcome {
+        if let Some(volume) = volume_of(&container) {
+            let mut all = spec(&self.pod).volumes.iter().flatten();
+            let source = all.find(|have| have.name == volume).and_then(|volume| volume.image.as_ref());
+            let result = match source {
+                Some(source) => self.mounted(source).await.map(|image| image.id),
+                None => Err(failure("ErrImagePull", "no such volume")),
+            };
+            return Outcome::Pulled { container, result };
+        }
         let result = match self.container(&container) {
             Some(spec) => self.ensure_image(&spec).await,
             None => Err(failure("ErrImagePull", "no such container")),
@@ -30,7 +40,12 @@ impl Job {
         self.checked(spec, &image)
     }
 
-    /// Makes sure of the images that the Pod mounts as volumes.
+    async fn mounted(&self, source: &ImageVolumeSource) -> Result<Image, Failure> {
+        let name = source.reference.clone().unwrap_or_default();
+        self.ensure(&name, source.pull_policy.as_deref(), reference(&self.pod, None)).await
+    }
+
+    /// The images that the Pod mounts as volumes: they were fetched before. One that was removed since is fetched again.
     ///
     /// # Errors
     ///
@@ -39,13 +54,17 @@ impl Job {
         let mut all = Images::new();
         for volume in spec(&self.pod).volumes.iter().flatten() {
             let Some(source) = &volume.image else { continue };
-            let name = source.reference.clone().unwrap_or_default();
-            let about = reference(&self.pod, None);
-            let image =
-                self.ensure(&name, source.pull_policy.as_deref(), about).await.map_err(|failure| {
-                    let Failure { reason, message } = failure;
+            let name = image::normalize(source.reference.as_deref().unwrap_or_default());
+            let there = match &name {
+                Ok(name) => self.context.runtime.image(name).await.ok().flatten(),
+                Err(_) => None,
+            };
+            let image = match there {
+                Some(image) => image,
+                None => self.mounted(source).await.map_err(|Failure { reason, message }| {
                     format!("MountVolume.SetUp failed for volume \"{}\" : {reason}: {message}", volume.name)
-                })?;
+                })?,
+            };
             all.insert(volume.name.clone(), image);
         }
         Ok(all)
@@ -68,6 +87,9 @@ impl Job {
         let mut present = look().await?;
         if present.is_none() {
             self.context.images.over().await;
+            present = look().await?;
+        }
+        if present.is_none() && self.context.images.come_back(&name).await {
             present = look().await?;
         }
         match (image::policy(policy, short), present) {

@@ -70,6 +70,7 @@ pub enum Outcome {
         id: String,
         result: Result<(), String>,
     },
+    Released(Result<(), String>),
     Finished(Result<(), String>),
     Cleaned(Result<(), String>),
     /// A status was sent. The Pod as the API server has it now; `None` when it has it no more.
@@ -237,6 +238,17 @@ impl Job {
         Outcome::Removed { id, result: result.map_err(|error| error.to_string()) }
     }
 
+    /// Lets go of the volumes; what the containers left, their messages and their logs, stays.
+    pub async fn release(self) -> Outcome {
+        if let Err(error) = volumes::take_back(&self.context, &self.dir()).await {
+            self.context.events.warning(reference(&self.pod, None), "FailedUnMount", error.to_string());
+            return Outcome::Released(Err(error.to_string()));
+        }
+        let dir = self.dir();
+        let released = self.blocking(move || volumes::release(&dir).map_err(|error| error.to_string()));
+        Outcome::Released(released.await)
+    }
+
     /// Removes sandboxes with their containers, volumes, logs and the Pod's cgroup.
     pub async fn cleanup(self, sandboxes: Vec<String>) -> Outcome {
         for id in sandboxes {
@@ -267,6 +279,7 @@ impl Outcome {
             Self::Stopped { result, .. }
             | Self::SandboxStopped { result, .. }
             | Self::Removed { result, .. }
+            | Self::Released(result)
             | Self::Finished(result)
             | Self::Sandbox(result)
             | Self::Refreshed(result)
