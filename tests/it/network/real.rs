@@ -356,10 +356,11 @@ fn what_somebody_deletes_is_put_back() {
             sh(command);
             eventually(command, || stage.b.ask(&vip) == answer);
         }
-        // A change is applied as ever, and is not taken for somebody else's.
+        // A change is applied as ever. What was deleted while it was being put back is put back once more, maybe by now: the
+        // kernel leaves a connection that begins in that moment without a translation, and its client tries again.
         stage.web(ports(json!({})), &[], BOTH);
         stage.web(ports(json!({})), &[], ONE);
-        assert_eq!(stage.b.ask(&vip), answer);
+        eventually("a change after the damage", || stage.b.ask(&vip) == answer);
     });
 }
 
@@ -489,7 +490,7 @@ fn ask_health(port: u16) -> String {
 fn eventually(what: &str, holds: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
     while !holds() {
-        assert!(Instant::now() < until, "not in time: {what}");
+        assert!(Instant::now() < until, "not in time: {what}\n{}", sh("nft list ruleset"));
         std::thread::yield_now();
     }
 }

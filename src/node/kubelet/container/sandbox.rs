@@ -10,6 +10,12 @@ use crate::cri::labels;
 use crate::kubelet::spec;
 use ::config::NodeConfig;
 
+/// By this annotation containerd's shim tells whether it serves the container already.
+const SHIM_GROUP: &str = "io.containerd.runc.v2.group";
+/// A node's Pods share so many shims. A shim of each Pod's own costs memory and wakes up twice a minute to collect
+/// garbage; one for all makes every container wait while one is created, and takes all Pods with it when it is killed.
+const SHIM_GROUPS: u32 = 4;
+
 /// The sandbox's configuration. `resolv_conf` is the node's own, for Pods that inherit it.
 pub fn sandbox_config(pod: &Pod, attempt: u32, node: &NodeConfig, resolv_conf: &str) -> PodSandboxConfig {
     let spec = spec(pod);
@@ -28,7 +34,7 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, node: &NodeConfig, resolv_conf: &
         dns_config: Some(files::dns_config(pod, node, resolv_conf)),
         port_mappings: port_mappings(pod),
         labels: pod_labels(pod),
-        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+        annotations: annotations(pod, &uid),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(spec, &uid),
             security_context: Some(security::sandbox_security(spec)),
@@ -49,6 +55,15 @@ pub fn pod_labels(pod: &Pod) -> HashMap<String, String> {
     ] {
         all.insert(key.to_owned(), value.clone().unwrap_or_default());
     }
+    all
+}
+
+/// The Pod's own annotations, and the shim it is served by: always the same, as each of its containers is asked about.
+fn annotations(pod: &Pod, uid: &str) -> HashMap<String, String> {
+    let mut all: HashMap<String, String> =
+        pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
+    let group = uid.bytes().map(u32::from).sum::<u32>() % SHIM_GROUPS;
+    all.insert(SHIM_GROUP.to_owned(), format!("pods-{group}"));
     all
 }
 
@@ -95,5 +110,19 @@ mod tests {
             "spec": {"subdomain": "db", "setHostnameAsFQDN": true, "containers": []}}));
         let name = sandbox_config(&whole, 0, &NodeConfig::example(), "").hostname;
         assert_eq!(name, "web.db.shop.svc.cluster.local");
+    }
+
+    #[test]
+    fn pods_share_a_few_shims_whatever_they_say_themselves() {
+        let group = |uid: &str| {
+            let pod = testing::pod(json!({"metadata": {"name": "web", "uid": uid,
+                "annotations": {"a": "b", SHIM_GROUP: "mine"}}, "spec": {"containers": []}}));
+            let config = sandbox_config(&pod, 0, &NodeConfig::example(), "");
+            assert_eq!(config.annotations.get("a").map(String::as_str), Some("b"));
+            config.annotations.get(SHIM_GROUP).cloned().expect("a group")
+        };
+        assert_eq!(group("5d7f4e7e-0000-4000-8000-000000000001"), group("5d7f4e7e-0000-4000-8000-000000000001"));
+        let groups: std::collections::BTreeSet<String> = (0..100).map(|n| group(&format!("uid-{n}"))).collect();
+        assert_eq!(groups.into_iter().collect::<Vec<_>>(), ["pods-0", "pods-1", "pods-2", "pods-3"]);
     }
 }
