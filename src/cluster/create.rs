@@ -10,7 +10,7 @@ use super::diff::{Observed, diff};
 use super::docker::{Docker, DockerError, EngineInfo};
 use super::execute::{Undo, execute};
 use super::lock::lock;
-use super::observe::{Draw, draw, observe};
+use super::observe::{Draw, draw, engine, observe};
 use super::plan::{Desired, LB, PutFile, desired, role_name};
 use super::progress::{Phases, Progress};
 use super::record::ClusterRecord;
@@ -105,8 +105,7 @@ pub async fn create(
     options.carried.validate()?;
     let objects = manifests::read(&options.manifests)?;
     let _lock = lock(&spec.name)?;
-    let engine = async { Ok(docker.info().await?) };
-    let (observed, engine) = futures::try_join!(refuse_existing(docker, spec), engine)?;
+    let (observed, engine) = futures::try_join!(refuse_existing(docker, spec), engine(docker))?;
     let phases = Phases::new(progress);
     let image = phases.run("node image", node_image::ensure(docker, spec.image.as_deref(), &phases, stop));
     let image = image.await.map_err(|error| in_phase("node image")(error.into()))?;
@@ -299,7 +298,7 @@ pub(super) async fn from_volumes(
     let spec = options.spec.made_like(&before.spec);
     let drawn = &before.drawn;
     let (image, token, ca_hash) = (drawn.image.as_str(), drawn.token.as_str(), drawn.ca_hash.as_str());
-    let engine = docker.info().await?;
+    let engine = engine(docker).await?;
     let with = Draw { image, engine: &engine, token, ca_hash, attempt: 0, capability_refused: false };
     let mut fresh = until(stop, draw(docker, &spec, &with)).await?;
     fresh.named_after = Some(before.nodes_named_after().clone());

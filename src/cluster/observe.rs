@@ -53,7 +53,6 @@ pub(super) async fn draw(
     with: &Draw<'_>,
 ) -> Result<Drawn, ClusterError> {
     let engine = with.engine;
-    refuse_unfit(engine)?;
     let (networks, mtu) = docker.networks_in_use().await?;
     let (bind, host) = docker.publish_at();
     let proc = |path: &str| std::fs::read_to_string(path).ok().filter(|_| docker.is_local());
@@ -140,7 +139,14 @@ fn taken(docker: &Docker, mut networks: Vec<Ipv4Net>) -> Vec<Ipv4Net> {
     networks
 }
 
-/// An engine on which no node can run is refused before anything is made.
+/// Returns what the engine says of itself. Fails where no node can run on it: before anything is made, the image of a node
+/// included, which takes minutes.
+pub(super) async fn engine(docker: &Docker) -> Result<EngineInfo, ClusterError> {
+    let engine = docker.info().await?;
+    refuse_unfit(&engine)?;
+    Ok(engine)
+}
+
 fn refuse_unfit(engine: &EngineInfo) -> Result<(), ClusterError> {
     if engine.podman {
         return Err(ClusterError::Unfit {

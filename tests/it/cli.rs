@@ -144,3 +144,54 @@ fn every_command_has_a_manual_page() {
     }
     assert!(!dir.path().join("minik-node-init.1").exists(), "what is hidden has no page");
 }
+
+/// An engine that has nothing and says this of itself. Returns where it listens; what it was asked for comes through the channel.
+fn engine_that_says(info: &'static str) -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("tcp://{}", listener.local_addr().expect("an address"));
+    let (asked, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(client.try_clone().expect("a second handle")).lines();
+            let line = lines.next().and_then(Result::ok).unwrap_or_default();
+            lines.map_while(Result::ok).take_while(|header| !header.is_empty()).for_each(drop);
+            let path = line.split([' ', '?']).nth(1).unwrap_or_default().to_owned();
+            let (status, body) = match path.trim_start_matches("/v1.41") {
+                "/info" => ("200 OK", info),
+                "/version" => ("200 OK", r#"{"ApiVersion": "1.41", "Version": "20.10.24"}"#),
+                "/volumes" => ("200 OK", r#"{"Volumes": []}"#),
+                "/containers/json" | "/networks" => ("200 OK", "[]"),
+                _ => ("404 Not Found", r#"{"message": "no such thing"}"#),
+            };
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+            let _ = write!(client, "{head}Content-Length: {length}\r\n\r\n{body}");
+            if asked.send(format!("{} {path}", line.split(' ').next().unwrap_or_default())).is_err() {
+                return;
+            }
+        }
+    });
+    (at, seen)
+}
+
+#[test]
+fn an_engine_without_control_groups_is_refused_before_an_image_is_made() {
+    let home = tempfile::tempdir().expect("a folder");
+    let info = r#"{"CgroupVersion": "1", "CgroupDriver": "none", "SecurityOptions": ["name=seccomp", "name=rootless"]}"#;
+    let (engine, seen) = engine_that_says(info);
+    let output = Command::new(env!("CARGO_BIN_EXE_minik"))
+        .args(["cluster", "create"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("DOCKER_HOST", engine)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("rootless Docker needs cgroup version 2") && said.contains("hint: "), "{said}");
+    let asked: Vec<String> = seen.try_iter().collect();
+    assert!(asked.iter().any(|call| call.ends_with("/info")), "{asked:?}");
+    assert!(asked.iter().all(|call| call.starts_with("GET ") && !call.contains("/images/")), "{asked:?}");
+}

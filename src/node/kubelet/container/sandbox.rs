@@ -121,8 +121,12 @@ mod tests {
             assert_eq!(config.annotations.get("a").map(String::as_str), Some("b"));
             config.annotations.get(SHIM_GROUP).cloned().expect("a group")
         };
-        assert_eq!(group("5d7f4e7e-0000-4000-8000-000000000001"), group("5d7f4e7e-0000-4000-8000-000000000001"));
-        let groups: std::collections::BTreeSet<String> = (0..100).map(|n| group(&format!("uid-{n}"))).collect();
+        assert_eq!(
+            group("5d7f4e7e-0000-4000-8000-000000000001"),
+            group("5d7f4e7e-0000-4000-8000-000000000001")
+        );
+        let groups: std::collections::BTreeSet<String> =
+            (0..100).map(|n| group(&format!("uid-{n}"))).collect();
         assert_eq!(groups.into_iter().collect::<Vec<_>>(), ["pods-0", "pods-1", "pods-2", "pods-3"]);
     }
 }
