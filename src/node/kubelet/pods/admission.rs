@@ -9,8 +9,9 @@ use super::status::is_terminal;
 use crate::kubelet::container::{Qos, qos};
 use crate::kubelet::pressure::{Pressure, is_critical};
 use crate::kubelet::spec as spec_of;
+use crate::kubelet::statics::is_static;
 use client::typed::resources::{Amounts, add, amounts, requested};
-use client::typed::{HostPort, host_ports, tolerates_any};
+use client::typed::{HostPort, first_untolerated, host_ports, node_allowed, tolerates_any};
 
 /// Why the node does not take a Pod, as its Failed status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,22 +65,44 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node, pressure: Pressure) 
     if asks_for_apparmor(spec) && !Path::new("/sys/module/apparmor/parameters/enabled").exists() {
         return refuse("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
     }
-    let labels = node.metadata.labels.clone().unwrap_or_default();
-    if !spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
+    if let Some(text) = other_system(pod) {
+        return refuse(text.0, text.1.to_owned());
+    }
+    let running = living(others);
+    if let Some((name, asked, used, capacity)) = shortage(pod, &running, node) {
+        let text = format!(
+            "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
+        );
+        return refuse(&format!("OutOf{name}"), text);
+    }
+    if !node_allowed(pod, node) {
         let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return refuse("NodeAffinity", text.to_owned());
     }
-    let running = living(others);
     let taken: Vec<HostPort> = running.iter().flat_map(|other| host_ports(spec_of(other))).collect();
     if host_ports(spec).iter().any(|port| taken.iter().any(|have| have.conflicts(port))) {
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", text.to_owned());
     }
-    let (name, asked, used, capacity) = shortage(pod, &running, node)?;
-    let text = format!(
-        "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
-    );
-    refuse(&format!("OutOf{name}"), text)
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let ends = first_untolerated(taints, spec.tolerations.as_ref(), &["NoExecute"]);
+    if ends.is_some() && !is_static(pod) {
+        let text = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+        return refuse("TaintToleration", text.to_owned());
+    }
+    None
+}
+
+/// The reason and the words for a Pod that says, by its field or by its own label, that it is for another operating system.
+fn other_system(pod: &Pod) -> Option<(&'static str, &'static str)> {
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|system| system != "linux") {
+        let text = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return Some(("PodOSSelectorNodeLabelDoesNotMatch", text));
+    }
+    let field = spec_of(pod).os.as_ref();
+    let text = "Failed to admit pod as the OS field doesn't match node OS";
+    field.is_some_and(|os| os.name != "linux").then_some(("PodOSNotSupported", text))
 }
 
 /// Whether a node that is short of something cannot take one more Pod: where only memory is, those that ask for some may
@@ -148,8 +171,10 @@ fn shortage(pod: &Pod, running: &[&Pod], node: &Node) -> Option<(String, i64, i6
     let asked = requested(pod);
     let mut used = Amounts::new();
     running.iter().for_each(|other| add(&mut used, &requested(other), 1));
-    // What the node does not have at all, as huge pages, nobody gets.
-    asked.into_iter().filter(|(_, asked)| *asked > 0).find_map(|(name, asked)| {
+    // An extended resource that the node has never heard of may be somebody else's to count; of what it does not have at
+    // all, as huge pages, nobody gets any.
+    let counted = |name: &String| !name.contains('/') || allocatable.contains_key(name);
+    asked.into_iter().filter(|(name, asked)| *asked > 0 && counted(name)).find_map(|(name, asked)| {
         let of = |amounts: &Amounts| amounts.get(&name).copied().unwrap_or(0);
         let (used, has) = (of(&used), of(&allocatable));
         (used.saturating_add(asked) > has).then_some((name, asked, used, has))
@@ -250,6 +275,38 @@ mod tests {
         check(sysctl("kernel.msgmax"), &[], Some("SysctlForbidden"));
         check(json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &[], Some("NodeAffinity"));
         check(json!({"containers": [], "nodeSelector": {"disk": "ssd"}}), &[], None);
+        let asks_affinity = |disk: &str| {
+            let term = json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": [disk]}]});
+            json!({"containers": [], "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}})
+        };
+        check(asks_affinity("hdd"), &[], Some("NodeAffinity"));
+        check(asks_affinity("ssd"), &[], None);
         check(json!({"containers": [], "hostUsers": false}), &[], Some("UserNamespacesUnsupported"));
+        check(json!({"containers": [], "os": {"name": "windows"}}), &[], Some("PodOSNotSupported"));
+        check(json!({"containers": [], "os": {"name": "linux"}}), &[], None);
+        let device = json!({"example.com/device": "1"});
+        let asks_device = json!({"containers": [{"name": "c", "resources": {"requests": device}}]});
+        check(asks_device, &[], None);
+    }
+
+    #[test]
+    fn a_taint_that_ends_pods_keeps_new_ones_out_but_those_of_the_node_itself() {
+        let node = json!({"spec": {"taints": [{"key": "gone", "effect": "NoExecute"}, {"key": "full", "effect": "NoSchedule"}]},
+            "status": {"allocatable": {"cpu": "2", "pods": "9"}}});
+        let node: Node = serde_json::from_value(node).expect("a Node");
+        let check = |meta: Value, tolerations: Value, expect: Option<&str>| {
+            let pod = testing::pod(
+                json!({"metadata": meta, "spec": {"containers": [], "tolerations": tolerations}}),
+            );
+            let found = refusal(&pod, &[], &node, Pressure::default()).map(|refusal| refusal.reason);
+            assert_eq!(found.as_deref(), expect, "{meta} {tolerations}");
+        };
+        let bears = json!([{"key": "gone", "operator": "Exists"}]);
+        check(json!({"name": "a"}), json!([]), Some("TaintToleration"));
+        check(json!({"name": "a"}), bears.clone(), None);
+        check(json!({"name": "a", "annotations": {"kubernetes.io/config.source": "file"}}), json!([]), None);
+        let label = json!({"name": "a", "labels": {"kubernetes.io/os": "windows"}});
+        check(label, bears, Some("PodOSSelectorNodeLabelDoesNotMatch"));
     }
 }
