@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus, VolumeMount,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -280,6 +281,7 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
         name: spec.name.clone(),
         image: spec.image.clone().unwrap_or_default(),
         started: Some(false),
+        volume_mounts: mounts(spec),
         ..Default::default()
     };
     let Some(container) = latest else {
@@ -321,6 +323,19 @@ fn container_status(input: &Input<'_>, spec: &Spec, phase: &str) -> ContainerSta
         }
     }
     status
+}
+
+/// What is mounted where. Nothing below a read-only mount is read-only with it: the runtime cannot, and `IfPossible` asks for
+/// no more.
+fn mounts(spec: &Spec) -> Option<Vec<VolumeMountStatus>> {
+    let of = |mount: &VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only,
+        recursive_read_only: mount.read_only.filter(|only| *only).map(|_| "Disabled".to_owned()),
+        ..Default::default()
+    };
+    Some(spec.volume_mounts.as_ref()?.iter().map(of).collect())
 }
 
 /// What was told of a container that had ended, and that somebody removed after its Pod had.

@@ -265,3 +265,22 @@ fn whoever_had_to_make_room_was_disturbed() {
     let own = report(&pod, &ended, &failed(false));
     assert_eq!(condition(&own, "DisruptionTarget"), "", "its own limit is its own doing");
 }
+
+#[test]
+fn mounts_are_told_of_from_the_beginning() {
+    let mounts = json!([{"name": "data", "mountPath": "/data"}, {"name": "conf", "mountPath": "/etc/conf", "readOnly": true,
+        "recursiveReadOnly": "IfPossible"}]);
+    let pod = pod(json!({"containers": [{"name": "a", "volumeMounts": mounts}, {"name": "b"}]}));
+    let told = |containers: &[Container]| {
+        let status = report(&pod, containers, &WorkerState::default());
+        let of = |status: ContainerStatus| serde_json::to_value(status.volume_mounts).expect("JSON");
+        status.container_statuses.unwrap_or_default().into_iter().map(of).collect::<Vec<_>>()
+    };
+    let expect = [
+        json!([{"name": "data", "mountPath": "/data"},
+            {"name": "conf", "mountPath": "/etc/conf", "readOnly": true, "recursiveReadOnly": "Disabled"}]),
+        Value::Null,
+    ];
+    assert_eq!(told(&[]), expect);
+    assert_eq!(told(&[container("a", 0, None)]), expect);
+}
