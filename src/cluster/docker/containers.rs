@@ -148,7 +148,7 @@ impl Docker {
     /// Removes a container, running or not; one that is gone already is no error.
     pub async fn remove_container(&self, id: &str) -> Result<(), DockerError> {
         let options = RemoveContainerOptions { force: true, v: true, link: false };
-        match gone_is_fine(self.api.remove_container(id, Some(options)).await) {
+        match gone_is_fine(self.patient().remove_container(id, Some(options)).await) {
             // Somebody else is removing it at this moment: its disappearance is waited for.
             Err(DockerError::Conflict(_)) => self.wait_removed(id).await,
             other => other,
@@ -157,7 +157,8 @@ impl Docker {
 
     async fn wait_removed(&self, id: &str) -> Result<(), DockerError> {
         let options = WaitContainerOptions { condition: "removed".to_owned() };
-        let mut ends = self.api.wait_container(id, Some(options));
+        let api = self.patient();
+        let mut ends = api.wait_container(id, Some(options));
         while let Some(end) = ends.next().await {
             if let Err(bollard::errors::Error::DockerResponseServerError { status_code, message }) = end
                 && status_code != 404

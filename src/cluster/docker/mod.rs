@@ -22,7 +22,7 @@ pub use exec::ExecOutput;
 pub use images::BuildRequest;
 use tunnel::Tunnel;
 
-/// How long something may be sent to the engine: packages through a slow proxy, or a large archive.
+/// How long the engine may be busy with what it is sent, packages through a slow proxy or a large archive, or with files it removes.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Between two questions whether an engine is back.
@@ -65,7 +65,8 @@ impl Docker {
         Ok(Self { api, endpoint: host, _tunnel: tunnel })
     }
 
-    /// A client for requests that are answered only once all that is sent has come, as slowly as somebody makes it.
+    /// A client for requests that are answered only once all that is sent has come, as slowly as somebody makes it, or all the
+    /// files of something are gone from a slow disk.
     fn patient(&self) -> bollard::Docker {
         self.api.clone().with_timeout(PATIENCE)
     }

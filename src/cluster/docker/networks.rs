@@ -157,7 +157,7 @@ impl Docker {
     /// Removes a volume; one that is gone already is no error.
     pub async fn remove_volume(&self, name: &str) -> Result<(), DockerError> {
         let options = bollard::query_parameters::RemoveVolumeOptions { force: true };
-        gone_is_fine(self.api.remove_volume(name, Some(options)).await)
+        gone_is_fine(self.patient().remove_volume(name, Some(options)).await)
     }
 }
 
