@@ -26,11 +26,23 @@ pub struct Asked {
     pub waits: Histogram<10>,
 }
 
+/// What a queue holds at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Keys that are ready to be worked on.
+    pub depth: usize,
+    /// For how long those that are worked on have been, together.
+    pub unfinished: Duration,
+    /// And the one of them that has been longest.
+    pub longest: Duration,
+}
+
 struct State<T> {
     ready: VecDeque<T>,
     /// Keys that need work: those in `ready`, and those that were added while they were worked on.
     dirty: HashSet<T>,
-    busy: HashSet<T>,
+    /// What is worked on, and since when.
+    busy: HashMap<T, Instant>,
     waiting: BTreeSet<(Instant, T)>,
     due: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
@@ -62,7 +74,7 @@ impl<T> Default for Queue<T> {
         let state = State {
             ready: VecDeque::new(),
             dirty: HashSet::new(),
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             waiting: BTreeSet::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
@@ -159,9 +171,16 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
         }
     }
 
-    /// How many keys are ready to be worked on.
-    pub fn depth(&self) -> usize {
-        self.state().ready.len()
+    /// What the queue holds now.
+    pub fn load(&self) -> Load {
+        let state = self.state();
+        let mut load = Load { depth: state.ready.len(), ..Load::default() };
+        for since in state.busy.values() {
+            let worked = since.elapsed();
+            load.unfinished += worked;
+            load.longest = load.longest.max(worked);
+        }
+        load
     }
 
     /// What was asked of it.
@@ -193,7 +212,7 @@ impl<T: Clone + Eq + Hash + Ord> State<T> {
         }
         self.asked.adds.add(1);
         self.since.insert(key.clone(), Instant::now());
-        if self.busy.contains(&key) {
+        if self.busy.contains_key(&key) {
             return false;
         }
         self.ready.push_back(key);
@@ -212,10 +231,11 @@ impl<T: Clone + Eq + Hash + Ord> State<T> {
     fn take(&mut self) -> Option<T> {
         let key = self.ready.pop_front()?;
         self.dirty.remove(&key);
+        let now = Instant::now();
         if let Some(since) = self.since.remove(&key) {
-            self.asked.waits.observe(&BOUNDS, since.elapsed());
+            self.asked.waits.observe(&BOUNDS, now - since);
         }
-        self.busy.insert(key.clone());
+        self.busy.insert(key.clone(), now);
         Some(key)
     }
 }
@@ -244,12 +264,15 @@ mod tests {
         queue.add("a");
         queue.add("a");
         queue.add_after("b", Duration::from_secs(900));
-        assert_eq!((queue.depth(), queue.len(), queue.asked().adds.get()), (1, 2, 1));
+        assert_eq!((queue.load().depth, queue.len(), queue.asked().adds.get()), (1, 2, 1));
+        assert_eq!(queue.load().longest, Duration::ZERO);
         queue.next().await;
+        let load = queue.load();
+        assert!(load.longest > Duration::ZERO && load.unfinished == load.longest, "{load:?}");
         queue.add("a");
         queue.done(&"a");
         queue.next().await;
-        assert_eq!((queue.depth(), queue.asked().adds.get()), (0, 2));
+        assert_eq!((queue.load().depth, queue.asked().adds.get()), (0, 2));
         let mut text = metrics::Text::default();
         queue.asked().waits.tell(&mut text, "waits", &BOUNDS, &[]);
         assert!(text.finish().ends_with("waits_count 2\n"));

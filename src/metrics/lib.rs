@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-pub use histogram::Histogram;
+pub use histogram::{Amounts, Histogram};
 pub use process::process;
 pub use text::{Kind, Text};
 

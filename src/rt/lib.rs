@@ -10,4 +10,4 @@ mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use tasks::{DrainError, Stop, Tasks};
+pub use tasks::{DrainError, Stop, Tasks, panic_text};

@@ -22,6 +22,7 @@ use super::authz::Authorizer;
 use super::conversion::Converter;
 use super::convert;
 use super::key::CollectionKey;
+use super::observe::Observer;
 use super::proxy::Streams;
 use super::request::RequestInfo;
 use super::reviews::Reviews;
@@ -41,6 +42,7 @@ pub struct Engine {
     pub converter: Arc<Converter>,
     pub reviews: Arc<Reviews>,
     pub streams: Option<Arc<Streams>>,
+    pub observer: Arc<Observer>,
     /// Ends watches.
     pub stop: Stop,
     /// Writes that must come to their end though their request does not.

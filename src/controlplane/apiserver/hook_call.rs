@@ -21,8 +21,19 @@ const MOST_CLIENTS: usize = 64;
 
 /// Why a hook could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CallError(pub String);
+#[error("{why}")]
+pub struct CallError {
+    pub why: String,
+    /// What it answered, if that was a refusal to answer; else 503.
+    pub code: u16,
+}
+
+impl CallError {
+    /// There was no answer, or none that can be used.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), code: 503 }
+    }
+}
 
 /// Where a hook is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +68,7 @@ pub fn target(hook: &Value, known: &Known) -> Result<Target, CallError> {
     let port = service.int_at("/port").unwrap_or(443);
     let address = known
         .service_address(namespace, name, port)
-        .map_err(|why| CallError(format!("failed to call webhook: {why}")))?;
+        .map_err(|why| CallError::new(format!("failed to call webhook: {why}")))?;
     let host = format!("{name}.{namespace}.svc");
     let path = if text("path").is_empty() { "/" } else { text("path") };
     let url = format!("https://{host}:{port}{path}?{query}");
@@ -83,7 +94,7 @@ impl Caller {
         let own = &target.authorities;
         let authorities = if own.is_empty() { tls::system_authorities() } else { own.clone() };
         let trust = tls::config(&authorities, None).map_err(|error| {
-            CallError(format!("failed to call webhook: unable to load root certificates: {error}"))
+            CallError::new(format!("failed to call webhook: unable to load root certificates: {error}"))
         })?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(trust)
@@ -93,7 +104,7 @@ impl Caller {
             builder = builder.resolve(host, *address);
         }
         let client =
-            builder.build().map_err(|error| CallError(format!("failed to call webhook: {error}")))?;
+            builder.build().map_err(|error| CallError::new(format!("failed to call webhook: {error}")))?;
         if clients.len() >= MOST_CLIENTS {
             clients.clear();
         }
@@ -104,6 +115,7 @@ impl Caller {
     /// Sends a question and returns the answer's document. Fails when there is none in time, or not with 200.
     pub async fn call(&self, target: &Target, question: &Value) -> Result<Value, CallError> {
         let client = self.client(target)?;
+        let none = |error: &reqwest::Error| CallError::new(deepest(error));
         let exchange = async {
             // Servers that know several forms answer in any of them, if they are not told.
             let request = client
@@ -111,25 +123,30 @@ impl Caller {
                 .header("content-type", "application/json")
                 .header("accept", "application/json, */*");
             let mut response =
-                request.body(question.to_string()).send().await.map_err(|error| deepest(&error))?;
+                request.body(question.to_string()).send().await.map_err(|error| none(&error))?;
             let status = response.status();
             let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| deepest(&error))? {
+            while let Some(chunk) = response.chunk().await.map_err(|error| none(&error))? {
                 body.extend_from_slice(&chunk);
                 if body.len() > LONGEST {
-                    return Err("the answer is too long".to_owned());
+                    return Err(CallError::new("the answer is too long"));
                 }
             }
             if !status.is_success() {
-                return Err(format!("the server answered {status}: {}", String::from_utf8_lossy(&body)));
+                let why = format!("the server answered {status}: {}", String::from_utf8_lossy(&body));
+                return Err(CallError { why, code: status.as_u16() });
             }
-            serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))
+            serde_json::from_slice(&body)
+                .map_err(|error| CallError::new(format!("the answer is no JSON: {error}")))
         };
         let outcome = match tokio::time::timeout(target.timeout, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) => Err("context deadline exceeded".to_owned()),
+            Err(_) => Err(CallError::new("context deadline exceeded")),
         };
-        outcome.map_err(|why| CallError(format!("failed to call webhook: Post {:?}: {why}", target.url)))
+        outcome.map_err(|CallError { why, code }| {
+            let why = format!("failed to call webhook: Post {:?}: {why}", target.url);
+            CallError { why, code }
+        })
     }
 }
 

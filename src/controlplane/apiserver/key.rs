@@ -81,6 +81,13 @@ impl<'k> ObjectKey<'k> {
     }
 }
 
+/// Group (empty for core) and plural of what a key or a prefix of keys is about; empty where that is several.
+pub fn resource_of(key: &str) -> (&str, &str) {
+    let mut parts = key.strip_prefix('/').unwrap_or_default().split('/');
+    let group = parts.next().filter(|group| *group != "core").unwrap_or_default();
+    (group, parts.next().unwrap_or_default())
+}
+
 /// The object's name, from its key.
 pub fn name_of(key: &str) -> &str {
     key.rsplit('/').next().unwrap_or_default()

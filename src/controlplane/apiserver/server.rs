@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
 use http::HeaderValue;
-use http::header::{ACCEPT, UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, CACHE_CONTROL, UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use ipnet::Ipv4Net;
@@ -25,15 +25,15 @@ use storage::{StorageError, Store};
 use super::admission::{Admission, AsyncPlugin, Policies, Webhooks};
 use super::aggregation::Aggregator;
 use super::allocate::{Allocator, NODE_PORTS};
-use super::audit::{self, Audit, Audited};
-use super::auth::{Authenticator, Requester, Tokens};
+use super::audit::{self, AUDIT_ID, Audit, Audited, RequestId};
+use super::auth::{Authenticator, Tokens};
 use super::authz::Authorizer;
 use super::context::{Engine, RequestContext};
 use super::conversion::Converter;
 use super::fairness::{Fairness, Placed};
 use super::gate::Gate;
 use super::index::{Follower, Index};
-use super::observe::Observer;
+use super::observe::{self, Course, TimedStore};
 use super::proxy::Streams;
 use super::registry::{Registry, Snapshot};
 use super::request::RequestInfo;
@@ -41,7 +41,7 @@ use super::reviews::Reviews;
 use super::user::UserInfo;
 use super::verbs::{self, RequestBody};
 use super::wire::{self, Format, MediaType, Offer, Params};
-use super::{client, measured, observe, proxy, root, special};
+use super::{client, measured, proxy, root, special};
 
 /// How long a request may take that is not a watch or a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,13 +104,14 @@ pub struct ApiServer {
 /// What all requests share.
 struct Shared {
     engine: Engine,
-    gate: Gate,
+    gate: Arc<Gate>,
     index: Arc<Index>,
     registry: Arc<Registry>,
     aggregator: Arc<Aggregator>,
     fairness: Arc<Fairness>,
-    observer: Observer,
     metrics: metrics::Registry,
+    /// What clients in this process were answered.
+    answers: Arc<client::Answers>,
     tokens: Arc<Tokens>,
     /// Cancelled once this server is about to go.
     leaving: Stop,
@@ -135,6 +136,8 @@ impl ApiServer {
             audit,
             build,
         } = options;
+        let timed = Arc::new(TimedStore::new(store));
+        let store: Arc<dyn Store> = timed.clone();
         let allocator = Allocator::new(service_cidr, &reserved, node_ports);
         let registry = Registry::new(resources, tasks.stop());
         let fairness = Fairness::new();
@@ -151,7 +154,7 @@ impl ApiServer {
             tokens.clone(),
             clock.clone(),
         );
-        let gate = Gate { authenticator, authorizer: authorizer.clone() };
+        let gate = Arc::new(Gate::new(authenticator, authorizer.clone()));
         let converter = Arc::new(Converter::new(index.clone()));
         let policies = Policies::new(index.clone(), registry.clone(), converter.clone());
         let waiting: Vec<Arc<dyn AsyncPlugin>> =
@@ -165,11 +168,12 @@ impl ApiServer {
             converter,
             reviews: Arc::new(reviews),
             streams: streams.map(Arc::new),
+            observer: Arc::default(),
             stop: tasks.stop(),
             tasks,
         };
         let aggregator = Aggregator::new(index.clone(), registry.clone(), front_proxy, engine.tasks.clone());
-        let (observer, metrics) = (Observer::default(), metrics::Registry::default());
+        let metrics = metrics::Registry::default();
         let leaving = engine.stop.child_token();
         let shared = Shared {
             engine,
@@ -178,15 +182,14 @@ impl ApiServer {
             registry,
             aggregator,
             fairness,
-            observer,
             metrics,
+            answers: Arc::default(),
             tokens,
             leaving,
             audit,
             build,
         };
-        shared.metrics.tell(move |text| observe::build(build, text));
-        observe::add_all(&shared.metrics, &shared.observer, &shared.fairness, &shared.index);
+        shared.add_metrics(timed);
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -234,7 +237,7 @@ impl ApiServer {
 
     /// A client in this process that acts as `user`; no socket and no TLS between.
     pub fn client(&self, user: UserInfo) -> kube::Client {
-        client::in_process(self.router(), user)
+        client::in_process(self.router(), user, self.shared.answers.clone())
     }
 }
 
@@ -244,11 +247,13 @@ struct Learned {
     placed: Option<Placed>,
     audited: Option<Audited>,
     notes: Arc<audit::Notes>,
+    course: Course,
 }
 
 /// Answers one request, whatever happens on the way.
 async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let RequestId(id) = RequestId::of(&mut parts);
     let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query());
     let (verb, uri) = (info.verb, parts.uri.clone());
     let accept = parts.headers.get(ACCEPT).cloned();
@@ -257,43 +262,52 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     let stream = target.as_ref().is_ok_and(|target| target.stream().is_some());
     let others = snapshot.remotes.of_path(&info.path).is_some() && parts.headers.contains_key(UPGRADE);
     let unbounded = stream || others || info.verb == "watch";
-    let observed = shared.observer.begin(&parts, &info, stream);
+    let observed = shared.engine.observer.begin(&parts, &info, stream);
     let mut learned = Learned::default();
     let work = shared.route(parts, body, &info, &snapshot, target, &mut learned);
     let work = AssertUnwindSafe(work).catch_unwind();
     let done = if unbounded { Ok(work.await) } else { tokio::time::timeout(PATIENCE, work).await };
-    let panicked = matches!(done, Ok(Err(_)));
-    let mut response = match done {
-        Ok(Ok(Ok(response))) => response,
-        Ok(Ok(Err(error))) => {
-            if error.code >= 500 {
-                tracing::warn!(verb, %uri, %error, "request failed");
-            }
-            wire::error(error_format(accept.as_ref()), &error)
-        }
-        Ok(Err(_)) => {
-            tracing::error!(verb, %uri, "a request handler panicked");
-            wire::error(
-                error_format(accept.as_ref()),
-                &ApiError::internal(format!("this request caused apiserver to panic: {verb} {uri}")),
-            )
+    let mut panic = None;
+    let answer = match done {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panicked)) => {
+            let why = rt::panic_text(panicked.as_ref());
+            tracing::error!(verb, %uri, why, "a request handler panicked");
+            panic = Some(why.to_owned());
+            Err(ApiError::internal(format!("this request caused apiserver to panic: {verb} {uri}")))
         }
         Err(_) => {
+            learned.course.terminated = true;
             let why = format!("request did not complete within {}s", PATIENCE.as_secs());
-            wire::error(error_format(accept.as_ref()), &ApiError::timeout(&why, 0))
+            Err(ApiError::timeout(&why, 0))
         }
     };
+    let mut response = answer.unwrap_or_else(|error| {
+        if error.code >= 500 && panic.is_none() {
+            tracing::warn!(verb, %uri, %error, "request failed");
+        }
+        wire::error(error_format(accept.as_ref()), &error)
+    });
     if let Some(placed) = &learned.placed {
         placed.tell(response.headers_mut());
     }
+    response.headers_mut().entry(AUDIT_ID).or_insert(id);
+    // Whatever needs a right is nobody else's.
+    let private = HeaderValue::from_static("no-cache, private");
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(private);
     if let (Some(audit), Some(mut audited)) = (&shared.audit, learned.audited.take()) {
         audited.noted(&learned.notes);
-        if panicked {
-            audit.panicked(&audited).await;
-        }
-        response = audit.end(audited, response).await;
+        response = match panic {
+            None => audit.end(audited, response).await,
+            Some(why) => {
+                audit.panicked(audited, &why).await;
+                response
+            }
+        };
     }
-    shared.observer.end(observed, &info, response)
+    let waited = learned.placed.map_or(Duration::ZERO, |placed| placed.waited) + learned.notes.waited_for();
+    let course = Course { waited, ..learned.course };
+    shared.engine.observer.end(observed, &info, course, response)
 }
 
 /// What a request on a resource is about.
@@ -356,6 +370,58 @@ impl Shared {
         self.registry.snapshot()
     }
 
+    /// Who a request counts as from. Tells the audit log who it really is from.
+    async fn requester(
+        &self,
+        parts: &Parts,
+        info: &RequestInfo,
+        streams: bool,
+        learned: &mut Learned,
+    ) -> Result<UserInfo, ApiError> {
+        let user = match self.gate.who(parts).await {
+            Ok(user) => user,
+            Err(refusal) => {
+                if let Some(audit) = &self.audit {
+                    audit.unauthenticated(parts, info, &refusal).await;
+                }
+                return Err(refusal);
+            }
+        };
+        if let Some(audit) = &self.audit {
+            let long = streams || info.verb == "watch";
+            learned.audited = audit.begin(parts, info, &user, long).await;
+        }
+        let Some(other) = self.gate.acts_as(&user, parts).await? else { return Ok(user) };
+        if let Some(audited) = &mut learned.audited {
+            audited.acts_as(&other);
+        }
+        Ok(other)
+    }
+
+    /// Adds all that this server tells of itself.
+    fn add_metrics(&self, store: Arc<TimedStore>) {
+        let build = self.build;
+        self.metrics.tell(metrics::process);
+        self.metrics.tell(move |text| observe::build(build, root::GIT_VERSION, text));
+        let Engine { observer, admission, .. } = &self.engine;
+        let (observer, admission) = (observer.clone(), admission.clone());
+        self.metrics.tell(move |text| observer.tell(text));
+        self.metrics.tell(move |text| admission.tell(text));
+        self.metrics.tell(move |text| store.tell(text));
+        let store = self.engine.store.clone();
+        self.metrics.tell(move |text| observe::stored(store.as_ref(), text));
+        let fairness = self.fairness.clone();
+        self.metrics.tell(move |text| fairness.tell(text));
+        let aggregator = self.aggregator.clone();
+        self.metrics.tell(move |text| aggregator.tell(text));
+        let (gate, answers) = (self.gate.clone(), self.answers.clone());
+        self.metrics.tell(move |text| gate.tell(text));
+        self.metrics.tell(move |text| answers.tell(text));
+        if let Some(audit) = self.audit.clone() {
+            self.metrics.tell(move |text| audit.tell(text));
+        }
+    }
+
     async fn route(
         &self,
         parts: Parts,
@@ -365,13 +431,8 @@ impl Shared {
         target: Result<Target<'_>, ApiError>,
         learned: &mut Learned,
     ) -> verbs::Answer {
-        let Requester { user, really } = self.gate.who(&parts).await?;
         let streams = target.as_ref().is_ok_and(|target| target.stream().is_some());
-        if let Some(audit) = &self.audit {
-            let (real, acts_as) = really.as_ref().map_or((&user, None), |really| (really, Some(&user)));
-            let long = streams || info.verb == "watch";
-            learned.audited = audit.begin(&parts, info, real, acts_as, long).await;
-        }
+        let user = self.requester(&parts, info, streams, learned).await?;
         // A watch has its seat until it begins; what only passes bytes on needs none.
         let remote = snapshot.remotes.of_path(&info.path);
         let _seat = match streams || (remote.is_some() && parts.headers.contains_key(UPGRADE)) {
@@ -379,6 +440,7 @@ impl Shared {
             false => {
                 let (placed, seat) = self.fairness.seat(&user, info).await;
                 learned.placed = Some(placed);
+                learned.course.terminated = seat.is_err();
                 Some(seat?)
             }
         };
@@ -390,7 +452,12 @@ impl Shared {
         let packs = wire::gzip::accepted(&parts.headers);
         let lines = !streams && info.verb != "watch" && wire::pretty::wanted(&parts);
         if let Some(remote) = remote {
-            return self.aggregator.pass_on(remote, &user, Request::from_parts(parts, body)).await;
+            if let Some(audited) = &mut learned.audited {
+                audited.pass_on();
+            }
+            let answer = self.aggregator.pass_on(remote, &user, Request::from_parts(parts, body)).await;
+            learned.course.terminated = answer.is_err();
+            return answer;
         }
         if !info.is_resource {
             if info.path == "/metrics" && parts.method == Method::GET {
@@ -465,8 +532,8 @@ impl Shared {
         } else {
             wire::read_body(body).await?
         };
-        if let Some(audited) = learned.audited.as_mut().filter(|audited| audited.wants_request()) {
-            audited.requested(audit::read(&parts.headers, &bytes));
+        if let Some(audited) = &mut learned.audited {
+            audited.requested(info, &parts.headers, &bytes);
         }
         let body = RequestBody { headers: &parts.headers, bytes };
         let answer = match target.resource.storage {

@@ -69,8 +69,8 @@ impl<T: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync + 'static> Harness<T>
 
     fn named(name: &'static str, tasks: &Tasks, counters: Arc<Counters>) -> Self {
         let queue = Queue::default();
-        let depth = queue.clone();
-        counters.measure(queue.asked(), move || depth.depth());
+        let measured = queue.clone();
+        counters.measure(queue.asked(), move || measured.load());
         Self { name, tasks: tasks.clone(), queue, synced: Vec::new(), counters }
     }
 
@@ -149,7 +149,7 @@ impl<R: Reconcile> Worker<R> {
                     self.queue.retry(key.clone());
                 }
                 Err(panic) => {
-                    let text = panic_text(panic.as_ref());
+                    let text = rt::panic_text(panic.as_ref());
                     tracing::error!(controller = self.name, ?key, panic = text, "a reconciler panicked");
                     self.counters.panicked();
                     self.queue.retry(key.clone());
@@ -166,12 +166,6 @@ impl<R: Reconcile> Worker<R> {
             tracing::warn!(controller = self.name, ?key, %error, "will be tried again");
         }
     }
-}
-
-/// What a panic said, where it said a text.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::metrics::{Histogram, Kind, Text};
-use client::queue::{Asked, BOUNDS};
+use client::queue::{Asked, BOUNDS, Load};
 
-type Depth = Box<dyn Fn() -> usize + Send + Sync>;
+type Measure = Box<dyn Fn() -> Load + Send + Sync>;
 
 /// The counters of one controller.
 #[derive(Default)]
@@ -16,14 +16,18 @@ pub(super) struct Counters {
     work: Histogram<10>,
     retries: AtomicU64,
     panics: AtomicU64,
-    queue: OnceLock<(Arc<Asked>, Depth)>,
+    queue: OnceLock<(Arc<Asked>, Measure)>,
 }
 
 impl Counters {
-    /// What is asked of the queue, and how the number of keys that wait is found out.
-    pub(super) fn measure(&self, asked: Arc<Asked>, depth: impl Fn() -> usize + Send + Sync + 'static) {
+    /// What is asked of the queue, and how it is found out what it holds.
+    pub(super) fn measure(&self, asked: Arc<Asked>, load: impl Fn() -> Load + Send + Sync + 'static) {
         // A controller is put together once; a second queue of the same name is not counted.
-        let _ = self.queue.set((asked, Box::new(depth)));
+        let _ = self.queue.set((asked, Box::new(load)));
+    }
+
+    fn load(&self) -> Load {
+        self.queue.get().map(|(_, load)| load()).unwrap_or_default()
     }
 
     /// A key was worked on for so long.
@@ -56,18 +60,23 @@ impl Metrics {
     pub fn render(&self) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut text = Text::default();
-        let mut family = |name: &str, kind: Kind, about: &str, value: &dyn Fn(&Counters) -> u64| {
+        let mut family = |name: &str, kind: Kind, about: &str, value: &dyn Fn(&Counters) -> f64| {
             text.family(name, kind, about);
             for (controller, counters) in &all {
-                text.sample(name, &[("name", controller)], value(counters) as f64);
+                text.sample(name, &[("name", controller)], value(counters));
             }
         };
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        family("workqueue_depth", Kind::Gauge, "Keys that wait in a controller's queue.", &|c| {
-            c.queue.get().map_or(0, |(_, depth)| depth() as u64)
-        });
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let about = "Keys that wait in a controller's queue.";
+        family("workqueue_depth", Kind::Gauge, about, &|c| c.load().depth as f64);
+        let about = "For how long a controller has been working on keys that it has not finished.";
+        let name = "workqueue_unfinished_work_seconds";
+        family(name, Kind::Gauge, about, &|c| c.load().unfinished.as_secs_f64());
+        let about = "For how long a controller has been working on the key that takes it longest.";
+        let name = "workqueue_longest_running_processor_seconds";
+        family(name, Kind::Gauge, about, &|c| c.load().longest.as_secs_f64());
         family("workqueue_adds_total", Kind::Counter, "Keys that a controller was asked to work on.", &|c| {
-            c.queue.get().map_or(0, |(asked, _)| asked.adds.get())
+            c.queue.get().map_or(0.0, |(asked, _)| asked.adds.get() as f64)
         });
         let about = "Keys that a controller tries again because they failed.";
         family("workqueue_retries_total", Kind::Counter, about, &|c| count(&c.retries));

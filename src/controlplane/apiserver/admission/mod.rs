@@ -13,6 +13,7 @@ mod escalation;
 mod ingress_class;
 mod limit_ranger;
 mod matching;
+mod measure;
 mod namespace_lifecycle;
 mod nodes;
 mod pod;
@@ -43,6 +44,8 @@ use super::reservation::Reservations;
 use super::user::UserInfo;
 use api::resources::Resource;
 use api::status::ApiError;
+use measure::{Lap, Measures, Step};
+use metrics::Text;
 use rt::Clock;
 
 pub(super) use policies::Policies;
@@ -178,6 +181,10 @@ pub const CHAIN: &[&dyn Plugin] = &[
 
 /// A rule of admission that must wait for somebody: a webhook, a policy with parameters.
 pub trait AsyncPlugin: Send + Sync {
+    /// Upstream's names: of what completes, and of what accepts or refuses.
+    fn names(&self) -> [&'static str; 2];
+    /// Adds what it tells of itself beside how long it takes.
+    fn tell(&self, _text: &mut Text) {}
     /// Completes the object.
     fn mutate<'a>(&'a self, _attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async { Ok(()) })
@@ -206,6 +213,7 @@ pub struct Admission {
     allocator: Arc<Allocator>,
     quotas: quota::Quotas,
     clock: Arc<dyn Clock>,
+    measures: Measures,
 }
 
 impl Admission {
@@ -216,7 +224,16 @@ impl Admission {
         allocator: Arc<Allocator>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { index, waiting, allocator, quotas: quota::Quotas::default(), clock }
+        // Quotas come last, and only count.
+        let others = waiting.iter().map(|plugin| plugin.names()).chain([["ResourceQuota"; 2]]);
+        let measures = Measures::new(others);
+        Self { index, waiting, allocator, quotas: quota::Quotas::default(), clock, measures }
+    }
+
+    /// Tells how long it takes.
+    pub fn tell(&self, text: &mut Text) {
+        self.measures.tell(text);
+        self.waiting.iter().for_each(|plugin| plugin.tell(text));
     }
 
     /// Waits until admission has seen everything that the store shows.
@@ -227,33 +244,47 @@ impl Admission {
     /// Completes the object, before it is validated, and reserves what it needs. The answer is to be settled by the outcome of
     /// the write. Fails as the first plugin that refuses the object.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<Reservations, ApiError> {
+        let mut lap = self.measures.begin(Step::Admit, attributes.operation);
+        let outcome = self.run_mutate(attributes, &mut lap).await;
+        lap.end(outcome)
+    }
+
+    async fn run_mutate(
+        &self,
+        attributes: &mut Attributes<'_>,
+        lap: &mut Lap<'_>,
+    ) -> Result<Reservations, ApiError> {
         self.wait_for_default_account(attributes).await;
         let before = (!self.index.is_current()).then(|| attributes.object.clone());
-        match self.try_mutate(attributes) {
+        match self.try_mutate(attributes, lap) {
             Err(_) if before.is_some() => {
                 self.index.caught_up().await;
                 attributes.object = before.flatten();
-                self.try_mutate(attributes)?;
+                self.try_mutate(attributes, lap)?;
             }
             done => done?,
         }
-        self.mutate_waiting(attributes).await?;
+        self.mutate_waiting(attributes, lap).await?;
         self.reserve(attributes).await
     }
 
     /// Those that wait, one after another; those that came before one that changed something may look again.
-    async fn mutate_waiting(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+    async fn mutate_waiting(
+        &self,
+        attributes: &mut Attributes<'_>,
+        lap: &mut Lap<'_>,
+    ) -> Result<(), ApiError> {
         // What stood after each that may look again.
         let mut seen = Vec::new();
-        for plugin in &self.waiting {
-            plugin.mutate(attributes).await?;
+        for (at, plugin) in (CHAIN.len()..).zip(&self.waiting) {
+            lap.passed(at, plugin.mutate(attributes).await)?;
             if plugin.looks_again() {
-                seen.push((plugin, attributes.object.clone()));
+                seen.push((at, plugin, attributes.object.clone()));
             }
         }
-        for (plugin, after) in seen {
+        for (at, plugin, after) in seen {
             if after != attributes.object {
-                plugin.mutate_again(attributes).await?;
+                lap.passed(at, plugin.mutate_again(attributes).await)?;
             }
         }
         Ok(())
@@ -306,10 +337,14 @@ impl Admission {
         let _ = tokio::time::timeout(PATIENCE, waiting).await;
     }
 
-    fn try_mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+    fn try_mutate(&self, attributes: &mut Attributes<'_>, lap: &mut Lap<'_>) -> Result<(), ApiError> {
         let known = self.index.read();
         let context = Context { known: &known, now: self.clock.now() };
-        CHAIN.iter().try_for_each(|plugin| plugin.mutate(attributes, &context))
+        lap.skip();
+        CHAIN
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, plugin)| lap.passed(at, plugin.mutate(attributes, &context)))
     }
 
     /// Accepts or refuses the write; what it takes of a quota joins the `reservations`. Fails as the first plugin that refuses it.
@@ -318,23 +353,40 @@ impl Admission {
         attributes: &Attributes<'_>,
         reservations: &mut Reservations,
     ) -> Result<(), ApiError> {
-        match self.try_validate(attributes) {
+        let mut lap = self.measures.begin(Step::Validate, attributes.operation);
+        let outcome = self.run_validate(attributes, reservations, &mut lap).await;
+        lap.end(outcome)
+    }
+
+    async fn run_validate(
+        &self,
+        attributes: &Attributes<'_>,
+        reservations: &mut Reservations,
+        lap: &mut Lap<'_>,
+    ) -> Result<(), ApiError> {
+        match self.try_validate(attributes, lap) {
             Err(_) if !self.index.is_current() => {
                 self.index.caught_up().await;
-                self.try_validate(attributes)?;
+                self.try_validate(attributes, lap)?;
             }
             done => done?,
         }
+        let mut at = CHAIN.len();
         for plugin in &self.waiting {
-            plugin.validate(attributes).await?;
+            lap.passed(at, plugin.validate(attributes).await)?;
+            at += 1;
         }
         // Last: what is counted is what everybody else has admitted.
-        self.quotas.reserve(attributes, &self.index, reservations).await
+        lap.passed(at, self.quotas.reserve(attributes, &self.index, reservations).await)
     }
 
-    fn try_validate(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    fn try_validate(&self, attributes: &Attributes<'_>, lap: &mut Lap<'_>) -> Result<(), ApiError> {
         let known = self.index.read();
         let context = Context { known: &known, now: self.clock.now() };
-        CHAIN.iter().try_for_each(|plugin| plugin.validate(attributes, &context))
+        lap.skip();
+        CHAIN
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, plugin)| lap.passed(at, plugin.validate(attributes, &context)))
     }
 }

@@ -112,6 +112,9 @@ impl Aggregator {
         if same("status", status) && same("reason", found.reason) && same("message", &found.message) {
             return;
         }
+        if !found.available && same("status", "True") {
+            self.lost.of(&[name, found.reason]).add(1);
+        }
         let since =
             before.filter(|_| same("status", status)).and_then(|before| before.text("lastTransitionTime"));
         let since = since.map_or_else(|| format_time(clock.now()), str::to_owned);

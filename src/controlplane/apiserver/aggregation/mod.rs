@@ -28,12 +28,16 @@ pub use remote::{Remote, Remotes};
 pub use told::Told;
 
 use self::remote::Backend;
+use super::audit::{AUDIT_ID, RequestId};
 use super::index::Index;
 use super::proxy::relay::{self, Peer};
 use super::registry::Registry;
 use super::user::UserInfo;
+use api::meta::ObjectExt;
+use api::resources::condition;
 use api::status::ApiError;
 use client::tls;
+use metrics::{Counter, Family, Kind, Text};
 use pki::Identity;
 use rt::Tasks;
 
@@ -46,6 +50,8 @@ pub struct Aggregator {
     front_proxy: Option<Identity>,
     /// TLS settings are read once per server.
     trust: Mutex<HashMap<Backend, Arc<ClientConfig>>>,
+    /// How often an APIService could no longer be reached, and why.
+    lost: Family<Counter>,
 }
 
 impl Aggregator {
@@ -55,7 +61,14 @@ impl Aggregator {
         front_proxy: Option<Identity>,
         tasks: Tasks,
     ) -> Arc<Self> {
-        Arc::new(Self { index, registry, tasks, front_proxy, trust: Mutex::default() })
+        Arc::new(Self {
+            index,
+            registry,
+            tasks,
+            front_proxy,
+            trust: Mutex::default(),
+            lost: Family::default(),
+        })
     }
 
     /// Passes a request on, as the user that it is from. Fails with 503 while the other server cannot be reached.
@@ -79,6 +92,10 @@ impl Aggregator {
             *headers = relay::onward_headers(&parts.headers, upgrade);
             headers::tell(headers, user);
             headers::tell_origin(headers, &parts);
+            // Both servers' logs tell of it under one name.
+            if let Some(RequestId(id)) = parts.extensions.get() {
+                headers.insert(AUDIT_ID, id.clone());
+            }
         }
         let onward = onward.body(if upgrade { Body::empty() } else { body }).map_err(ApiError::internal)?;
         let answered = relay::relay(&self.tasks, &peer, onward, client_side).await;
@@ -113,6 +130,21 @@ impl Aggregator {
         }
         trust.insert(backend.clone(), config.clone());
         Ok(config)
+    }
+
+    /// Tells which APIServices cannot be reached.
+    pub fn tell(&self, text: &mut Text) {
+        let name = "aggregator_unavailable_apiservice";
+        text.family(name, Kind::Gauge, "APIServices that cannot be reached.");
+        for service in self.index.read().api_services() {
+            let value = if condition(service, "Available") { 0.0 } else { 1.0 };
+            text.sample(name, &[("name", service.name())], value);
+        }
+        let name = "aggregator_unavailable_apiservice_total";
+        text.family(name, Kind::Counter, "How often an APIService could no longer be reached, and why.");
+        for (values, count) in self.lost.all() {
+            text.sample(name, &[("name", &values[0]), ("reason", &values[1])], count.get() as f64);
+        }
     }
 
     /// The present state of an APIService.

@@ -8,16 +8,20 @@ use http::request::Parts;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::RequestId;
 use super::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
-use api::meta::format_micro_time;
+use api::meta::{ObjectExt, format_micro_time};
+
+/// A user agent is told up to here, in bytes, as upstream has it.
+const LONGEST_AGENT: usize = 1024;
 
 /// What is known of a request, as it goes on.
 pub(super) struct Record {
-    pub id: String,
-    /// What does not change.
+    /// What is told at every stage.
     head: Map<String, Value>,
+    received: String,
     annotations: Map<String, Value>,
     pub code: u16,
     /// The Status that it was answered with, if it was.
@@ -27,14 +31,28 @@ pub(super) struct Record {
 }
 
 fn user_info(user: &UserInfo) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = user.uid.as_str().into();
+    let mut info = json!({});
+    for (key, text) in [("username", &user.name), ("uid", &user.uid)] {
+        if !text.is_empty() {
+            info[key] = text.as_str().into();
+        }
+    }
+    if !user.groups.is_empty() {
+        info["groups"] = json!(user.groups);
     }
     if !user.extra.is_empty() {
         info["extra"] = json!(user.extra);
     }
     info
+}
+
+fn agent(parts: &Parts) -> String {
+    let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    // Only visible characters of one byte each are a text here.
+    match agent.get(..LONGEST_AGENT) {
+        Some(start) if agent.len() > LONGEST_AGENT => format!("{start}...TRUNCATED"),
+        _ => agent.to_owned(),
+    }
 }
 
 /// Where a request comes from: what proxies say, then who is connected.
@@ -51,28 +69,18 @@ fn sources(parts: &Parts) -> Vec<String> {
 }
 
 impl Record {
-    pub(super) fn new(
-        parts: &Parts,
-        info: &RequestInfo,
-        user: &UserInfo,
-        impersonated: Option<&UserInfo>,
-        now: Timestamp,
-    ) -> Self {
-        let asked = parts.headers.get(super::AUDIT_ID).and_then(|id| id.to_str().ok());
-        let id = asked.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
-        let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    /// A request from `user`, who may be nobody.
+    pub(super) fn new(parts: &Parts, info: &RequestInfo, user: &UserInfo, now: Timestamp) -> Self {
+        let id = parts.extensions.get::<RequestId>().map(RequestId::text).unwrap_or_default();
         let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let mut head = Map::new();
         let mut set = |key: &str, value: Value| head.insert(key.to_owned(), value);
-        set("auditID", id.as_str().into());
+        set("auditID", id.into());
         set("requestURI", uri.into());
         set("verb", info.verb.into());
         set("user", user_info(user));
-        if let Some(impersonated) = impersonated {
-            set("impersonatedUser", user_info(impersonated));
-        }
         set("sourceIPs", sources(parts).into());
-        set("userAgent", agent.into());
+        set("userAgent", agent(parts).into());
         if info.is_resource {
             let fields = [
                 ("resource", &info.resource),
@@ -87,9 +95,26 @@ impl Record {
                 fields.map(|(key, value)| (key.to_owned(), value.as_str().into())).collect();
             set("objectRef", reference.into());
         }
-        set("requestReceivedTimestamp", format_micro_time(now).into());
+        let received = format_micro_time(now);
+        set("requestReceivedTimestamp", received.as_str().into());
         let (annotations, code) = (Map::new(), 0);
-        Self { id, head, annotations, code, status: None, request: None, response: None }
+        Self { head, received, annotations, code, status: None, request: None, response: None }
+    }
+
+    /// The request goes on as somebody else.
+    pub(super) fn acts_as(&mut self, user: &UserInfo) {
+        self.head.insert("impersonatedUser".to_owned(), user_info(user));
+    }
+
+    /// What was sent says which object it is about, where the path does not.
+    pub(super) fn is_about(&mut self, object: &Value) {
+        let Some(reference) = self.head.get_mut("objectRef").and_then(Value::as_object_mut) else { return };
+        let Some(metadata) = object.get("metadata") else { return };
+        for field in ["namespace", "name", "uid", "resourceVersion"] {
+            if let Some(text) = metadata.text(field).filter(|text| !text.is_empty()) {
+                reference.entry(field).or_insert_with(|| text.into());
+            }
+        }
     }
 
     pub(super) fn decided(&mut self, allowed: bool, reason: &str) {
@@ -108,26 +133,33 @@ impl Record {
             json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level, "stage": stage});
         let Some(fields) = event.as_object_mut() else { return Vec::new() };
         fields.extend(self.head.clone());
-        if stage != Stage::RequestReceived {
-            let mut status = json!({"metadata": {}, "code": self.code});
-            for field in ["status", "message", "reason", "details"] {
-                if let Some(value) = self.status.as_ref().and_then(|status| status.get(field)) {
-                    status[field] = value.clone();
-                }
-            }
-            fields.insert("responseStatus".to_owned(), status);
-            for (key, value) in [("requestObject", &self.request), ("responseObject", &self.response)] {
-                if let Some(value) = value {
-                    fields.insert(key.to_owned(), value.clone());
-                }
-            }
-            if !self.annotations.is_empty() {
-                fields.insert("annotations".to_owned(), self.annotations.clone().into());
-            }
+        if stage == Stage::RequestReceived {
+            fields.insert("stageTimestamp".to_owned(), self.received.as_str().into());
+        } else {
+            self.add_outcome(fields);
+            fields.insert("stageTimestamp".to_owned(), format_micro_time(now).into());
         }
-        fields.insert("stageTimestamp".to_owned(), format_micro_time(now).into());
         let mut line = event.to_string().into_bytes();
         line.push(b'\n');
         line
+    }
+
+    /// What has come of the request so far.
+    fn add_outcome(&self, fields: &mut Map<String, Value>) {
+        let mut status = json!({"metadata": {}, "code": self.code});
+        for field in ["status", "message", "reason", "details"] {
+            if let Some(value) = self.status.as_ref().and_then(|status| status.get(field)) {
+                status[field] = value.clone();
+            }
+        }
+        fields.insert("responseStatus".to_owned(), status);
+        for (key, value) in [("requestObject", &self.request), ("responseObject", &self.response)] {
+            if let Some(value) = value {
+                fields.insert(key.to_owned(), value.clone());
+            }
+        }
+        if !self.annotations.is_empty() {
+            fields.insert("annotations".to_owned(), self.annotations.clone().into());
+        }
     }
 }

@@ -3,9 +3,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::counts::Counts;
 use rt::Tasks;
 
 /// How many events may wait for the disk.
@@ -14,14 +16,17 @@ const QUEUE: usize = 10_000;
 const LARGEST: u64 = 100 << 20;
 
 /// Appends lines to a file, in a thread of its own.
-pub(super) struct Log(mpsc::Sender<Vec<u8>>);
+pub(super) struct Log {
+    lines: mpsc::Sender<Vec<u8>>,
+    counts: Arc<Counts>,
+}
 
 impl Log {
     /// Opens the file, which is made if it is not there.
-    pub(super) fn open(path: &Path, tasks: &Tasks) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, tasks: &Tasks, counts: Arc<Counts>) -> io::Result<Self> {
         let mut target = Target::open(path)?;
         let (sender, mut lines) = mpsc::channel::<Vec<u8>>(QUEUE);
-        let (stop, blocking) = (tasks.stop(), tasks.clone());
+        let (stop, blocking, counted) = (tasks.stop(), tasks.clone(), counts.clone());
         tasks.spawn(async move {
             let mut batch = Vec::new();
             loop {
@@ -43,6 +48,7 @@ impl Log {
                     Ok((back, outcome)) => {
                         target = back;
                         if let Err(error) = outcome {
+                            counted.lost(count);
                             tracing::error!(%error, lost = count, "audit events could not be written");
                         }
                     }
@@ -50,18 +56,19 @@ impl Log {
                 }
             }
         });
-        Ok(Self(sender))
+        Ok(Self { lines: sender, counts })
     }
 
     /// Appends a line; waits while too many others wait.
     pub(super) async fn write(&self, line: Vec<u8>) {
         // The receiver is gone only when the server is.
-        let _ = self.0.send(line).await;
+        let _ = self.lines.send(line).await;
     }
 
     /// Appends a line from where nobody can wait; says so when there is no room.
     pub(super) fn write_soon(&self, line: Vec<u8>) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.0.try_send(line) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.lines.try_send(line) {
+            self.counts.lost(1);
             tracing::error!("an audit event found no room and is lost");
         }
     }

@@ -1,25 +1,27 @@
 //! An audit policy (`audit.k8s.io/v1`): which requests are told of, and how much.
 
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
+use api::validate::{FieldError, Path, dns1123_subdomain};
 
-/// Why a policy cannot be followed.
+/// Why a policy cannot be followed, in upstream's words.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    #[error("{}: {source}", path.display())]
+    #[error("loading audit policy file: failed to read file path {path:?}: {source}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("the audit policy cannot be read: {0}")]
-    Syntax(String),
-    #[error("the audit policy is wrong: {0}")]
-    Invalid(String),
+    #[error("the audit log {}: {source}", path.display())]
+    Log { path: PathBuf, source: std::io::Error },
+    #[error("loading audit policy file: {why}: from file {}", path.display())]
+    Wrong { path: PathBuf, why: String },
 }
 
 /// How much is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Level {
     #[default]
     None,
@@ -28,8 +30,18 @@ pub enum Level {
     RequestResponse,
 }
 
+impl Level {
+    /// All there are, with their words.
+    pub(super) const ALL: [(&'static str, Self); 4] = [
+        ("None", Self::None),
+        ("Metadata", Self::Metadata),
+        ("Request", Self::Request),
+        ("RequestResponse", Self::RequestResponse),
+    ];
+}
+
 /// When it is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Stage {
     RequestReceived,
     ResponseStarted,
@@ -37,22 +49,36 @@ pub enum Stage {
     Panic,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+impl Stage {
+    const ALL: [(&'static str, Self); 4] = [
+        ("RequestReceived", Self::RequestReceived),
+        ("ResponseStarted", Self::ResponseStarted),
+        ("ResponseComplete", Self::ResponseComplete),
+        ("Panic", Self::Panic),
+    ];
+}
+
+fn named<T: Copy>(all: &[(&'static str, T)], word: &str) -> Option<T> {
+    all.iter().find(|(name, _)| *name == word).map(|(_, named)| *named)
+}
+
+/// A policy as it is written.
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(super) struct Policy {
+struct Written {
     api_version: String,
     kind: String,
     #[serde(rename = "metadata")]
-    _metadata: serde_json::Value,
-    omit_stages: Vec<Stage>,
+    _metadata: Value,
+    omit_stages: Vec<String>,
     omit_managed_fields: bool,
-    rules: Vec<Rule>,
+    rules: Vec<WrittenRule>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct Rule {
-    level: Level,
+struct WrittenRule {
+    level: String,
     users: Vec<String>,
     user_groups: Vec<String>,
     verbs: Vec<String>,
@@ -60,7 +86,7 @@ struct Rule {
     namespaces: Vec<String>,
     #[serde(rename = "nonResourceURLs")]
     non_resource_urls: Vec<String>,
-    omit_stages: Vec<Stage>,
+    omit_stages: Vec<String>,
     omit_managed_fields: Option<bool>,
 }
 
@@ -72,8 +98,23 @@ struct Resources {
     resource_names: Vec<String>,
 }
 
+/// A policy that can be followed.
+#[derive(Debug)]
+pub(super) struct Policy(Vec<Rule>);
+
+#[derive(Debug)]
+struct Rule {
+    wanted: Wanted,
+    users: Vec<String>,
+    user_groups: Vec<String>,
+    verbs: Vec<String>,
+    resources: Vec<Resources>,
+    namespaces: Vec<String>,
+    non_resource_urls: Vec<String>,
+}
+
 /// What is wanted of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub level: Level,
     pub omit_stages: Vec<Stage>,
@@ -81,51 +122,104 @@ pub(super) struct Wanted {
 }
 
 impl Policy {
-    /// Reads a policy, and checks it as upstream does (`ValidatePolicy`).
-    pub(super) fn parse(text: &str) -> Result<Self, PolicyError> {
-        let policy: Self =
-            serde_yaml::from_str(text).map_err(|error| PolicyError::Syntax(error.to_string()))?;
-        let wrong = |why: String| Err(PolicyError::Invalid(why));
-        if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
-            return wrong(format!("{} {} is no audit.k8s.io/v1 Policy", policy.api_version, policy.kind));
-        }
-        if policy.rules.is_empty() {
-            return wrong("it has no rules: nothing would be told".to_owned());
-        }
-        for (at, rule) in policy.rules.iter().enumerate() {
-            let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
-            if of_resources && !rule.non_resource_urls.is_empty() {
-                return wrong(format!(
-                    "rules[{at}]: rules cannot apply to both regular resources and non-resource URLs"
-                ));
-            }
-            let bad = |url: &&String| {
-                *url != "*" && (!url.starts_with('/') || url.trim_end_matches('*').contains('*'))
-            };
-            if let Some(url) = rule.non_resource_urls.iter().find(bad) {
-                return wrong(format!(
-                    "rules[{at}].nonResourceURLs: {url:?}: must begin with a '/', and '*' may only be its end"
-                ));
-            }
-            if rule.resources.iter().any(|one| !one.resource_names.is_empty() && one.resources.is_empty()) {
-                return wrong(format!(
-                    "rules[{at}].resources: using resourceNames requires at least one resource"
-                ));
-            }
-        }
-        Ok(policy)
+    /// Reads the policy in a file. Fails for one that is wrong, or says something that is not known: upstream would
+    /// pass over the latter, and tell of something else than was asked for.
+    pub(super) fn read(path: &FilePath, text: &str) -> Result<Self, PolicyError> {
+        Self::parse(text).map_err(|why| PolicyError::Wrong { path: path.to_owned(), why })
     }
 
-    /// What the first rule that matches says; `None`: nothing is told.
-    pub(super) fn wants(&self, info: &RequestInfo, user: &UserInfo) -> Option<Wanted> {
-        let rule = self.rules.iter().find(|rule| rule.matches(info, user))?;
-        if rule.level == Level::None {
-            return None;
+    /// Rule: `LoadPolicyFromBytes` and `ValidatePolicy`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let written: Written =
+            serde_yaml::from_str(text).map_err(|error| format!("failed decoding: {error}"))?;
+        let Written { api_version, kind, .. } = &written;
+        if api_version != "audit.k8s.io/v1" || kind != "Policy" {
+            return Err(format!(
+                "failed decoding: no kind {kind:?} is registered for version {api_version:?}"
+            ));
         }
-        let omit_stages = self.omit_stages.iter().chain(&rule.omit_stages).copied().collect();
-        let omit_managed_fields = rule.omit_managed_fields.unwrap_or(self.omit_managed_fields);
-        Some(Wanted { level: rule.level, omit_stages, omit_managed_fields })
+        let errors = written.check();
+        match &errors[..] {
+            [] if written.rules.is_empty() => Err("loaded illegal policy with 0 rules".to_owned()),
+            [] => Ok(written.into_policy()),
+            [only] => Err(only.to_string()),
+            _ => {
+                let all: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+                Err(format!("[{}]", all.join(", ")))
+            }
+        }
     }
+
+    /// What the first rule that matches says.
+    pub(super) fn wants(&self, info: &RequestInfo, user: &UserInfo) -> Wanted {
+        let rule = self.0.iter().find(|rule| rule.matches(info, user));
+        rule.map(|rule| rule.wanted.clone()).unwrap_or_default()
+    }
+}
+
+impl Written {
+    fn check(&self) -> Vec<FieldError> {
+        let mut errors = check_stages(&self.omit_stages, &Path::new("omitStages"));
+        let rules = Path::new("rules");
+        for (at, rule) in self.rules.iter().enumerate() {
+            errors.extend(rule.check(&rules.index(at)));
+        }
+        errors
+    }
+
+    fn into_policy(self) -> Policy {
+        let rules = self.rules.into_iter().map(|rule| {
+            let stages = self.omit_stages.iter().chain(&rule.omit_stages);
+            let wanted = Wanted {
+                level: named(&Level::ALL, &rule.level).unwrap_or_default(),
+                omit_stages: stages.filter_map(|stage| named(&Stage::ALL, stage)).collect(),
+                omit_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields),
+            };
+            let WrittenRule { users, user_groups, verbs, resources, namespaces, non_resource_urls, .. } =
+                rule;
+            Rule { wanted, users, user_groups, verbs, resources, namespaces, non_resource_urls }
+        });
+        Policy(rules.collect())
+    }
+}
+
+impl WrittenRule {
+    fn check(&self, path: &Path) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let level = path.child("level");
+        if self.level.is_empty() {
+            errors.push(FieldError::required(level, ""));
+        } else if named(&Level::ALL, &self.level).is_none() {
+            let words = Level::ALL.map(|(word, _)| word);
+            errors.push(FieldError::not_supported(level, self.level.as_str(), &words));
+        }
+        let urls = path.child("nonResourceURLs");
+        for (at, url) in self.non_resource_urls.iter().enumerate().filter(|(_, url)| *url != "*") {
+            let mut wrong = |why: &str| errors.push(FieldError::invalid(urls.index(at), url.as_str(), why));
+            if !url.starts_with('/') {
+                wrong("non-resource URL rules must begin with a '/' character");
+            }
+            let mut all_but_last = url.chars();
+            all_but_last.next_back();
+            if all_but_last.as_str().contains('*') {
+                wrong("non-resource URL wildcards '*' must be the final character of the rule");
+            }
+        }
+        errors.extend(self.resources.iter().flat_map(|one| one.check(&path.child("resources"))));
+        errors.extend(check_stages(&self.omit_stages, &path.child("omitStages")));
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.non_resource_urls.is_empty() {
+            let why = "rules cannot apply to both regular resources and non-resource URLs";
+            errors.push(FieldError::invalid(urls, self.non_resource_urls.clone(), why));
+        }
+        errors
+    }
+}
+
+fn check_stages(stages: &[String], path: &Path) -> Vec<FieldError> {
+    let wrong = stages.iter().enumerate().filter(|(_, stage)| named(&Stage::ALL, stage).is_none());
+    let allowed = format!("allowed stages are {}", Stage::ALL.map(|(word, _)| word).join(","));
+    wrong.map(|(at, stage)| FieldError::invalid(path.index(at), stage.as_str(), allowed.as_str())).collect()
 }
 
 impl Rule {
@@ -154,8 +248,23 @@ impl Rule {
 }
 
 impl Resources {
+    fn check(&self, path: &Path) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if !self.group.is_empty() && self.group != "*" {
+            let flaws = dns1123_subdomain(&self.group);
+            if !flaws.is_empty() {
+                errors.push(FieldError::invalid(path.child("group"), self.group.as_str(), flaws.join(",")));
+            }
+        }
+        if !self.resource_names.is_empty() && self.resources.is_empty() {
+            let why = "using resourceNames requires at least one resource";
+            errors.push(FieldError::invalid(path.child("resourceNames"), self.resource_names.clone(), why));
+        }
+        errors
+    }
+
     fn matches(&self, info: &RequestInfo) -> bool {
-        if self.group != info.group {
+        if self.group != info.group && self.group != "*" {
             return false;
         }
         if self.resources.is_empty() {

@@ -17,7 +17,26 @@ use crate::user::UserInfo;
 use api::meta::ObjectExt;
 use api::status::ApiError;
 use config::JoinToken;
+use metrics::{Amounts, Kind, Text};
 use rt::Clock;
+
+/// Upstream's bounds, in seconds: from half an hour to 360 days.
+const LIFETIMES: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
 
 /// Finds out who sends a request.
 pub struct Authenticator {
@@ -25,14 +44,8 @@ pub struct Authenticator {
     tokens: Arc<Tokens>,
     authorizer: Arc<Authorizer>,
     clock: Arc<dyn Clock>,
-}
-
-/// Who sends a request.
-pub struct Requester {
-    /// Who it counts as from.
-    pub user: UserInfo,
-    /// Who it really is, if that is somebody else (impersonation).
-    pub really: Option<UserInfo>,
+    /// How long the certificates of requests are still good.
+    certificates: Amounts<14>,
 }
 
 /// The parts of a stored object that a bound token is checked against.
@@ -57,24 +70,20 @@ impl Authenticator {
         authorizer: Arc<Authorizer>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { index, tokens, authorizer, clock }
+        Self { index, tokens, authorizer, clock, certificates: Amounts::default() }
+    }
+
+    /// Tells how long the certificates of requests are still good.
+    pub fn tell(&self, text: &mut Text) {
+        let name = "apiserver_client_certificate_expiration_seconds";
+        let about = "How long the client certificates of requests are still good.";
+        text.family(name, Kind::Histogram, about);
+        self.certificates.tell(text, name, &LIFETIMES, &[]);
     }
 
     /// The request's user. A `UserInfo` in the extensions wins (in-process clients); then the client certificate, then a
     /// bearer token; without any of these it is `system:anonymous`. Credentials that are wrong are 401, never anonymous.
-    /// Impersonation headers are honoured for whom the rules allow it.
-    pub async fn authenticate(&self, parts: &Parts) -> Result<Requester, ApiError> {
-        let user = self.real_user(parts).await?;
-        match Impersonation::from_headers(&parts.headers) {
-            None => Ok(Requester { user, really: None }),
-            Some(wanted) => {
-                let acts_as = self.impersonate(&user, wanted).await?;
-                Ok(Requester { user: acts_as, really: Some(user) })
-            }
-        }
-    }
-
-    async fn real_user(&self, parts: &Parts) -> Result<UserInfo, ApiError> {
+    pub async fn authenticate(&self, parts: &Parts) -> Result<UserInfo, ApiError> {
         if let Some(user) = parts.extensions.get::<UserInfo>() {
             return Ok(user.clone());
         }
@@ -83,7 +92,9 @@ impl Authenticator {
         }
         if let Some(peer) = parts.extensions.get::<Arc<PeerCertificate>>() {
             // The handshake has verified it, but that may be long ago.
-            if peer.not_after < self.clock.now().as_second() {
+            let left = peer.not_after - self.clock.now().as_second();
+            self.certificates.observe_amount(&LIFETIMES, u64::try_from(left).unwrap_or(0));
+            if left < 0 {
                 return Err(ApiError::unauthorized("the client certificate has expired"));
             }
             return Ok(peer.user.clone());
@@ -178,7 +189,9 @@ impl Authenticator {
         stored.metadata.uid == reference.uid && !over
     }
 
-    async fn impersonate(&self, user: &UserInfo, wanted: Impersonation) -> Result<UserInfo, ApiError> {
+    /// Whom the user wants the request to count as from, by its headers; `None`: nobody else. Fails where the rules do not allow it.
+    pub async fn impersonated(&self, user: &UserInfo, parts: &Parts) -> Result<Option<UserInfo>, ApiError> {
+        let Some(wanted) = Impersonation::from_headers(&parts.headers) else { return Ok(None) };
         if wanted.user.is_empty() {
             return Err(ApiError::internal("requested impersonation without impersonating a user"));
         }
@@ -188,6 +201,6 @@ impl Authenticator {
                 return Err(Authorizer::forbidden(user, &action, &decision));
             }
         }
-        Ok(wanted.into_user())
+        Ok(Some(wanted.into_user()))
     }
 }

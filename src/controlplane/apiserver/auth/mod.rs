@@ -7,7 +7,7 @@ mod impersonate;
 mod peer;
 mod tokens;
 
-pub use authenticator::{Authenticator, Requester};
+pub use authenticator::Authenticator;
 pub use claims::{Bound, Claims, Reference};
 pub use peer::PeerCertificate;
 pub use tokens::{ISSUER, Tokens};

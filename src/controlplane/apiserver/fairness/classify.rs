@@ -8,10 +8,12 @@ use http::HeaderValue;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::counts::FlowCounts;
 use super::level::{Queuing, Settings};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 use api::meta::ObjectExt;
+use metrics::Family;
 
 const ANY: &str = "*";
 const CATCH_ALL: &str = "catch-all";
@@ -28,6 +30,7 @@ pub struct Flow<'c> {
 pub struct Schema {
     pub name: Arc<str>,
     pub uid: HeaderValue,
+    pub counts: Arc<FlowCounts>,
     level: LevelName,
     spec: Spec,
 }
@@ -227,7 +230,7 @@ impl Objects {
     }
 
     /// What requests are judged by: the schemas whose level is there, and the levels.
-    pub fn compile(&self) -> (Config, Vec<Settings>) {
+    pub fn compile(&self, flows: &Family<FlowCounts>) -> (Config, Vec<Settings>) {
         let levels = self.all("PriorityLevelConfiguration", &self.levels);
         let names: BTreeMap<&str, LevelName> = levels
             .iter()
@@ -242,7 +245,8 @@ impl Objects {
             .filter_map(|(name, object)| {
                 let spec: Spec = serde_json::from_value(object["spec"].clone()).ok()?;
                 let level = names.get(spec.priority_level_configuration.name.as_str())?.clone();
-                Some(Schema { name: name.into(), uid: uid(object), level, spec })
+                let counts = flows.of(&[&level.name, name]);
+                Some(Schema { name: name.into(), uid: uid(object), counts, level, spec })
             })
             .collect();
         schemas.sort_by(|a, b| {

@@ -19,6 +19,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Concurrency, Self::QueueFull, Self::TimeOut];
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Concurrency => "concurrency-limit",
@@ -78,8 +81,6 @@ pub struct Level {
     pub waiting: usize,
     /// What a queue that begins to wait is taken to have had.
     now: f64,
-    pub dispatched: u64,
-    pub refused: [u64; 3],
 }
 
 impl Level {
@@ -93,8 +94,6 @@ impl Level {
             queues: Vec::new(),
             waiting: 0,
             now: 0.0,
-            dispatched: 0,
-            refused: [0; 3],
         }
     }
 
@@ -152,10 +151,10 @@ impl Level {
     /// Lets a request wait; returns which queue it is in.
     pub fn wait(&mut self, flow: u64, waiting: Waiting) -> Result<usize, Refusal> {
         let queuing = self.settings.queuing.filter(|queuing| queuing.queues <= self.queues.len());
-        let Some(queuing) = queuing else { return Err(self.refuse(Refusal::Concurrency)) };
+        let Some(queuing) = queuing else { return Err(Refusal::Concurrency) };
         let at = self.deal(flow, queuing);
         if self.queues[at].waiting.len() >= queuing.length {
-            return Err(self.refuse(Refusal::QueueFull));
+            return Err(Refusal::QueueFull);
         }
         let now = self.now;
         let queue = &mut self.queues[at];
@@ -165,12 +164,6 @@ impl Level {
         queue.waiting.push_back(waiting);
         self.waiting += 1;
         Ok(at)
-    }
-
-    /// Counts a refusal.
-    pub fn refuse(&mut self, refusal: Refusal) -> Refusal {
-        self.refused[refusal as usize] += 1;
-        refusal
     }
 
     /// Takes the next who waits: of the queue that has had least.

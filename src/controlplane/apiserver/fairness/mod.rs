@@ -11,26 +11,27 @@
 //! short lock; levels that are exempt take none.
 
 mod classify;
+mod counts;
 mod level;
 mod seats;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use self::classify::{Config, Flow};
+use self::classify::Config;
+use self::counts::FlowCounts;
 use self::level::Refusal;
-use self::seats::Seats;
+use self::seats::{Seat, Seats};
 use super::index::Follower;
 use super::key::ObjectKey;
 use super::request::RequestInfo;
 use super::user::UserInfo;
 use api::flow_control;
 use api::status::ApiError;
-
-pub use self::seats::{LevelCount, Seat};
+use metrics::{Family, Text};
 
 /// How many requests are served at once: upstream's limits for reading and for changing requests, together.
 const SEATS: u32 = 600;
@@ -45,6 +46,8 @@ const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-priorityl
 pub struct Placed {
     schema_uid: HeaderValue,
     level_uid: HeaderValue,
+    /// How long it waited for its seat.
+    pub waited: Duration,
 }
 
 impl Placed {
@@ -61,6 +64,8 @@ pub struct Fairness {
     /// The objects that the configuration follows from.
     objects: Mutex<classify::Objects>,
     seats: Arc<Seats>,
+    /// By level and flow schema.
+    flows: Family<FlowCounts>,
     patience: Duration,
 }
 
@@ -79,6 +84,7 @@ impl Fairness {
             config: RwLock::default(),
             objects: Mutex::new(objects),
             seats: Seats::new(seats),
+            flows: Family::default(),
             patience,
         };
         fairness.rebuild(&fairness.objects());
@@ -90,7 +96,7 @@ impl Fairness {
     }
 
     fn rebuild(&self, objects: &classify::Objects) {
-        let (config, levels) = objects.compile();
+        let (config, levels) = objects.compile(&self.flows);
         self.seats.configure(levels);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -98,18 +104,23 @@ impl Fairness {
     /// Waits for a seat, which is held until it is dropped. Fails with 429 when there are too many before it, or it takes too long.
     pub async fn seat(&self, user: &UserInfo, info: &RequestInfo) -> (Placed, Result<Seat, ApiError>) {
         let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Flow { schema, level, hash } = config.classify(user, info);
-        let placed = Placed { schema_uid: schema.uid.clone(), level_uid: level.uid.clone() };
-        if level.exempt {
-            return (placed, Ok(self.seats.exempt()));
+        let flow = config.classify(user, info);
+        let (schema, watch) = (flow.schema, info.verb == "watch");
+        let (schema_uid, level_uid) = (schema.uid.clone(), flow.level.uid.clone());
+        let mut placed = Placed { schema_uid, level_uid, waited: Duration::ZERO };
+        if flow.level.exempt {
+            return (placed, Ok(self.seats.exempt(schema.counts.serve(watch))));
         }
-        let seat = self.seats.take(&level.name, &schema.name, hash, self.patience).await;
+        let begun = Instant::now();
+        let seat = self.seats.take(&flow, watch, self.patience).await;
+        placed.waited = begun.elapsed();
+        schema.counts.decided(placed.waited, seat.as_ref().err().copied());
         (placed, seat.map_err(refused))
     }
 
-    /// What the levels are doing.
-    pub fn counts(&self) -> Vec<LevelCount> {
-        self.seats.counts()
+    /// Tells what levels and flow schemas are doing.
+    pub fn tell(&self, text: &mut Text) {
+        counts::tell(&self.seats.counts(), &self.flows, text);
     }
 }
 
@@ -174,7 +185,7 @@ mod tests {
         let pods = list("/api/v1/pods");
         let (flood, other) = (UserInfo::new("flood", &[]), UserInfo::new("other", &[]));
         let mut held = Vec::new();
-        let full = || fairness.counts().iter().map(|level| level.waiting).sum::<usize>();
+        let full = || fairness.seats.counts().iter().map(|level| level.waiting).sum::<usize>();
         let mut waiting = futures::stream::FuturesUnordered::new();
         for _ in 0..30 {
             waiting.push(fairness.seat(&flood, &pods));

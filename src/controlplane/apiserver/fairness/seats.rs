@@ -1,19 +1,18 @@
 //! The seats of all levels, who has them and who waits for one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::classify::Flow;
+use super::counts::{FlowCounts, Served};
 use super::level::{Level, Refusal, Settings, Waiting};
 
 /// The seats of the server.
 pub struct Seats {
     state: Mutex<State>,
-    exempt: AtomicU64,
-    exempt_dispatched: AtomicU64,
 }
 
 struct State {
@@ -25,21 +24,24 @@ struct State {
     numbers: u64,
 }
 
-/// What a level is doing.
+/// What a level has, and how many wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LevelCount {
     pub name: Arc<str>,
     pub nominal: u32,
-    pub executing: u64,
+    /// Never lent.
+    pub guaranteed: u32,
+    /// Never exceeded.
+    pub most: u32,
+    /// What it could use as things stand.
+    pub available: u32,
     pub waiting: usize,
-    pub dispatched: u64,
-    /// By reason.
-    pub refused: [(&'static str, u64); 3],
 }
 
 /// A seat, free again when it is dropped.
 pub struct Seat {
     seats: Arc<Seats>,
+    _served: Served,
     /// `None`: of a level that needs none.
     taken: Option<Taken>,
 }
@@ -80,11 +82,7 @@ impl Drop for Place {
 impl Seats {
     pub fn new(total: u32) -> Arc<Self> {
         let state = State { total, levels: BTreeMap::new(), reserved: 0, waiting: 0, numbers: 0 };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            exempt: AtomicU64::new(0),
-            exempt_dispatched: AtomicU64::new(0),
-        })
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,40 +108,41 @@ impl Seats {
     }
 
     /// A seat of a level that needs none.
-    pub fn exempt(self: &Arc<Self>) -> Seat {
-        self.exempt.fetch_add(1, Ordering::Relaxed);
-        self.exempt_dispatched.fetch_add(1, Ordering::Relaxed);
-        Seat { seats: self.clone(), taken: None }
+    pub fn exempt(self: &Arc<Self>, served: Served) -> Seat {
+        Seat { seats: self.clone(), _served: served, taken: None }
     }
 
     /// Waits for a seat of a level.
     pub async fn take(
         self: &Arc<Self>,
-        level: &Arc<str>,
-        schema: &str,
-        flow: u64,
+        flow: &Flow<'_>,
+        watch: bool,
         patience: Duration,
     ) -> Result<Seat, Refusal> {
-        let Some(mut place) = self.try_take(level, flow)? else {
-            return Ok(self.seat(level, None));
+        let (level, counts) = (&flow.level.name, &flow.schema.counts);
+        let Some(mut place) = self.try_take(level, flow.hash)? else {
+            return Ok(self.seat(level, counts, watch, None));
         };
-        let granted = tokio::time::timeout(patience, &mut place.granted).await;
-        match granted {
-            Ok(Ok(queue)) => Ok(self.seat(level, queue)),
+        let _waiting = counts.wait();
+        match tokio::time::timeout(patience, &mut place.granted).await {
+            Ok(Ok(queue)) => Ok(self.seat(level, counts, watch, queue)),
             _ => {
-                tracing::debug!(schema, level = &**level, "a request has waited too long");
-                drop(place);
-                if let Some(level) = self.state().levels.get_mut(level) {
-                    level.refuse(Refusal::TimeOut);
-                }
+                let (schema, level) = (&*flow.schema.name, &**level);
+                tracing::debug!(schema, level, "a request has waited too long");
                 Err(Refusal::TimeOut)
             }
         }
     }
 
-    fn seat(self: &Arc<Self>, level: &Arc<str>, queue: Option<usize>) -> Seat {
+    fn seat(
+        self: &Arc<Self>,
+        level: &Arc<str>,
+        counts: &Arc<FlowCounts>,
+        watch: bool,
+        queue: Option<usize>,
+    ) -> Seat {
         let taken = Taken { level: level.clone(), queue, since: Instant::now() };
-        Seat { seats: self.clone(), taken: Some(taken) }
+        Seat { seats: self.clone(), _served: counts.serve(watch), taken: Some(taken) }
     }
 
     /// Takes a seat (`None`), or a place in a queue.
@@ -165,21 +164,17 @@ impl Seats {
         Ok(Some(Place { seats: self.clone(), level: name.clone(), queue, number, granted: receiver }))
     }
 
-    /// What the levels are doing.
+    /// What the levels have.
     pub fn counts(&self) -> Vec<LevelCount> {
         let state = self.state();
-        let reasons = [Refusal::Concurrency, Refusal::QueueFull, Refusal::TimeOut];
-        let count = |level: &Level| {
-            let exempt = level.settings.exempt;
-            let of_exempt = |count: &AtomicU64| count.load(Ordering::Relaxed);
-            LevelCount {
-                name: level.settings.name.clone(),
-                nominal: level.nominal,
-                executing: if exempt { of_exempt(&self.exempt) } else { u64::from(level.in_use) },
-                waiting: level.waiting,
-                dispatched: if exempt { of_exempt(&self.exempt_dispatched) } else { level.dispatched },
-                refused: reasons.map(|reason| (reason.word(), level.refused[reason as usize])),
-            }
+        let free = state.total.saturating_sub(state.reserved);
+        let count = |level: &Level| LevelCount {
+            name: level.settings.name.clone(),
+            nominal: level.nominal,
+            guaranteed: level.guaranteed,
+            most: level.most,
+            available: level.most.min(level.reserved().saturating_add(free)),
+            waiting: level.waiting,
         };
         state.levels.values().map(count).collect()
     }
@@ -197,7 +192,6 @@ impl State {
         let Some(level) = self.levels.get_mut(name) else { return };
         let before = level.reserved();
         level.in_use += 1;
-        level.dispatched += 1;
         self.reserved += level.reserved() - before;
     }
 
@@ -233,14 +227,9 @@ impl State {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        match self.taken.take() {
-            None => {
-                self.seats.exempt.fetch_sub(1, Ordering::Relaxed);
-            }
-            Some(taken) => {
-                let from = taken.queue.map(|queue| (queue, taken.since));
-                self.seats.state().release(&taken.level, from);
-            }
+        if let Some(taken) = self.taken.take() {
+            let from = taken.queue.map(|queue| (queue, taken.since));
+            self.seats.state().release(&taken.level, from);
         }
     }
 }

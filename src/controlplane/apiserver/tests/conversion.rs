@@ -185,3 +185,35 @@ async fn parameters_of_policies_are_converted() {
     server.create(MAPS, map("h")).await;
     tasks.stop().cancel();
 }
+
+#[tokio::test]
+async fn a_policy_takes_parameters_of_a_kind_that_comes_later_in_any_version() {
+    const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+    let (server, tasks) = (Server::new().await, Tasks::new());
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"paramKind": {"apiVersion": "example.com/v2", "kind": "Thing"},
+        "matchConstraints": {"resourceRules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "object.metadata.name == params.spec.host"}]}});
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"],
+        "paramRef": {"name": "a", "namespace": "default", "parameterNotFoundAction": "Deny"}}});
+    server.create(&format!("{ADMISSION}/validatingadmissionpolicies"), policy).await;
+    server.create(&format!("{ADMISSION}/validatingadmissionpolicybindings"), binding).await;
+    server.api.index().caught_up().await;
+    let map = async |name: &str| {
+        let (code, said) = server.send("POST", MAPS, &json!({"metadata": {"name": name}})).await;
+        (code.as_u16(), said["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (code, why) = map("h").await;
+    let unknown = "failed to find resource referenced by paramKind: 'example.com/v2, Kind=Thing'";
+    assert!(code == 422 && why.contains(unknown), "{code} {why}");
+    let converts = hook(&tasks, convert).await;
+    serve(&server, definition(&converts, "v1")).await;
+    let (code, why) = map("h").await;
+    assert!(code == 422 && why.contains("no params found"), "{code} {why}");
+    // Written and stored in one version, and read in the other one.
+    server.create(OLD, thing("v1", "a", json!({"hostPort": "h:80"}))).await;
+    let (code, why) = map("other").await;
+    assert!(code == 422 && why.contains("failed expression"), "{code} {why}");
+    assert_eq!(map("h").await.0, 201);
+    tasks.stop().cancel();
+}

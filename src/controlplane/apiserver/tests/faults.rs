@@ -57,6 +57,19 @@ async fn history_that_is_gone_is_410() {
     let token = expired["metadata"]["continue"].as_str().expect("a token to go on with");
     let (code, rest) = server.get(&format!("{MAPS}?continue={token}")).await;
     assert_eq!((code.as_u16(), rest["items"].as_array().map(Vec::len)), (200, Some(6)));
+    // In pages, too: the first is of the newest state, and those behind it are of the same one.
+    let names = |page: &serde_json::Value| -> Vec<String> {
+        let items = page["items"].as_array().expect("items");
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    server.map("m9").await;
+    let (_, page) = server.get(&format!("{MAPS}?limit=5&continue={token}")).await;
+    assert_eq!(names(&page), ["m0", "m1", "m2", "m3", "m4"]);
+    let next = page["metadata"]["continue"].as_str().expect("a token");
+    server.map("zz").await;
+    let (_, last) = server.get(&format!("{MAPS}?limit=5&continue={next}")).await;
+    assert_eq!(names(&last), ["m9", "z"]);
+    assert_eq!(last["metadata"]["resourceVersion"], page["metadata"]["resourceVersion"]);
     let exact = format!("{MAPS}?resourceVersion={}&resourceVersionMatch=Exact", version(&first));
     assert_eq!(server.get(&exact).await.0, 410);
 }

@@ -14,6 +14,7 @@ mod quotas;
 mod reservations;
 mod semantics;
 mod statuses;
+mod told;
 mod upstream;
 mod webhooks;
 

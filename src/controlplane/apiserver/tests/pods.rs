@@ -54,6 +54,40 @@ async fn a_pod_lives_and_is_deleted_gracefully() {
 }
 
 #[tokio::test]
+async fn who_watches_sees_that_a_pod_has_no_time_left_before_it_is_gone() {
+    let server = Server::new().await;
+    let mut events = server.watch(&format!("{PODS}?watch=1&resourceVersion=0")).await;
+    pod(&server, "a").await;
+    bind(&server, "a").await;
+    assert_eq!((events.said().await, events.said().await), ("ADDED a".to_owned(), "MODIFIED a".to_owned()));
+    let preview = format!("{PODS}/a?gracePeriodSeconds=0&dryRun=All");
+    assert_eq!(server.send("DELETE", &preview, &Value::Null).await.0, 200);
+    let (code, gone) = server.send("DELETE", &format!("{PODS}/a?gracePeriodSeconds=0"), &Value::Null).await;
+    assert_eq!(code, 200);
+    let mut shown = Vec::new();
+    for expect in ["MODIFIED", "DELETED"] {
+        let event = events.next().await.expect("an event");
+        let meta = &event["object"]["metadata"];
+        assert_eq!(
+            (&event["type"], &meta["deletionGracePeriodSeconds"]),
+            (&json!(expect), &json!(0)),
+            "{event}"
+        );
+        assert!(meta["deletionTimestamp"].is_string(), "{event}");
+        shown.push(meta["resourceVersion"].clone());
+    }
+    assert_ne!(shown[0], shown[1]);
+    assert_eq!(gone["metadata"]["resourceVersion"], shown[1]);
+    // A finalizer holds it: it is only changed.
+    pod(&server, "b").await;
+    let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    server.send("PATCH", &format!("{PODS}/b"), &held).await;
+    let (code, marked) = server.send("DELETE", &format!("{PODS}/b?gracePeriodSeconds=0"), &Value::Null).await;
+    assert_eq!((code.as_u16(), &marked["metadata"]["deletionGracePeriodSeconds"]), (200, &json!(0)));
+    assert_eq!(server.get(&format!("{PODS}/b")).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_budget_protects_pods_from_eviction() {
     let server = Server::new().await;
     pod(&server, "a").await;

@@ -98,12 +98,12 @@ async fn answers_say_under_which_flow_they_came_and_metrics_count_them() {
     let text = http_body_util::BodyExt::collect(text.into_body()).await.expect("a body").to_bytes();
     let text = String::from_utf8_lossy(&text).into_owned();
     for line in [
-        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1\n",
+        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1\n",
         "apiserver_request_duration_seconds_count{component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1\n",
         "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1\n",
         "apiserver_storage_objects{resource=\"configmaps\"} 1\n",
         "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} 1\n",
-        "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"workload-low\"} 0\n",
+        "apiserver_flowcontrol_current_inqueue_requests{flow_schema=\"service-accounts\",priority_level=\"workload-low\"} 0\n",
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");

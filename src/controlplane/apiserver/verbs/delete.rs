@@ -56,6 +56,7 @@ pub async fn delete_object(
     dry_run: bool,
 ) -> Result<Deleted, ApiError> {
     let write = Write { key: context.key(), admit: Admit::Deletion, tracks: false, fresh: false, dry_run };
+    let mut ends = false;
     let written = write::write(context, write, |old| {
         let old = old.ok_or_else(|| context.not_found())?;
         options.check_preconditions(old, context.resource)?;
@@ -66,14 +67,41 @@ pub async fn delete_object(
         };
         let held = context.resource.strategy().prepare_delete(old);
         let settled = options.for_object(old, context.resource);
-        Ok(match plan(held.as_ref().unwrap_or(old), &settled, end, context.engine.clock.now()) {
+        let plan = plan(held.as_ref().unwrap_or(old), &settled, end, context.engine.clock.now());
+        ends = false;
+        Ok(match plan {
             Plan::Pending => Decision::Keep,
             Plan::Mark(new) => Decision::Put(new),
+            // Who watches sees that it has no time left before it is gone. Rule: `updateForGracefulDeletionAndFinalizers`.
+            Plan::Remove(Some(new)) if !dry_run && new != *old => {
+                ends = true;
+                Decision::Put(new)
+            }
             Plan::Remove(shown) => Decision::Remove(shown),
         })
     });
     match written.await?.outcome {
         Outcome::Removed(shown) => shown.object(context).map(Deleted::Gone),
-        Outcome::Created(shown) | Outcome::Stands(shown) => shown.object(context).map(Deleted::Marked),
+        Outcome::Created(shown) | Outcome::Stands(shown) => {
+            let object = shown.object(context)?;
+            if ends { end(context, object).await } else { Ok(Deleted::Marked(object)) }
+        }
+    }
+}
+
+/// Removes an object that has no time left. Whoever removes it first does it for all.
+async fn end(context: &RequestContext<'_>, marked: Value) -> Result<Deleted, ApiError> {
+    let (key, admit) = (context.key(), Admit::Nothing);
+    let write = Write { key, admit, tracks: false, fresh: false, dry_run: false };
+    let written = write::write(context, write, |old| {
+        let old = old.filter(|old| old.uid() == marked.uid()).ok_or_else(|| context.not_found())?;
+        let held = old.finalizers().next().is_some();
+        Ok(if held { Decision::Keep } else { Decision::Remove(None) })
+    });
+    match written.await.map(|written| written.outcome) {
+        Ok(Outcome::Removed(shown)) => shown.object(context).map(Deleted::Gone),
+        Ok(Outcome::Created(shown) | Outcome::Stands(shown)) => shown.object(context).map(Deleted::Marked),
+        Err(error) if error.code == 404 => Ok(Deleted::Gone(marked)),
+        Err(error) => Err(error),
     }
 }

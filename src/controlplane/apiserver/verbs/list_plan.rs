@@ -117,7 +117,7 @@ impl ListOptions {
                 errors.push(forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
             }
             if said != "Exact" && said != "NotOlderThan" {
-                errors.push(unsupported(field, said, r#"supported values: "Exact", "NotOlderThan""#));
+                errors.push(unsupported(field, said, r#"supported values: "Exact", "NotOlderThan", """#));
             }
             if said == "Exact" && self.resource_version.as_deref() == Some("0") {
                 let detail = r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#;

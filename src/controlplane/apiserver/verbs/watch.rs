@@ -19,6 +19,7 @@ use storage::{Batch, Entry, Event, StorageError, Watch};
 
 use super::super::context::{RequestContext, from_storage};
 use super::super::conversion::Converter;
+use super::super::observe::Watched;
 use super::super::selection::Selection;
 use super::super::wire;
 use super::Answer;
@@ -67,6 +68,7 @@ pub async fn watch(context: &RequestContext<'_>) -> Answer {
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             every
         }),
+        sent: context.engine.observer.watched(context.info),
         behind: VecDeque::new(),
         last: Vec::new(),
         over: false,
@@ -135,6 +137,7 @@ struct Streaming {
     stop: Stop,
     deadline: Pin<Box<Sleep>>,
     bookmarks: Option<Interval>,
+    sent: Arc<Watched>,
     /// Events that are not sent yet.
     behind: VecDeque<Arc<Event>>,
     /// The frame that comes after them.
@@ -197,12 +200,22 @@ impl Streaming {
         while chunk.len() < CHUNK
             && let Some(event) = self.behind.pop_front()
         {
-            self.encoder.event(&event, &mut chunk);
+            self.frame(&mut chunk, |encoder, chunk| encoder.event(&event, chunk));
         }
         if self.initial.is_empty() && self.behind.is_empty() {
-            chunk.append(&mut self.last);
+            let mut last = std::mem::take(&mut self.last);
+            self.frame(&mut chunk, |_, chunk| chunk.append(&mut last));
         }
         (!chunk.is_empty()).then(|| chunk.into())
+    }
+
+    /// Adds a frame, and counts it if there is one.
+    fn frame(&self, chunk: &mut Vec<u8>, add: impl FnOnce(&WatchEncoder, &mut Vec<u8>)) {
+        let before = chunk.len();
+        add(&self.encoder, chunk);
+        if chunk.len() > before {
+            self.sent.sent(chunk.len() - before);
+        }
     }
 
     fn frame_initial(&mut self, chunk: &mut Vec<u8>) {
@@ -210,11 +223,11 @@ impl Streaming {
             let Some(entry) = self.initial.pop_front() else {
                 // Who does not take bookmarks is not told where the initial events end.
                 if let Some(revision) = self.end_of_initial.take().filter(|_| self.bookmarks.is_some()) {
-                    self.encoder.bookmark(revision, true, chunk);
+                    self.frame(chunk, |encoder, chunk| encoder.bookmark(revision, true, chunk));
                 }
                 return;
             };
-            self.encoder.initial(&entry, chunk);
+            self.frame(chunk, |encoder, chunk| encoder.initial(&entry, chunk));
         }
     }
 

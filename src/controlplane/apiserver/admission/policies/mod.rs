@@ -155,6 +155,10 @@ impl Policies {
 }
 
 impl AsyncPlugin for Policies {
+    fn names(&self) -> [&'static str; 2] {
+        ["MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"]
+    }
+
     fn mutate<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
         self.check_types(attributes);
         Box::pin(self.run_mutating(attributes, false))

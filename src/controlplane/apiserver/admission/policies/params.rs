@@ -25,7 +25,12 @@ impl Policies {
         let text = |key: &str| kind.text(key).unwrap_or_default();
         let (group, version) = split_api_version(text("apiVersion"));
         let wanted = Gvk::new(group.to_owned(), version.to_owned(), text("kind").to_owned());
-        let snapshot = self.registry.snapshot();
+        let mut snapshot = self.registry.snapshot();
+        // A kind that somebody has just defined is there.
+        if snapshot.table.by_kind(&wanted).is_none() && !self.index.is_current() {
+            self.index.caught_up().await;
+            snapshot = self.registry.snapshot();
+        }
         let row = snapshot.table.by_kind(&wanted);
         let row = row.ok_or_else(|| {
             format!(

@@ -7,9 +7,11 @@
 //! ```
 
 mod review;
+mod told;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -22,11 +24,17 @@ use crate::index::Index;
 use api::meta::ObjectExt;
 use api::policy::{Conditions, Evaluation, Given, Inputs, Matched};
 use api::status::ApiError;
+use metrics::Text;
 
 use review::Verdict;
+use told::{Call, Calls, NOT_APPLIED, NOT_ASKED, REFUSED, Turn};
 
 /// One hook of a configuration.
 struct Hook {
+    /// The configuration that it is of.
+    configuration: String,
+    /// Which one it is of all hooks.
+    index: usize,
     /// Where it is called, found while the index was looked at.
     target: Result<call::Target, CallError>,
     hook: Value,
@@ -49,6 +57,7 @@ pub(crate) struct Webhooks {
     caller: Caller,
     /// By the text of a hook's conditions, as long as the hook is asked.
     conditions: Mutex<HashMap<String, Arc<Conditions>>>,
+    calls: Calls,
 }
 
 /// Conditions are kept compiled for so many hooks.
@@ -56,7 +65,7 @@ const MOST_CONDITIONS: usize = 256;
 
 impl Webhooks {
     pub(crate) fn new(index: Arc<Index>) -> Self {
-        Self { index, caller: Caller::default(), conditions: Mutex::default() }
+        Self { index, caller: Caller::default(), conditions: Mutex::default(), calls: Calls::default() }
     }
 
     /// The hooks that the write concerns, in order.
@@ -71,11 +80,14 @@ impl Webhooks {
         }
         let subject = Subject::new(attributes, &known);
         let mut hooks = Vec::new();
-        for hook in configurations.iter().flat_map(|configuration| configuration.array_at("/webhooks")) {
-            if !matching::matches(hook, &subject) {
-                continue;
+        let all = configurations.iter().flat_map(|configuration| {
+            configuration.array_at("/webhooks").iter().map(|hook| (configuration.name(), hook))
+        });
+        for (index, (configuration, hook)) in all.enumerate() {
+            if matching::matches(hook, &subject) {
+                let (configuration, target) = (configuration.to_owned(), call::target(hook, &known));
+                hooks.push(Hook { configuration, index, target, hook: hook.clone() });
             }
-            hooks.push(Hook { target: call::target(hook, &known), hook: hook.clone() });
         }
         hooks
     }
@@ -128,54 +140,84 @@ impl Webhooks {
     }
 
     /// Asks one hook; `None`: it need not or could not be asked, and that does not matter.
-    async fn ask(&self, hook: &Hook, attributes: &Attributes<'_>) -> Result<Option<Verdict>, ApiError> {
+    async fn ask(
+        &self,
+        hook: &Hook,
+        attributes: &Attributes<'_>,
+        turn: Turn,
+    ) -> Result<Option<Verdict>, ApiError> {
         if !self.wanted(hook, attributes)? {
             return Ok(None);
         }
         let uid = uuid::Uuid::new_v4().to_string();
         let version = review::version(&hook.hook);
         let asked = review::question(attributes, &uid, version);
+        let began = Instant::now();
         let answer = match &hook.target {
             Ok(target) => self.caller.call(target, &asked).await,
             Err(error) => Err(error.clone()),
         };
-        let verdict = answer.and_then(|answer| review::read(&answer, &uid, version));
-        match verdict {
+        let (name, took) = (hook.name(), began.elapsed());
+        let count = |code, rejected| {
+            self.calls.count(name, attributes, &Call { turn, took, code, rejected });
+        };
+        match answer.and_then(|answer| review::read(&answer, &uid, version)) {
             Ok(verdict) => {
-                let name = hook.name();
                 attributes.warnings.extend(verdict.warnings.iter().cloned());
                 for (key, value) in &verdict.annotations {
                     attributes.notes.add(format!("{name}/{key}"), value);
                 }
                 if !verdict.allowed {
-                    return Err(verdict.refusal(name));
+                    let refusal = verdict.refusal(name);
+                    count(refusal.code, Some(REFUSED));
+                    return Err(refusal);
                 }
+                count(200, None);
                 Ok(Some(verdict))
             }
             Err(error) if hook.ignores_failures() => {
-                tracing::warn!(webhook = hook.name(), %error, "a webhook failed and is passed over");
+                tracing::warn!(webhook = name, %error, "a webhook failed and is passed over");
+                count(error.code, None);
+                self.calls.pass_over(name, attributes, turn);
                 Ok(None)
             }
             Err(error) => {
-                Err(ApiError::internal(format!("failed calling webhook {:?}: {error}", hook.name())))
+                count(error.code, Some(NOT_ASKED));
+                Err(ApiError::internal(format!("failed calling webhook {name:?}: {error}")))
             }
         }
     }
 
-    async fn change(&self, hook: &Hook, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
-        let Some(verdict) = self.ask(hook, attributes).await? else { return Ok(()) };
-        let (Some(patch), Some(object)) = (verdict.patch, attributes.object.as_mut()) else { return Ok(()) };
-        match review::apply(object, &patch) {
-            Ok(()) => {
-                attributes.settle();
-                Ok(())
-            }
-            Err(error) if hook.ignores_failures() => {
-                tracing::warn!(webhook = hook.name(), %error, "a webhook's patch does not apply and is passed over");
-                Ok(())
-            }
-            Err(error) => Err(ApiError::internal(error)),
+    async fn change(
+        &self,
+        hook: &Hook,
+        attributes: &mut Attributes<'_>,
+        round: usize,
+    ) -> Result<(), ApiError> {
+        let turn = Turn { mutating: true, round, index: hook.index };
+        let Some(verdict) = self.ask(hook, attributes, turn).await? else { return Ok(()) };
+        let Some(patch) = verdict.patch.filter(|patch| !patch.is_empty()) else {
+            turn.note_change(hook, None, attributes);
+            return Ok(());
+        };
+        let before = attributes.object.clone();
+        // That a patch does not apply is no failure to ask: it counts whatever the policy for failures is.
+        let applied = match attributes.object.as_mut() {
+            Some(object) => review::apply(object, &patch).map_err(ApiError::internal),
+            None => Err(ApiError::internal(format!(
+                "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                hook.name()
+            ))),
+        };
+        if let Err(error) = applied {
+            self.calls.refuse(hook.name(), attributes, turn, NOT_APPLIED, "0");
+            return Err(error);
         }
+        attributes.settle();
+        let changed = attributes.object != before;
+        let patch = changed.then(|| serde_json::to_value(&patch).unwrap_or_default());
+        turn.note_change(hook, patch.as_ref(), attributes);
+        Ok(())
     }
 
     async fn run_mutating(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
@@ -183,14 +225,14 @@ impl Webhooks {
         // What stood after each hook that wants to see changes of later ones.
         let mut again: Vec<(usize, Option<Value>)> = Vec::new();
         for (at, hook) in hooks.iter().enumerate() {
-            self.change(hook, attributes).await?;
+            self.change(hook, attributes, 0).await?;
             if hook.hook.text("reinvocationPolicy") == Some("IfNeeded") {
                 again.push((at, attributes.object.clone()));
             }
         }
         for (at, seen) in again {
             if seen != attributes.object {
-                self.change(&hooks[at], attributes).await?;
+                self.change(&hooks[at], attributes, 1).await?;
             }
         }
         Ok(())
@@ -198,12 +240,21 @@ impl Webhooks {
 
     async fn run_validating(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         let hooks = self.concerned(attributes, false);
-        let asked = hooks.iter().map(|hook| self.ask(hook, attributes));
+        let turn = |index| Turn { mutating: false, round: 0, index };
+        let asked = hooks.iter().enumerate().map(|(at, hook)| self.ask(hook, attributes, turn(at)));
         futures::future::join_all(asked).await.into_iter().try_for_each(|verdict| verdict.map(|_| ()))
     }
 }
 
 impl AsyncPlugin for Webhooks {
+    fn names(&self) -> [&'static str; 2] {
+        ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"]
+    }
+
+    fn tell(&self, text: &mut Text) {
+        self.calls.tell(text);
+    }
+
     fn mutate<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(self.run_mutating(attributes))
     }
@@ -213,7 +264,10 @@ impl AsyncPlugin for Webhooks {
             // What is deleted or connected to cannot be changed, so that it comes here only; it is shown to all hooks.
             if matches!(attributes.operation, Operation::Delete | Operation::Connect) {
                 for hook in self.concerned(attributes, true) {
-                    self.ask(&hook, attributes).await?;
+                    let turn = Turn { mutating: true, round: 0, index: hook.index };
+                    if self.ask(&hook, attributes, turn).await?.is_some() {
+                        turn.note_change(&hook, None, attributes);
+                    }
                 }
             }
             self.run_validating(attributes).await

@@ -44,21 +44,21 @@ pub fn read(answer: &Value, uid: &str, version: &str) -> Result<Verdict, CallErr
     let expected = format!("admission.k8s.io/{version}");
     let kind = (answer.text("apiVersion").unwrap_or_default(), answer.text("kind").unwrap_or_default());
     if kind != (expected.as_str(), "AdmissionReview") {
-        return Err(CallError(format!(
+        return Err(CallError::new(format!(
             "expected webhook response of {expected}, Kind=AdmissionReview, got {}, Kind={}",
             kind.0, kind.1
         )));
     }
     let Some(response) = answer.get("response").filter(|response| response.is_object()) else {
-        return Err(CallError("webhook response was absent".to_owned()));
+        return Err(CallError::new("webhook response was absent"));
     };
     if response.text("uid") != Some(uid) {
         let got = response.text("uid").unwrap_or_default();
-        return Err(CallError(format!("expected response.uid={uid:?}, got {got:?}")));
+        return Err(CallError::new(format!("expected response.uid={uid:?}, got {got:?}")));
     }
     let patch = response.text("patch").filter(|patch| !patch.is_empty()).map(decode_patch).transpose()?;
     if patch.is_some() && response.text("patchType") != Some("JSONPatch") {
-        return Err(CallError("webhook returned response.patch but not response.patchType".to_owned()));
+        return Err(CallError::new("webhook returned response.patch but not response.patchType"));
     }
     let warnings = response.array_at("/warnings").iter().filter_map(Value::as_str).map(str::to_owned);
     let annotations = response.get("auditAnnotations").and_then(Value::as_object).into_iter().flatten();
@@ -73,8 +73,9 @@ pub fn read(answer: &Value, uid: &str, version: &str) -> Result<Verdict, CallErr
 }
 
 fn decode_patch(text: &str) -> Result<json_patch::Patch, CallError> {
-    let unreadable =
-        |error: &dyn std::fmt::Display| CallError(format!("webhook returned an unreadable patch: {error}"));
+    let unreadable = |error: &dyn std::fmt::Display| {
+        CallError::new(format!("webhook returned an unreadable patch: {error}"))
+    };
     let bytes = STANDARD.decode(text).map_err(|error| unreadable(&error))?;
     serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))
 }
@@ -135,7 +136,7 @@ mod tests {
                 "webhook returned an unreadable patch: invalid type: map, expected a sequence at line 1 column 0",
             ),
         ] {
-            assert_eq!(read(&answer, "u", "v1").unwrap_err().0, why);
+            assert_eq!(read(&answer, "u", "v1").unwrap_err().why, why);
         }
     }
 
