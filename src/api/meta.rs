@@ -1,6 +1,7 @@
 //! Names of types and resources, and reading and writing the metadata every object has.
 
 use std::borrow::Cow;
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -87,6 +88,28 @@ pub fn split_api_version(api_version: &str) -> (&str, &str) {
 /// Joins group and version as `apiVersion` writes them.
 pub fn join_api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// Compares versions of a group as upstream does; the greater is preferred. Stable ones come before beta and alpha, then the
+/// higher number does; names of another form come last, in the order of the alphabet.
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    rank(a).cmp(&rank(b))
+}
+
+fn rank(version: &str) -> (u8, u32, u32, Reverse<&str>) {
+    let parsed = version.strip_prefix('v').and_then(|rest| {
+        let stage = |name: &str| rest.split_once(name);
+        let (stage, major, minor) = match (stage("beta"), stage("alpha")) {
+            (Some((major, minor)), _) => (2, major, minor),
+            (_, Some((major, minor))) => (1, major, minor),
+            _ => (3, rest, "0"),
+        };
+        Some((stage, major.parse().ok()?, minor.parse().ok()?))
+    });
+    match parsed {
+        Some((stage, major, minor)) => (stage, major, minor, Reverse("")),
+        None => (0, 0, 0, Reverse(version)),
+    }
 }
 
 /// The moment as `metav1.Time` writes it: RFC 3339, whole seconds, `Z`.
@@ -297,6 +320,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn versions_are_preferred_as_upstream_does() {
+        let mut versions = ["foo10", "v1beta1", "v2", "v1", "v10", "v1alpha1", "foo1", "v1beta2"];
+        versions.sort_by(|a, b| compare_versions(b, a));
+        assert_eq!(versions, ["v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo1", "foo10"]);
+    }
 
     #[test]
     fn reads_what_is_there_and_nothing_else() {

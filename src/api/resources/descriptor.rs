@@ -112,6 +112,8 @@ pub struct Resource {
     pub scale_paths: ScalePaths,
     /// Fields that a field selector may name, beside those of the strategy.
     pub selectable: Vec<(String, JsonPath)>,
+    /// What whoever uses it is warned of, if it is to go.
+    pub deprecated: Option<Str>,
     /// The type of its bodies, where that is no built-in one.
     pub own_schema: Option<Arc<Schema>>,
     /// The schema of a custom kind.
@@ -175,6 +177,7 @@ impl Resource {
             rewrites: false,
             scale_paths: ScalePaths::BUILTIN,
             selectable: Vec::new(),
+            deprecated: None,
             own_schema: None,
             structural: None,
             published: None,
@@ -259,6 +262,13 @@ impl Resource {
     #[must_use]
     pub fn printer(mut self, printer: &'static Printer) -> Self {
         self.printer = Shown::Fixed(printer);
+        self
+    }
+
+    /// Whoever uses it is warned.
+    #[must_use]
+    pub fn deprecated(mut self, warning: &'static str) -> Self {
+        self.deprecated = Some(warning.into());
         self
     }
 

@@ -66,6 +66,7 @@ fn core_rows() -> Vec<Resource> {
         Resource::cluster(gv, "ComponentStatus", "componentstatuses")
             .printer(&table::cluster::COMPONENTS)
             .short(&["cs"])
+            .deprecated("v1 ComponentStatus is deprecated in v1.19+")
             .measured(Measure::Components),
         Resource::namespaced(gv, "ConfigMap", "configmaps")
             .printer(&table::cluster::CONFIG_MAPS)
@@ -75,7 +76,8 @@ fn core_rows() -> Vec<Resource> {
             .created_by_update()
             .printer(&table::network::ENDPOINTS)
             .with(&core::Endpoints)
-            .short(&["ep"]),
+            .short(&["ep"])
+            .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         core_events(),
         Resource::namespaced(gv, "LimitRange", "limitranges")
             .cached(Cached::All)

@@ -58,7 +58,7 @@ pub async fn answer(context: &RequestContext<'_>, measure: Measure) -> Answer {
         }
     };
     items.retain(|item| selector.as_ref().is_none_or(|selector| selected(selector, item)));
-    let mut response = match items.first() {
+    let response = match items.first() {
         None if !info.name.is_empty() => return Err(context.not_found()),
         Some(item) if !info.name.is_empty() => context.answer_object(StatusCode::OK, item)?,
         _ => {
@@ -66,9 +66,6 @@ pub async fn answer(context: &RequestContext<'_>, measure: Measure) -> Answer {
             wire::raw(StatusCode::OK, encoder.content_type(), encoder.objects(items, Map::new())?)
         }
     };
-    if matches!(measure, Measure::Components) {
-        wire::warn(&mut response, &["v1 ComponentStatus is deprecated in v1.19+".to_owned()]);
-    }
     Ok(response)
 }
 

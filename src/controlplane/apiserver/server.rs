@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use ipnet::Ipv4Net;
 
+use api::meta::Str;
 use api::resources::{Handler, Resource, Storage, Stream, Subresource, builtin};
 use api::status::ApiError;
 use config::BuildInfo;
@@ -248,6 +249,8 @@ struct Learned {
     audited: Option<Audited>,
     notes: Arc<audit::Notes>,
     course: Course,
+    /// What the client is warned of, whatever becomes of the request.
+    deprecated: Option<Str>,
 }
 
 /// Answers one request, whatever happens on the way.
@@ -290,6 +293,9 @@ async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
     });
     if let Some(placed) = &learned.placed {
         placed.tell(response.headers_mut());
+    }
+    if let Some(warning) = &learned.deprecated {
+        wire::warn(&mut response, &[warning.to_string()]);
     }
     response.headers_mut().entry(AUDIT_ID).or_insert(id);
     // Whatever needs a right is nobody else's.
@@ -497,6 +503,7 @@ impl Shared {
         if !target.verbs().contains(&info.verb) {
             return Err(ApiError::method_not_allowed());
         }
+        learned.deprecated.clone_from(&target.resource.deprecated);
         let (mut parts, body) = request.into_parts();
         let socket = match info.verb {
             "watch" => proxy::Socket::of(&mut parts, proxy::Messages::Lines)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::strategy::Custom;
-use crate::meta::{ObjectExt, Str};
+use crate::meta::{ObjectExt, Str, compare_versions};
 use crate::resources::descriptor::{Resource, ScalePaths};
 use crate::schema::Schema;
 use crate::structural::{JsonPath, Rules, Structural};
@@ -30,7 +30,6 @@ pub fn rows(definition: &Value, end: &Stop) -> Vec<Arc<Resource>> {
         return Vec::new();
     }
     let versions = definition.array_at("/spec/versions");
-    let flag = |version: &Value, key: &str| version.get(key).and_then(Value::as_bool).unwrap_or(false);
     let Some(storage) = versions.iter().find(|version| flag(version, "storage")) else { return Vec::new() };
     let stored = Arc::new(row(definition, storage, None, end));
     let ending = definition.deletion_timestamp().is_some();
@@ -40,6 +39,10 @@ pub fn rows(definition: &Value, end: &Stop) -> Vec<Arc<Resource>> {
         false => Arc::new(row(definition, version, Some(&stored), end)),
     });
     others.collect()
+}
+
+fn flag(version: &Value, key: &str) -> bool {
+    version.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
 fn owned(text: Option<&str>) -> Str {
@@ -87,6 +90,7 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
     row.rewrites = rewrites;
     row.printer = Shown::ByPath(Arc::new(columns(version)));
     row.selectable = selectable(version);
+    row.deprecated = deprecation(definition, version);
     row.own_schema = Some(Arc::new(Schema::open(row.gvk())));
     row.structural = Some(structural);
     row.published = Some(schema.to_string().into());
@@ -107,6 +111,27 @@ fn row(definition: &Value, version: &Value, stored: Option<&Arc<Resource>>, end:
         };
     }
     row
+}
+
+/// What whoever uses a version is warned of: in the definition's own words, or which version to use in its place.
+fn deprecation(definition: &Value, version: &Value) -> Option<Str> {
+    if !flag(version, "deprecated") {
+        return None;
+    }
+    if let Some(warning) = version.text("deprecationWarning") {
+        return Some(owned(Some(warning)));
+    }
+    let spec = &definition["spec"];
+    let (group, kind) =
+        (spec.text("group").unwrap_or_default(), spec["names"].text("kind").unwrap_or_default());
+    let name = version.text("name").unwrap_or_default();
+    let better =
+        definition.array_at("/spec/versions").iter().filter(|v| flag(v, "served") && !flag(v, "deprecated"));
+    let better =
+        better.filter_map(|version| version.text("name")).filter(|v| compare_versions(v, name).is_gt());
+    let instead = better.max_by(|a, b| compare_versions(a, b));
+    let instead = instead.map(|version| format!("; use {group}/{version} {kind}")).unwrap_or_default();
+    Some(format!("{group}/{name} {kind} is deprecated{instead}").into())
 }
 
 /// What converts objects between versions, if it is not enough to name another one.
@@ -152,7 +177,7 @@ mod tests {
     fn a_definition_brings_a_row_for_every_served_version() {
         let mut definition = json!({
             "metadata": {"name": "crontabs.stable.example.com", "generation": 1},
-            "spec": {"group": "stable.example.com", "scope": "Namespaced", "names": {}, "versions": [
+            "spec": {"group": "stable.example.com", "scope": "Namespaced", "names": {"kind": "CronTab"}, "versions": [
                 {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}, "scale": {
                     "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
                  "selectableFields": [{"jsonPath": ".spec.color"}],
@@ -173,5 +198,18 @@ mod tests {
         assert_eq!(made[0].scale_paths.replicas, "/spec/replicas");
         let fields = made[0].selectable_fields(&json!({"spec": {"color": "blue"}}));
         assert_eq!(fields, [("spec.color".into(), "blue".to_owned())]);
+
+        let warned = |definition: &Value| -> Vec<Option<String>> {
+            let rows = rows(definition, &end);
+            rows.iter().map(|row| row.deprecated.as_ref().map(ToString::to_string)).collect()
+        };
+        assert_eq!(warned(&definition), [None, None]);
+        definition["spec"]["versions"][0]["deprecated"] = true.into();
+        let instead = "stable.example.com/v1 CronTab is deprecated; use stable.example.com/v2 CronTab";
+        assert_eq!(warned(&definition), [Some(instead.to_owned()), None]);
+        definition["spec"]["versions"][1]["deprecated"] = true.into();
+        definition["spec"]["versions"][1]["deprecationWarning"] = "Not any more.".into();
+        let alone = "stable.example.com/v1 CronTab is deprecated";
+        assert_eq!(warned(&definition), [Some(alone.to_owned()), Some("Not any more.".to_owned())]);
     }
 }

@@ -9,6 +9,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::aggregation::{Remotes, group_priority};
+use api::meta::compare_versions;
 use api::resources::{Resource, Storage};
 
 /// Versions, each with how much it is preferred.
@@ -39,23 +40,10 @@ pub fn groups(rows: &[Arc<Resource>], remotes: &Remotes) -> Vec<(String, Vec<Str
     let place = |group: &str| rows.iter().position(|row| row.group == group).unwrap_or(usize::MAX);
     groups.sort_by_key(|(name, preferred, _)| (std::cmp::Reverse(*preferred), place(name)));
     let sorted = groups.into_iter().map(|(name, _, mut versions)| {
-        versions.sort_by_key(|(preferred, version)| std::cmp::Reverse((*preferred, priority(version))));
+        versions.sort_by(|(ours, a), (theirs, b)| theirs.cmp(ours).then_with(|| compare_versions(b, a)));
         (name, versions.into_iter().map(|(_, version)| version).collect())
     });
     sorted.collect()
-}
-
-/// Orders versions as upstream does: stable before beta before alpha, then by number, higher first.
-fn priority(version: &str) -> (u8, u32, u32) {
-    let digits = |text: &str| text.parse::<u32>().unwrap_or(0);
-    let rest = version.strip_prefix('v').unwrap_or(version);
-    if let Some((major, minor)) = rest.split_once("beta") {
-        (1, digits(major), digits(minor))
-    } else if let Some((major, minor)) = rest.split_once("alpha") {
-        (0, digits(major), digits(minor))
-    } else {
-        (2, digits(rest), 0)
-    }
 }
 
 /// Every plain discovery document that is answered here, by its path.
@@ -164,13 +152,6 @@ mod tests {
         assert_eq!(hash("/apis/events.k8s.io/v1", "events").as_deref(), Some("r2yiGXH7wu8="));
         assert_eq!(hash("/api/v1", "pods/status"), None);
         assert_eq!(hash("/apis/authorization.k8s.io/v1", "subjectaccessreviews"), None);
-    }
-
-    #[test]
-    fn versions_are_preferred_as_upstream_does() {
-        let mut versions = ["v1beta1", "v2", "v1", "v1alpha1", "v1beta2"];
-        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
-        assert_eq!(versions, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1"]);
     }
 
     #[test]

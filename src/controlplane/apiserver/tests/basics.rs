@@ -277,6 +277,10 @@ async fn components_are_a_table_with_their_health() {
     let table: Value = serde_json::from_slice(&bytes).expect("JSON");
     assert_eq!(table["rows"][0]["cells"], json!(["etcd-0", "Healthy", "ok", ""]), "{table}");
     assert!(warned, "it is deprecated");
+    let gone = server.raw("GET", "/api/v1/namespaces/default/endpoints/no", &[], Body::empty()).await;
+    let warning = gone.headers().get("warning").and_then(|header| header.to_str().ok());
+    let expect = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!((gone.status().as_u16(), warning), (404, Some(expect)));
     let odd = server.raw("GET", &format!("{MAPS}?includeObject=Odd"), &accept, Body::empty()).await;
     assert_eq!(odd.status(), 400);
 }
