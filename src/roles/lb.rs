@@ -35,7 +35,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// A target that does not answer within this is passed over.
 const CONNECT: Duration = Duration::from_secs(3);
 /// When a server has said nothing for so long to a client's first words, the next one is asked as well.
-const NEXT: Duration = Duration::from_millis(300);
+const NEXT: Duration = Duration::from_millis(150);
 /// One that says nothing for so long is gone: it is asked last for a while.
 const SILENT: Duration = Duration::from_secs(3);
 const SHUNNED: Duration = Duration::from_secs(10);

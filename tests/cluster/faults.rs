@@ -23,7 +23,7 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// Signals every process of that name in a node, but the first of the node. The node's role is called `exe`: its init
 /// starts it as /proc/self/exe.
-fn signal(node: &str, process: &str, signal: &str) {
+pub fn signal(node: &str, process: &str, signal: &str) {
     let line = format!(
         "for p in /proc/[0-9]*; do pid=${{p#/proc/}}; \
          [ \"$pid\" = 1 ] || [ \"$(cat $p/comm 2>/dev/null)\" != {process} ] || kill -{signal} $pid; done"

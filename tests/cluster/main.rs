@@ -10,6 +10,8 @@ mod broken;
 mod csi;
 mod engine;
 mod faults;
+#[path = "../history/mod.rs"]
+mod history;
 mod lifecycle;
 mod network;
 mod network_rules;
@@ -17,6 +19,7 @@ mod path;
 mod pods;
 mod registry;
 mod servers;
+mod servers_faults;
 mod snapshots;
 mod support;
 mod tutorials;
@@ -47,7 +50,8 @@ fn main() {
     ]
     .concat();
     // Asked for by `--ignored`: they take minutes.
-    let slow: Vec<Test> = [faults::SLOW, engine::SLOW, csi::SLOW, tutorials::SLOW].concat();
+    let slow: Vec<Test> =
+        [faults::SLOW, engine::SLOW, csi::SLOW, servers_faults::SLOW, tutorials::SLOW].concat();
     if !arguments.list && !docker::answers() {
         did_not_run(&arguments, &tests);
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");

@@ -17,7 +17,7 @@ fn endpoints(cluster: &Cluster) -> Result<usize, String> {
 }
 
 /// Waits until so many servers serve.
-fn serve(cluster: &Cluster, servers: usize) {
+pub fn serve(cluster: &Cluster, servers: usize) {
     eventually(SECONDS(40), &format!("{servers} servers serve"), || match endpoints(cluster)? {
         count if count == servers => Ok(()),
         count => Err(format!("{count} do")),

@@ -5,6 +5,9 @@ mod api;
 mod cli;
 mod controllers;
 mod decoders;
+mod histories;
+#[path = "../history/mod.rs"]
+mod history;
 mod licences;
 mod network;
 mod servers;

@@ -1,7 +1,13 @@
 //! What a write holds of things that there are only so many of (addresses, ports, quota) until its commit has an outcome.
 
+use storage::Turn;
+
 /// Something held for one write. Dropped, it is given back.
 pub trait Reservation: Send {
+    /// The turn that the write must be made in.
+    fn turn(&self) -> Option<Turn> {
+        None
+    }
     /// The write is durable: what was held now belongs to what is stored.
     fn commit(self: Box<Self>);
 }
@@ -19,6 +25,11 @@ impl Reservations {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The turn that the write must be made in: it counts.
+    pub fn turn(&self) -> Option<Turn> {
+        self.0.iter().find_map(|reservation| reservation.turn())
     }
 
     /// The write is durable.

@@ -22,7 +22,7 @@ mod store;
 pub use cache::Limits;
 pub use log::{Etcd, Member, Members, QueueLimits};
 pub use moving::{Saved, load, put_in_place, save};
-pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload};
+pub use record::{Attrs, Encodings, Entry, Event, EventKind, Payload, Turn};
 pub use store::{Config, Engine, memory, open};
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub enum StorageError {
     /// `None` if the key is absent.
     #[error("key was changed by somebody else")]
     Conflict(Option<Arc<Entry>>),
-    /// Another entry holds a name that this one was to hold: nothing was written.
+    /// Another entry holds a name that this one was to hold, or was written in its turn: nothing was written.
     #[error("{0} is held by somebody else")]
     Taken(String),
     /// The revision asked for lies before the compacted one: start again from a fresh list (HTTP 410).
@@ -136,6 +136,8 @@ pub trait Watch: Send {
 pub trait Store: Send + Sync + 'static {
     /// The entry at `key`, if any.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Arc<Entry>>, StorageError>>;
+    /// The entry at `key`, if any, as this process saw it last: others may have written since.
+    fn seen(&self, key: &str) -> Option<Arc<Entry>>;
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>>;
     /// Writes a key that must not exist.
     fn create(&self, key: String, payload: Payload) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
@@ -150,6 +152,11 @@ pub trait Store: Send + Sync + 'static {
     fn delete_if(&self, key: String, expected: u64) -> BoxFuture<'_, Result<Arc<Entry>, StorageError>>;
     /// Events under `prefix` (as in [`ListQuery`]) with a revision greater than `from`.
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError>;
+    /// The next turn of the writes that count under `name`, to be asked for before that which is counted is read. `None` where nobody
+    /// else writes to the store: then who counts must see to the order itself.
+    fn turn<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        Box::pin(async { Ok(None) })
+    }
     /// Forgets history up to and including `revision`.
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>>;
     /// The newest durable revision; where others write to the store, the newest that this process has seen.

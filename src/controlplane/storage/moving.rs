@@ -122,7 +122,7 @@ mod tests {
     fn payload(text: &str, ttl: Option<Duration>) -> Payload {
         let data = format!("{{\"v\":\"\",\"text\":\"{text}\"}}");
         let attrs = Arc::from([("l:app".into(), text.into())]);
-        Payload { data: data.into(), revision_at: Some(6), attrs, ttl }
+        Payload { data: data.into(), revision_at: Some(6), attrs, ttl, turn: None }
     }
 
     /// Keys, what they hold but for its revision, and how long yet.

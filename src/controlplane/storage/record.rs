@@ -19,6 +19,16 @@ pub struct Payload {
     pub revision_at: Option<usize>,
     pub attrs: Attrs,
     pub ttl: Ttl,
+    /// The write is made only if no other one that took this turn was made since the turn was asked for.
+    pub turn: Option<Turn>,
+}
+
+/// A place in the order of writes that go one after the other, whichever servers make them: those that count before they write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub(super) name: Arc<str>,
+    /// The revision of the last write that took it; 0: none is known.
+    pub(super) last: u64,
 }
 
 /// Encodings that readers share: each is made by the first reader that asks for it. What a slot holds is the readers'
@@ -136,7 +146,7 @@ impl Entry {
                 (data.into(), Some(span.start))
             }
         };
-        Some(Payload { data, revision_at, attrs: self.attrs.clone(), ttl })
+        Some(Payload { data, revision_at, attrs: self.attrs.clone(), ttl, turn: None })
     }
 
     /// The same bytes, saying `revision`: what a watcher is told of a state that has gone.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::cache::{Cursor, Limits, Snapshot, WatchCache};
 use super::log::{Embedded, Etcd, EtcdLog, Journal, LocalLog, Log, Nowhere, QueueLimits, Write};
-use super::{Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
+use super::{Entry, ListQuery, Listing, Payload, StorageError, Store, Turn, Watch};
 use rt::{Clock, SystemClock};
 
 /// Where a store keeps what is written to it.
@@ -104,6 +104,10 @@ impl<L: Log> Store for CachedStore<L> {
         async move { Ok(self.caught_up().await?.read().get(key).cloned()) }.boxed()
     }
 
+    fn seen(&self, key: &str) -> Option<Arc<Entry>> {
+        self.cache.read().get(key).cloned()
+    }
+
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>> {
         async move { self.caught_up().await?.read().list(&query) }.boxed()
     }
@@ -127,6 +131,10 @@ impl<L: Log> Store for CachedStore<L> {
 
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError> {
         Ok(Box::new(Cursor::open(self.cache.clone(), prefix, from)?))
+    }
+
+    fn turn<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        self.log.turn(name)
     }
 
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>> {

@@ -2,7 +2,9 @@
 
 mod allocation;
 mod endpoints;
+mod history;
 mod leading;
+mod quotas;
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -116,6 +116,47 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+/// A member that is paused takes connections and says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_member_is_passed_over() {
+    let Some(member) = Member::start() else { return };
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut etcd = member.config();
+    etcd.endpoints.insert(0, format!("http://{}", silent.local_addr().expect("an address")));
+    let opened = storage::open(Config { engine: Engine::Etcd(etcd), ..Config::default() });
+    let store = tokio::time::timeout(PATIENCE, opened).await.expect("in time").expect("one answers");
+    let made = store.create("/core/pods/default/a".to_owned(), Payload::default());
+    let made = tokio::time::timeout(PATIENCE, made).await.expect("in time").expect("made");
+    let read = tokio::time::timeout(PATIENCE, store.get("/core/pods/default/a")).await.expect("in time");
+    assert_eq!(read.expect("read").map(|entry| entry.revision), Some(made.revision));
+}
+
+/// Turns of one name go one after the other, whoever takes them; those of others do not concern it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_is_taken_once() {
+    let Some(member) = Member::start() else { return };
+    let open = || storage::open(Config { engine: Engine::Etcd(member.config()), ..Config::default() });
+    let (one, two) = (open().await.expect("a store"), open().await.expect("a store"));
+    let create = async |store: &Arc<dyn Store>, key: &str, turn| {
+        let payload = Payload { turn, ..Payload::default() };
+        store.create(format!("/core/pods/default/{key}"), payload).await
+    };
+    for round in 0..2 {
+        let at_one = one.turn("t").await.expect("a turn");
+        let at_two = two.turn("t").await.expect("a turn");
+        let other = two.turn("other").await.expect("a turn");
+        assert!(at_one.is_some() && at_one == at_two && at_one != other);
+        create(&two, &format!("other-{round}"), other).await.expect("nobody else's");
+        create(&two, &format!("free-{round}"), None).await.expect("in no turn");
+        create(&one, &format!("one-{round}"), at_one).await.expect("the first in its turn");
+        let late = create(&two, &format!("two-{round}"), at_two).await;
+        assert!(matches!(&late, Err(StorageError::Taken(name)) if name == "t"), "{late:?}");
+    }
+    let listed =
+        two.list(ListQuery { prefix: "/".to_owned(), ..ListQuery::default() }).await.expect("a list");
+    assert_eq!(listed.entries.len(), 6, "turns are no entries");
+}
+
 impl Bench for Member {
     fn open(&self, config: Config) -> BoxFuture<'_, Arc<dyn Store>> {
         let config = Config { engine: Engine::Etcd(self.config()), ..config };
@@ -164,6 +205,10 @@ fn batch(batch: Batch) -> Batch {
 impl Store for FromZero {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Arc<Entry>>, StorageError>> {
         async move { Ok(self.0.get(key).await.map_err(error)?.as_ref().map(entry)) }.boxed()
+    }
+
+    fn seen(&self, key: &str) -> Option<Arc<Entry>> {
+        self.0.seen(key).as_ref().map(entry)
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>> {

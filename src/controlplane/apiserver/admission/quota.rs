@@ -1,7 +1,8 @@
 //! ResourceQuotas: nothing is created, and nothing grows, beyond what its namespace may use.
 //!
 //! Writes that a quota counts go one at a time in a namespace: what is used is read from the store while the namespace is
-//! held, and it is held until the write has an outcome. So the count is exact whoever writes at the same time.
+//! held, and it is held until the write has an outcome. Where other servers write to the same store, the write takes the namespace's
+//! turn there, and is counted again if another one came first. So the count is exact whoever writes at the same time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ use crate::reservation::{Reservation, Reservations};
 use api::meta::ObjectExt;
 use api::quota::{self, Amounts};
 use api::status::ApiError;
-use storage::ListQuery;
+use storage::{ListQuery, Turn};
 
 /// Keeps namespaces within their quotas.
 #[derive(Default)]
@@ -28,9 +29,14 @@ pub(super) struct Quotas {
 /// A namespace that is held for one write.
 struct Held {
     _guard: OwnedMutexGuard<()>,
+    turn: Option<Turn>,
 }
 
 impl Reservation for Held {
+    fn turn(&self) -> Option<Turn> {
+        self.turn.clone()
+    }
+
     fn commit(self: Box<Self>) {}
 }
 
@@ -119,14 +125,14 @@ fn concerned(
 }
 
 impl Quotas {
-    async fn hold(&self, namespace: &str) -> Held {
+    async fn hold(&self, namespace: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut all = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody waits for a namespace that nobody else has a handle of.
             all.retain(|name, lock| name == namespace || Arc::strong_count(lock) > 1);
             all.entry(namespace.to_owned()).or_default().clone()
         };
-        Held { _guard: lock.lock_owned().await }
+        lock.lock_owned().await
     }
 
     /// Admits a write within its namespace's quotas, and holds the namespace for it. Fails as `forbidden` if it would use more
@@ -153,7 +159,9 @@ impl Quotas {
         if concerned.is_empty() {
             return Ok(());
         }
-        let held = self.hold(attributes.namespace).await;
+        let guard = self.hold(attributes.namespace).await;
+        let turn = index.store().turn(&format!("quotas/{}", attributes.namespace)).await;
+        let held = Held { _guard: guard, turn: turn.map_err(from_storage)? };
         let collection = CollectionKey::namespaced(attributes.group, attributes.resource);
         let query = ListQuery { prefix: collection.prefix(attributes.namespace), ..ListQuery::default() };
         let standing: Vec<Value> = index

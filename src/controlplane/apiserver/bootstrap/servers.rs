@@ -26,8 +26,8 @@ use storage::{EventKind, ListQuery, Payload, StorageError, Store, Watch};
 const PREFIX: &str = "/core/masterleases/";
 /// A server that was silent for so long is no endpoint any more: upstream's.
 const TERM: Duration = Duration::from_secs(15);
-/// A server that is paused, or short of time, misses two of them without harm.
-const RENEW: Duration = Duration::from_secs(5);
+/// A server that is paused, or short of time, misses one of them without harm.
+const RENEW: Duration = Duration::from_secs(7);
 /// Whoever leaves has no more time than this for saying so; their entry ends by itself.
 const LEAVE: Duration = Duration::from_secs(2);
 /// How often a write is tried again because another server was first.
@@ -108,11 +108,11 @@ impl Servers {
         let data = objects::kubernetes_endpoints(&[self.own], self.port).to_string();
         for _ in 0..ATTEMPTS {
             let payload = Payload { data: data.clone().into(), ttl: Some(TERM), ..Payload::default() };
-            let written = match self.store.get(&self.key()).await? {
+            let written = match self.store.seen(&self.key()) {
                 Some(entry) => self.store.update_if(self.key(), entry.revision, payload).await,
                 None => self.store.create(self.key(), payload).await,
             };
-            // It may just have ended.
+            // It may just have ended, or a former life of this server has written it.
             match written {
                 Err(StorageError::Conflict(_) | StorageError::Exists(_)) => {}
                 written => return written.map(drop),

@@ -24,6 +24,10 @@ impl Store for Slow {
         self.inner.get(key)
     }
 
+    fn seen(&self, key: &str) -> Option<Arc<Entry>> {
+        self.inner.seen(key)
+    }
+
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>> {
         self.inner.list(query)
     }

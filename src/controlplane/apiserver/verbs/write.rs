@@ -15,7 +15,7 @@ use serde_json::Value;
 use api::meta::ObjectExt;
 use api::resources::Verdict;
 use api::status::ApiError;
-use storage::{Entry, Payload, StorageError, Store};
+use storage::{Entry, Payload, StorageError, Store, Turn};
 
 use super::super::admission::Operation;
 use super::super::context::{RequestContext, from_storage};
@@ -109,38 +109,63 @@ pub async fn write(
     mut decide: impl FnMut(Option<&Value>) -> Result<Decision, ApiError> + Send,
 ) -> Result<Written, ApiError> {
     let store = &context.engine.store;
-    let mut seen = if write.fresh && !write.dry_run {
-        None
-    } else {
-        store.get(&write.key).await.map_err(from_storage)?
+    let mut current = write.dry_run || write.fresh || store.alone();
+    let mut seen = match current {
+        _ if write.fresh && !write.dry_run => None,
+        true => store.get(&write.key).await.map_err(from_storage)?,
+        // What this server saw last will do for a proposal: storage says if something else stands.
+        false => store.seen(&write.key),
     };
     loop {
-        let old = match &seen {
-            Some(entry) => {
-                let entry = context.converted(entry.clone()).await?;
-                Some(context.read(&entry)?)
+        let tried = attempt(context, &write, &mut decide, seen.as_ref()).await;
+        if !current && !matches!(tried, Ok((Proposed::Write(_), ..))) {
+            current = true;
+            let now = store.get(&write.key).await.map_err(from_storage)?;
+            let revision = |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.revision);
+            if revision(&now) != revision(&seen) {
+                seen = now;
+                continue;
             }
-            None => None,
-        };
-        let decision = decide(old.as_ref())?;
-        let Admitted { decision, warnings, reservations } =
-            admit(context, &write, decision, old.as_ref()).await?;
-        if write.dry_run {
-            let outcome = imagined(decision, old).ok_or_else(|| context.not_found())?;
-            return Ok(Written { outcome, warnings });
         }
-        let decision = stored(context, decision).await?;
-        let proposed = match propose(context, decision, seen.as_ref())? {
-            Proposed::Done(outcome) => {
-                return Ok(Written { outcome: converted(context, outcome).await?, warnings });
+        let (proposed, warnings, reservations) = tried?;
+        let outcome = match proposed {
+            Proposed::Done(outcome) => outcome,
+            Proposed::Write(proposal) => {
+                match commit(context, write.key.clone(), proposal, reservations).await? {
+                    Ok(outcome) => outcome,
+                    Err(standing) => {
+                        seen = standing;
+                        continue;
+                    }
+                }
             }
-            Proposed::Write(proposal) => proposal,
         };
-        match commit(context, write.key.clone(), proposed, reservations).await? {
-            Ok(outcome) => return Ok(Written { outcome: converted(context, outcome).await?, warnings }),
-            Err(standing) => seen = standing,
-        }
+        let outcome = if write.dry_run { outcome } else { converted(context, outcome).await? };
+        return Ok(Written { outcome, warnings });
     }
+}
+
+/// One round up to what is proposed to storage: with what there is to say about it, and what is held for it.
+async fn attempt(
+    context: &RequestContext<'_>,
+    write: &Write,
+    decide: &mut (impl FnMut(Option<&Value>) -> Result<Decision, ApiError> + Send),
+    seen: Option<&Arc<Entry>>,
+) -> Result<(Proposed, Vec<String>, Reservations), ApiError> {
+    let old = match seen {
+        Some(entry) => {
+            let entry = context.converted(entry.clone()).await?;
+            Some(context.read(&entry)?)
+        }
+        None => None,
+    };
+    let decision = decide(old.as_ref())?;
+    let Admitted { decision, warnings, reservations } = admit(context, write, decision, old.as_ref()).await?;
+    let proposed = match write.dry_run {
+        true => Proposed::Done(imagined(decision, old).ok_or_else(|| context.not_found())?),
+        false => propose(context, stored(context, decision).await?, seen, reservations.turn())?,
+    };
+    Ok((proposed, warnings, reservations))
 }
 
 /// What is to stand, in the version that is stored.
@@ -237,11 +262,13 @@ fn propose(
     context: &RequestContext<'_>,
     decision: Decision,
     seen: Option<&Arc<Entry>>,
+    turn: Option<Turn>,
 ) -> Result<Proposed, ApiError> {
+    let payload = |object| Ok::<_, ApiError>(Payload { turn, ..context.payload(object)? });
     Ok(match (decision, seen) {
-        (Decision::Put(object), None) => Proposed::Write(Proposal::Create(context.payload(object)?)),
+        (Decision::Put(object), None) => Proposed::Write(Proposal::Create(payload(object)?)),
         (Decision::Put(object), Some(entry)) => {
-            let payload = context.payload(object)?;
+            let payload = payload(object)?;
             if unchanged(entry, &payload.data, payload.revision_at) {
                 return Ok(Proposed::Done(Outcome::Stands(Shown::Entry(entry.clone()))));
             }
@@ -285,7 +312,7 @@ async fn commit(
         Err(StorageError::Exists(_)) => {
             Ok(Err(context.engine.store.get(&key).await.map_err(from_storage)?))
         }
-        // Another server was first with an address or a port: admission chooses another one, or says so.
+        // Another server was first with an address, a port or what a quota has left: admission looks again, or says so.
         Err(StorageError::Taken(_)) => {
             context.engine.admission.caught_up().await;
             Ok(Err(context.engine.store.get(&key).await.map_err(from_storage)?))

@@ -37,7 +37,7 @@ pub fn payload(object: &Value, attrs: Attrs, ttl: Ttl) -> Payload {
         }
     }
     data.push(b'}');
-    Payload { data: Bytes::from(data), revision_at, attrs, ttl }
+    Payload { data: Bytes::from(data), revision_at, attrs, ttl, turn: None }
 }
 
 fn separate(data: &mut Vec<u8>) {

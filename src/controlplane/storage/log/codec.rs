@@ -24,9 +24,15 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
 }
 
 /// Writes what `key` is to hold into `out`, before it is known at which revision. A record of this form is read by
-/// [`decode_unstamped`].
-pub(super) fn encode_unstamped(key: &str, payload: &Payload, expires: Option<Timestamp>, out: &mut Vec<u8>) {
-    write(0, expires, payload.revision_at, key, &payload.attrs, &payload.data, out);
+/// [`decode_unstamped`]; it has the writer's `mark` in place of the revision at which the key was created.
+pub(super) fn encode_unstamped(
+    mark: u64,
+    key: &str,
+    payload: &Payload,
+    expires: Option<Timestamp>,
+    out: &mut Vec<u8>,
+) {
+    write(mark, expires, payload.revision_at, key, &payload.attrs, &payload.data, out);
 }
 
 fn write(
@@ -87,7 +93,7 @@ pub(super) fn decode_unstamped(revision: u64, created: u64, record: &[u8]) -> Op
     if revision_at.is_some_and(|at| at > data.len()) {
         return None;
     }
-    let payload = Payload { data: Bytes::copy_from_slice(data), revision_at, attrs, ttl: None };
+    let payload = Payload { data: Bytes::copy_from_slice(data), revision_at, attrs, ttl: None, turn: None };
     Some(Entry { expires, ..Entry::written(key, payload, revision, created, Timestamp::UNIX_EPOCH) })
 }
 
@@ -175,7 +181,7 @@ mod tests {
             ttl: None,
         };
         let mut record = Vec::new();
-        encode_unstamped("/core/pods/default/a", &payload, None, &mut record);
+        encode_unstamped(7, "/core/pods/default/a", &payload, None, &mut record);
         let read = decode_unstamped(98, 7, &record).expect("a good record");
         let entry = Entry::written("/core/pods/default/a".into(), payload, 98, 7, Timestamp::UNIX_EPOCH);
         assert_eq!(format!("{read:?}"), format!("{entry:?}"));

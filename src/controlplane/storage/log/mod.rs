@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Entry, StorageError};
+use super::{Entry, StorageError, Turn};
 
 /// What a write comes to.
 pub(super) type Written = Result<Arc<Entry>, StorageError>;
@@ -41,4 +41,9 @@ pub(super) trait Log: Send + Sync + 'static {
 
     /// A wait until the cache shows everything that was durable when this was called; `None` if it always does.
     fn catch_up(&self) -> Option<BoxFuture<'_, Result<(), StorageError>>>;
+
+    /// As [`super::Store::turn`].
+    fn turn<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        Box::pin(async { Ok(None) })
+    }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{StorageError, Written};
 use crate::cache::State;
-use crate::{Entry, Event, EventKind, Payload};
+use crate::{Entry, Event, EventKind, Payload, Turn};
 
 /// A write and its precondition.
 #[derive(Debug)]
@@ -23,6 +23,14 @@ impl Write {
         match self {
             Self::Create(payload) | Self::UpdateIf(_, payload) => payload.data.len(),
             Self::DeleteIf(_) => 0,
+        }
+    }
+
+    /// The turn that it is made in.
+    pub(super) fn turn(&self) -> Option<&Turn> {
+        match self {
+            Self::Create(payload) | Self::UpdateIf(_, payload) => payload.turn.as_ref(),
+            Self::DeleteIf(_) => None,
         }
     }
 }

@@ -80,10 +80,10 @@ pub(super) enum Credentials {
 /// Opening a connection takes no longer, or the server counts as gone: the bound is short where there is another one to go to.
 const CONNECT_ONLY: Duration = Duration::from_secs(10);
 const CONNECT_NEXT: Duration = Duration::from_secs(3);
-/// The other side is asked this often whether it lives, and given up after as long again: a node that has several servers must have
-/// found another one long before it counts as silent itself.
-const ALIVE_ONLY: Duration = Duration::from_secs(15);
-const ALIVE_NEXT: Duration = Duration::from_secs(5);
+/// The other side is asked this often whether it lives, and given up when it has been silent for so long then: a node that has several
+/// servers must have found another one long before it counts as silent itself. How many there are may change at any time.
+const ALIVE: Duration = Duration::from_secs(5);
+const SILENT: Duration = Duration::from_secs(10);
 
 /// The servers that a node speaks to. They are looked up when a connection is opened: some may have come or gone.
 #[derive(Clone)]
@@ -106,10 +106,6 @@ impl ServerList {
     fn authority(&self) -> Authority {
         let text = format!("{}:{}", self.only, self.port);
         Authority::try_from(text).expect("an IPv4 address and a port are an authority")
-    }
-
-    fn several(&self) -> bool {
-        Servers::read().is_ok_and(|servers| servers.0.len() > 1)
     }
 
     /// All of them, the one to ask first first.
@@ -174,12 +170,11 @@ pub(super) fn client(
         Credentials::Token(token) => (builder.with_no_client_auth(), Some(bearer(&token)?)),
     };
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let alive = if servers.several() { ALIVE_NEXT } else { ALIVE_ONLY };
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_adaptive_window(true)
-        .http2_keep_alive_interval(alive)
-        .http2_keep_alive_timeout(alive)
+        .http2_keep_alive_interval(ALIVE)
+        .http2_keep_alive_timeout(SILENT)
         .http2_keep_alive_while_idle(true)
         .build::<_, kube::client::Body>(Connector { tls: Arc::new(tls).into(), servers: servers.clone() });
     let server = servers.authority();

@@ -1,12 +1,17 @@
 //! Calls to the members of an etcd: one connection to each, and the next member when one does not serve.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -16,16 +21,30 @@ use tonic::{Code, Request, Status, Streaming};
 use super::rpc;
 use crate::{Etcd, StorageError};
 use client::{stream, tls};
+use rt::Backoff;
 
 /// Connecting takes no longer, or the member counts as gone.
 const CONNECT: Duration = Duration::from_secs(3);
 /// A connection on which nothing comes is asked this often whether it lives, and given up after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A question that is not answered within this is put to the next member as well.
+const NEXT: Duration = Duration::from_millis(300);
+/// Calls go to the first member again when another one has stood in for it so long: it is the nearest.
+const STAND_IN: Duration = Duration::from_secs(10);
+/// A write that is not answered within this may have been lost with its leader.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(1);
+/// How long it is tried to learn what became of a write that may have been made.
+pub(super) const UNDECIDED: Duration = Duration::from_secs(10);
+/// How long nobody may lead before reads and writes are refused: an election takes less.
+const LEADERLESS: Duration = Duration::from_secs(5);
+/// Between questions to a member that cannot answer yet.
+pub(super) const AGAIN: Backoff =
+    Backoff { first: Duration::from_millis(20), max: Duration::from_millis(200) };
 
 /// Why a call came to nothing.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// No member took the call: nothing was done.
+    /// No member took the call, or one that follows nobody: nothing was done.
     Unreached(Status),
     /// A member refused it: nothing was done.
     Refused(Status),
@@ -71,8 +90,12 @@ fn never_sent(status: &Status) -> bool {
 #[derive(Debug)]
 pub(super) struct Client {
     members: Vec<Channel>,
-    /// Whom calls go to.
-    current: AtomicUsize,
+    /// Whom calls go to, and since when that is not the first.
+    current: Mutex<(usize, Instant)>,
+    /// All keys begin with it.
+    prefix: Bytes,
+    /// The newest term that a member has told: another leader, another term.
+    term: AtomicU64,
 }
 
 impl Client {
@@ -91,7 +114,8 @@ impl Client {
         let security = security.transpose().map_err(StorageError::unavailable)?.map(secured);
         let member = |endpoint: &String| member(endpoint, security.clone());
         let members = config.endpoints.iter().map(member).collect::<Result<_, _>>()?;
-        Ok(Self { members, current: AtomicUsize::new(0) })
+        let (current, prefix) = (Mutex::new((0, Instant::now())), config.prefix.clone().into_bytes().into());
+        Ok(Self { members, current, prefix, term: AtomicU64::new(0) })
     }
 
     /// Tries members, each once, until one takes the call: what was perhaps carried out is not sent again unless `repeat`.
@@ -103,7 +127,7 @@ impl Client {
     ) -> Result<A, CallError> {
         let mut failure = None;
         for _ in 0..self.members.len() {
-            let at = self.current.load(Ordering::Relaxed) % self.members.len();
+            let at = self.current();
             match send(self.members[at].clone(), with_leader(request.clone())).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => {
@@ -122,18 +146,99 @@ impl Client {
         Err(failure.expect("there is a member"))
     }
 
+    fn current(&self) -> usize {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != 0 && current.1.elapsed() > STAND_IN {
+            current.0 = 0;
+        }
+        current.0
+    }
+
     /// The next member's turn, unless somebody has turned away from this one already.
     fn turn_from(&self, at: usize) {
-        let next = (at + 1) % self.members.len();
-        let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 == at {
+            *current = ((at + 1) % self.members.len(), Instant::now());
+        }
     }
 
     pub(super) async fn range(&self, request: rpc::RangeRequest) -> Result<rpc::RangeResponse, CallError> {
         self.call(request, true, async |channel, request| kv(channel).range(request).await).await
     }
 
+    /// Sends a transaction to one member, and waits for it as long as the same leader leads: another one may never have heard of it, and
+    /// whether it was carried out is not known then.
     pub(super) async fn txn(&self, request: rpc::TxnRequest) -> Result<rpc::TxnResponse, CallError> {
-        self.call(request, false, async |channel, request| kv(channel).txn(request).await).await
+        let (begun, at, term) = (Instant::now(), self.current(), self.term.load(Ordering::Relaxed));
+        let mut member = kv(self.members[at].clone());
+        let mut sent = pin!(member.txn(with_leader(request)));
+        while begun.elapsed() < UNDECIDED {
+            if let Ok(answer) = timeout(ATTEMPT, &mut sent).await {
+                let answer = answer.map_err(CallError::of)?.into_inner();
+                self.heard(answer.header.as_ref());
+                return Ok(answer);
+            }
+            let led = self.newest().await.is_ok();
+            if !led || self.current() != at || self.term.load(Ordering::Relaxed) != term {
+                break;
+            }
+        }
+        Err(CallError::Unknown(Status::deadline_exceeded("etcd did not answer in time")))
+    }
+
+    fn heard(&self, header: Option<&rpc::ResponseHeader>) {
+        self.term.fetch_max(header.map_or(0, |header| header.raft_term), Ordering::Relaxed);
+    }
+
+    /// The newest revision, as most members know it. Fails as [`Client::ask`] does.
+    pub(super) async fn newest(&self) -> Result<u64, CallError> {
+        // Any key will do: the answer's header says it, and is as new as every write before.
+        let key = self.prefix.clone();
+        let answer = self.ask(rpc::RangeRequest { key, count_only: true, ..Default::default() }).await?;
+        Ok(answer.header.map_or(0, |header| header.revision as u64))
+    }
+
+    /// What most members know now. Asks until one says it, and one more each time that nobody has for a while: whose leader is lost is
+    /// silent, and so is who is cut off. Who has said it is who is called next. Fails as the last one did when nobody leads for longer
+    /// than an election takes.
+    pub(super) async fn ask(&self, request: rpc::RangeRequest) -> Result<rpc::RangeResponse, CallError> {
+        let (begun, first, failure) = (Instant::now(), self.current(), Mutex::new(None));
+        let mut asking = FuturesUnordered::new();
+        let mut left = (0..self.members.len()).map(|step| (first + step) % self.members.len());
+        while begun.elapsed() < LEADERLESS {
+            asking.extend(left.next().map(|at| self.insist(at, &request, &failure)));
+            if let Ok(Some((at, answer))) = timeout(NEXT, asking.next()).await {
+                self.heard(answer.header.as_ref());
+                if at != first {
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = (at, Instant::now());
+                }
+                return Ok(answer);
+            }
+        }
+        drop(asking);
+        let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Err(failure.unwrap_or_else(|| CallError::Unreached(Status::unavailable("no member answers"))))
+    }
+
+    /// Asks one member until it answers; notes down why it does not.
+    async fn insist(
+        &self,
+        at: usize,
+        request: &rpc::RangeRequest,
+        failure: &Mutex<Option<CallError>>,
+    ) -> (usize, rpc::RangeResponse) {
+        let mut failures = 0;
+        loop {
+            match kv(self.members[at].clone()).range(with_leader(request.clone())).await {
+                Ok(answer) => return (at, answer.into_inner()),
+                Err(status) => {
+                    let why = CallError::of(status);
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                }
+            }
+            failures += 1;
+            tokio::time::sleep(AGAIN.delay(failures)).await;
+        }
     }
 
     pub(super) async fn compact(&self, revision: u64) -> Result<(), CallError> {
@@ -187,7 +292,7 @@ impl Client {
         let create = rpc::WatchRequest {
             request_union: Some(rpc::watch_request::RequestUnion::CreateRequest(create)),
         };
-        let at = self.current.load(Ordering::Relaxed) % self.members.len();
+        let at = self.current();
         let (open, requests) = mpsc::channel(1);
         open.try_send(create).expect("the channel has room");
         let mut client = rpc::watch_client::WatchClient::new(self.members[at].clone())

@@ -22,7 +22,9 @@ mod rpc {
 }
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -30,27 +32,20 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
-use self::client::{CallError, Client};
+use self::client::{AGAIN, ATTEMPT, CallError, Client, UNDECIDED};
 use self::expiry::Expiries;
 pub use self::members::{Member, Members};
 use super::plan::Write;
 use super::{Log, QueueLimits, StorageError, Written, codec};
 use crate::cache::{Snapshot, WatchCache};
-use crate::{Config, Entry, Payload};
+use crate::{Config, Entry, Payload, Turn};
 use pki::Identity;
-use rt::{Backoff, Clock, Tasks};
+use rt::{Clock, Tasks};
 
 /// Keys read at once when the log is opened.
 const PAGE: i64 = 2_000;
 /// What is read must be answered within this.
 const READ: Duration = Duration::from_secs(10);
-/// A write that is not answered within this is sent again: the leader that had it is gone.
-const ATTEMPT: Duration = Duration::from_secs(3);
-const AGAIN: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_millis(500) };
-/// How long nobody may lead before writes are refused: an election takes less.
-const LEADERLESS: Duration = Duration::from_secs(5);
-/// How long it is tried to learn what became of a write that may have been made.
-const UNDECIDED: Duration = Duration::from_secs(10);
 /// What is as old as this is compacted, as upstream's API server does.
 const COMPACT: Duration = Duration::from_secs(300);
 
@@ -93,12 +88,16 @@ struct Shared {
     /// The revision that the cache shows.
     shown: watch::Sender<u64>,
     expiries: Expiries,
+    /// What tells one write from another that puts the same.
+    marks: AtomicU64,
 }
 
 impl EtcdLog {
     /// Reads all there is and follows what changes. `Unavailable` if no member answers, or a record cannot be read.
     pub(crate) async fn open(etcd: &Etcd, config: &Config) -> Result<(Arc<WatchCache>, Self), StorageError> {
         let client = Client::new(etcd)?;
+        // Finds a member that answers: all that follows asks that one.
+        client.newest().await.map_err(|error| unreadable(&error))?;
         let snapshot = read_all(&client, &etcd.prefix).await?;
         let revision = snapshot.revision;
         let expiries = Expiries::of(snapshot.entries.values());
@@ -115,6 +114,7 @@ impl EtcdLog {
             kib: Semaphore::new(config.queue.bytes.div_ceil(1024)),
             shown: watch::Sender::new(revision),
             expiries,
+            marks: AtomicU64::new(RandomState::new().build_hasher().finish()),
         });
         let tasks = Tasks::new();
         let (questions, asked) = mpsc::unbounded_channel();
@@ -146,6 +146,10 @@ impl Log for EtcdLog {
             shown.map_err(|_| StorageError::unavailable("etcd's changes do not arrive"))?
         };
         Some(catching_up.boxed())
+    }
+
+    fn turn<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        async move { self.shared.turn(name).await.map(Some) }.boxed()
     }
 }
 
@@ -204,6 +208,10 @@ impl Shared {
         let mut request = self.transaction(&key, path.clone(), &write, now).await?;
         let value = put_value(&request);
         self.add_names(&mut request, &names, &path);
+        let turn = write.turn().cloned();
+        if let Some(turn) = &turn {
+            self.add_turn(&mut request, turn, &path).await?;
+        }
         let standing = self.cache.read().get(&key).cloned();
         let (answer, repeated) = self.send(request).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision as u64);
@@ -211,6 +219,10 @@ impl Shared {
         let found = responses.next().and_then(|response| response.response);
         if !answer.succeeded && repeated && is_own(found.as_ref(), value.as_ref()) {
             return Ok((revision, own(&write, before(found)?, standing, revision)));
+        }
+        if !answer.succeeded && repeated {
+            // It may have been made, and what it made been written over since.
+            return Ok((revision, Err(StorageError::Undecided { waited: self.limits.patience })));
         }
         let before = before(found)?;
         if !answer.succeeded {
@@ -220,7 +232,11 @@ impl Shared {
                 Write::UpdateIf(expected, _) | Write::DeleteIf(expected) if stands != Some(expected) => {
                     StorageError::Conflict(before)
                 }
-                _ => self.taken(names, responses).await,
+                _ => {
+                    let taken = self.taken(names, responses).await;
+                    let whose = taken.or_else(|| Some(turn?.name.to_string()));
+                    StorageError::Taken(whose.unwrap_or_default())
+                }
             };
             return Ok((revision, Err(refused)));
         }
@@ -237,27 +253,29 @@ impl Shared {
 
     /// Sends a transaction until etcd has decided; says whether it was sent more than once. That is safe: each says at what revision
     /// its key must stand, so at most one of them is carried out. A leader that is lost takes with it what it was just told, and the
-    /// next one answers within seconds.
+    /// next one answers soon after.
     async fn send(&self, request: rpc::TxnRequest) -> Result<(rpc::TxnResponse, bool), StorageError> {
         let begun = tokio::time::Instant::now();
         let (mut repeated, mut failures) = (false, 0);
         loop {
-            let sent = tokio::time::timeout(ATTEMPT, self.client.txn(request.clone())).await;
-            let waited = begun.elapsed();
-            match sent {
-                Ok(Ok(answer)) => return Ok((answer, repeated)),
-                Ok(Err(error @ CallError::Refused(_))) => return Err(self.trouble(error)),
-                Ok(Err(error @ CallError::Unreached(_))) if waited >= LEADERLESS && !repeated => {
-                    return Err(self.trouble(error));
-                }
-                Ok(Err(CallError::Unreached(_))) => {}
-                Ok(Err(CallError::Unknown(_))) | Err(_) => repeated = true,
-            }
-            if repeated && waited >= UNDECIDED {
-                return Err(StorageError::Undecided { waited });
-            }
             failures += 1;
-            tokio::time::sleep(AGAIN.delay(failures)).await;
+            let undecided = || StorageError::Undecided { waited: begun.elapsed() };
+            match self.client.txn(request.clone()).await {
+                Ok(answer) => return Ok((answer, repeated)),
+                Err(CallError::Refused(_)) if repeated => return Err(undecided()),
+                Err(error @ CallError::Refused(_)) => return Err(self.trouble(error)),
+                Err(CallError::Unreached(_)) => {}
+                Err(CallError::Unknown(_)) => repeated = true,
+            }
+            // Who knows what is newest has a leader, and is asked next.
+            match self.client.newest().await {
+                Err(_) if repeated => return Err(undecided()),
+                Err(error) => return Err(unreadable(&error)),
+                Ok(_) if begun.elapsed() < UNDECIDED => {}
+                Ok(_) => return Err(undecided()),
+            }
+            // The first time at once: the leader is another one by now.
+            tokio::time::sleep(AGAIN.delay(failures - 1)).await;
         }
     }
 
@@ -302,7 +320,8 @@ impl Shared {
     ) -> Result<(bytes::Bytes, i64), StorageError> {
         let expires = payload.ttl.map(|ttl| now.checked_add(ttl).unwrap_or(Timestamp::MAX));
         let mut record = Vec::with_capacity(payload.data.len() + 256);
-        codec::encode_unstamped(key, payload, expires, &mut record);
+        let mark = self.marks.fetch_add(1, Ordering::Relaxed);
+        codec::encode_unstamped(mark, key, payload, expires, &mut record);
         let lease = match payload.ttl {
             Some(ttl) => self.expiries.lease(&self.client, ttl).await.map_err(|error| unreadable(&error))?,
             None => 0,
@@ -334,7 +353,7 @@ fn put_value(request: &rpc::TxnRequest) -> Option<bytes::Bytes> {
     }
 }
 
-/// Whether what stands at a key is what a write that was sent before has left there: its very bytes, or nothing.
+/// Whether what stands at a key is what a write that was sent before has left there: its very bytes, mark and all, or nothing.
 fn is_own(found: Option<&rpc::response_op::Response>, value: Option<&bytes::Bytes>) -> bool {
     let Some(rpc::response_op::Response::ResponseRange(range)) = found else { return false };
     range.kvs.first().map(|kv| &kv.value) == value
@@ -420,14 +439,8 @@ async fn answer(
 ) {
     let mut waiting = Vec::new();
     while questions.recv_many(&mut waiting, usize::MAX).await > 0 {
-        // Any key will do: the answer's header says it, and is as new as every write before.
-        let request =
-            rpc::RangeRequest { key: shared.prefix.clone().into(), count_only: true, ..Default::default() };
-        let newest = match tokio::time::timeout(READ, shared.client.range(request)).await {
-            Ok(Ok(answer)) => Ok(answer.header.map_or(0, |header| header.revision as u64)),
-            Ok(Err(error)) => Err(unreadable(&error)),
-            Err(_) => Err(StorageError::unavailable("etcd did not answer in time")),
-        };
+        let newest = shared.client.newest().await;
+        let newest = newest.map_err(|error| unreadable(&error));
         for to in waiting.drain(..) {
             // Who has gone needs no answer.
             let _ = to.send(newest.clone());

@@ -1,14 +1,23 @@
 //! Names that only one entry may hold: an address, a port. Each is a key of its own beside the entries, which comes and goes in
 //! the very transaction that writes the entry: so no two servers can give out one name, and none is left over.
+//!
+//! A turn is such a key, too: who takes it writes the key, and whoever asked for it before and comes later finds it written.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::rpc;
-use super::{Shared, Write};
-use crate::StorageError;
+use super::{Shared, Write, unreadable};
+use crate::{StorageError, Turn};
 
 /// Where names are, behind the prefix; upstream keeps its own record of addresses and ports there.
 pub(super) const FOLDER: &str = "/ranges/";
+
+/// Where turns are, behind that.
+const TURNS: &str = "turns/";
+/// What is known of a turn goes after so long without a write: much later than a write that asked for it can still come.
+const TURN: Duration = Duration::from_secs(60);
 
 /// What a write changes of the names that an entry holds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,13 +97,38 @@ impl Shared {
         request.success.extend(change.gives.iter().map(|name| delete(self.name_path(name))));
     }
 
-    /// The error of a write that was refused because one of its names is held. A name whose holder is gone, by the hand of
-    /// somebody who writes to etcd directly, is free from then on.
+    /// The next turn of a name, as etcd knows it now.
+    pub(super) async fn turn(&self, name: &str) -> Result<Turn, StorageError> {
+        let key = self.name_path(&format!("{TURNS}{name}"));
+        let request = rpc::RangeRequest { key, ..Default::default() };
+        let answer = self.client.ask(request).await.map_err(|error| unreadable(&error))?;
+        let last = answer.kvs.first().map_or(0, |kv| kv.mod_revision as u64);
+        Ok(Turn { name: name.into(), last })
+    }
+
+    /// Makes a transaction take a turn, too; `path` is the entry's.
+    pub(super) async fn add_turn(
+        &self,
+        request: &mut rpc::TxnRequest,
+        turn: &Turn,
+        path: &Bytes,
+    ) -> Result<(), StorageError> {
+        use rpc::compare::TargetUnion;
+        let key = self.name_path(&format!("{TURNS}{}", turn.name));
+        let lease = self.expiries.lease(&self.client, TURN).await.map_err(|error| unreadable(&error))?;
+        request.compare.push(equal(key.clone(), TargetUnion::ModRevision(turn.last as i64)));
+        let put = rpc::PutRequest { key, value: path.clone(), lease, ..Default::default() };
+        request.success.push(step(rpc::request_op::Request::RequestPut(put)));
+        Ok(())
+    }
+
+    /// Which name was held by somebody else, of a write that was refused; `None`: none of them. A name whose holder is gone, by the
+    /// hand of somebody who writes to etcd directly, is free from then on.
     pub(super) async fn taken(
         &self,
         change: Change,
         answers: impl Iterator<Item = rpc::ResponseOp>,
-    ) -> StorageError {
+    ) -> Option<String> {
         use rpc::compare::TargetUnion;
         let mut taken = None;
         for (name, answer) in change.takes.into_iter().zip(answers) {
@@ -113,7 +147,7 @@ impl Shared {
             }
             taken = Some(name);
         }
-        StorageError::Taken(taken.unwrap_or_default())
+        taken
     }
 }
 
