@@ -219,13 +219,14 @@ impl Load {
         let servers = stage.addresses.iter().map(|ip| Some(ip.as_str()));
         let places: Vec<Option<&str>> = servers.chain([None]).collect();
         let (mut clients, mut watchers) = (Vec::new(), Vec::new());
-        for (at, place) in places.iter().cycle().take(2 * places.len()).enumerate() {
-            let to = runtime.block_on(stage.client(*place));
-            clients.push(runtime.spawn(client(format!("c{at}"), to, record.clone(), at as u64)));
-        }
         for place in &places {
             let to = runtime.block_on(stage.client(*place));
             watchers.push(runtime.spawn(watcher(to, record.clone())));
+        }
+        runtime.block_on(record.watched_by(watchers.len()));
+        for (at, place) in places.iter().cycle().take(2 * places.len()).enumerate() {
+            let to = runtime.block_on(stage.client(*place));
+            clients.push(runtime.spawn(client(format!("c{at}"), to, record.clone(), at as u64)));
         }
         Self { record, clients, watchers }
     }

@@ -52,6 +52,16 @@ impl Record {
         self.stop.send_replace(true);
     }
 
+    /// Waits until every watcher knows where it begins: what is written before that nobody would be told of.
+    pub async fn watched_by(&self, watchers: usize) {
+        let all = async {
+            while self.ops().len() < watchers {
+                tokio::time::sleep(PACE).await;
+            }
+        };
+        timeout(PATIENCE * 4, all).await.expect("watchers begin");
+    }
+
     pub fn ops(&self) -> Vec<Op> {
         self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -17,13 +17,13 @@ async fn a_history_holds_while_etcd_dies() {
     let Some(shared) = Shared::start() else { return };
     let (one, two) = (shared.server("one").await, shared.server("two").await);
     let (record, tasks) = (Record::begin(), Tasks::new());
-    let places = [&one, &two, &one, &two];
-    let clients = places.iter().enumerate().map(|(at, server)| {
+    let watchers = [&one, &two].map(|server| tasks.spawn(watcher(server.client.clone(), record.clone())));
+    record.watched_by(watchers.len()).await;
+    let clients = [&one, &two, &one, &two].into_iter().enumerate().map(|(at, server)| {
         let (name, to) = (format!("c{at}"), server.client.clone());
         tasks.spawn(client(name, to, record.clone(), at as u64))
     });
     let clients: Vec<_> = clients.collect();
-    let watchers = [&one, &two].map(|server| tasks.spawn(watcher(server.client.clone(), record.clone())));
     for _ in 0..4 {
         let before = record.ops().len();
         eventually("clients are answered", || async { record.ops().len() >= before + ENOUGH }).await;

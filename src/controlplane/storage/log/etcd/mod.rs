@@ -213,6 +213,7 @@ impl Shared {
             self.add_turn(&mut request, turn, &path).await?;
         }
         let standing = self.cache.read().get(&key).cloned();
+        let begun = tokio::time::Instant::now();
         let (answer, repeated) = self.send(request).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision as u64);
         let mut responses = answer.responses.into_iter();
@@ -222,7 +223,7 @@ impl Shared {
         }
         if !answer.succeeded && repeated {
             // It may have been made, and what it made been written over since.
-            return Ok((revision, Err(StorageError::Undecided { waited: self.limits.patience })));
+            return Ok((revision, Err(StorageError::Undecided { waited: begun.elapsed() })));
         }
         let before = before(found)?;
         if !answer.succeeded {
