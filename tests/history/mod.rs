@@ -193,10 +193,13 @@ fn check_watches(truth: &Truth<'_>, watches: &[Watched], flaws: &mut Vec<String>
     }
 }
 
+/// A key, what is put there, and the revision of what it is put over.
+type Change<'a> = (&'a str, Option<&'a str>, Option<u64>);
+
 /// Every write that is there was asked for, made once, over what its client had seen, and not before it was asked for; and every one
 /// that was acknowledged is there.
 fn check_writes(truth: &Truth<'_>, floor: &Floor, ops: &[Op], flaws: &mut Vec<String>) {
-    let mut asked: HashMap<(&str, Option<&str>, Option<u64>), Vec<(&Op, &Outcome)>> = HashMap::new();
+    let mut asked: HashMap<Change<'_>, Vec<(&Op, &Outcome)>> = HashMap::new();
     for op in ops {
         if let Did::Wrote { over, value, outcome } = &op.did {
             asked.entry((&op.key, value.as_deref(), *over)).or_default().push((op, outcome));

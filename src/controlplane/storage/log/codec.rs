@@ -158,6 +158,7 @@ mod tests {
             revision_at: Some(20),
             attrs: Arc::from([("l:app".into(), "web".into()), ("l:tier".into(), "".into())]),
             ttl: Some(Duration::from_secs(90)),
+            turn: None,
         };
         Entry::written("/core/events/default/e".into(), payload, 1234, 7, Timestamp::UNIX_EPOCH)
     }
@@ -178,10 +179,10 @@ mod tests {
             data: Bytes::from_static(b"{\"resourceVersion\":\"\"}"),
             revision_at: Some(20),
             attrs: Arc::from([("l:app".into(), "web".into())]),
-            ttl: None,
+            ..Payload::default()
         };
         let mut record = Vec::new();
-        encode_unstamped(7, "/core/pods/default/a", &payload, None, &mut record);
+        encode_unstamped(3, "/core/pods/default/a", &payload, None, &mut record);
         let read = decode_unstamped(98, 7, &record).expect("a good record");
         let entry = Entry::written("/core/pods/default/a".into(), payload, 98, 7, Timestamp::UNIX_EPOCH);
         assert_eq!(format!("{read:?}"), format!("{entry:?}"));
