@@ -154,17 +154,13 @@ pub trait Store: Send + Sync + 'static {
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError>;
     /// The next turn of the writes that count under `name`, to be asked for before that which is counted is read. `None` where nobody
     /// else writes to the store: then who counts must see to the order itself.
-    fn turn<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
-        Box::pin(async { Ok(None) })
-    }
+    fn turn<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>>;
     /// Forgets history up to and including `revision`.
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>>;
     /// The newest durable revision; where others write to the store, the newest that this process has seen.
     fn revision(&self) -> u64;
     /// Whether nobody else writes to the store. Otherwise any read lets this process see what others wrote before.
-    fn alone(&self) -> bool {
-        true
-    }
+    fn alone(&self) -> bool;
     /// `Unavailable` once the engine can take no more writes: what a readiness check asks.
     fn healthy(&self) -> Result<(), StorageError>;
     /// Resolves, with the reason, once the engine can take no more writes; only opening it again can help.

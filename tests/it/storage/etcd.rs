@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use minik::storage::{
-    self, Batch, Config, Engine, Entry, Etcd, Event, ListQuery, Listing, Payload, StorageError, Store, Watch,
+    self, Batch, Config, Engine, Entry, Etcd, Event, ListQuery, Listing, Payload, StorageError, Store, Turn, Watch,
 };
 use tempfile::TempDir;
 
@@ -244,6 +244,14 @@ impl Store for FromZero {
 
     fn watch(&self, prefix: String, from: u64) -> Result<Box<dyn Watch>, StorageError> {
         Ok(Box::new(WatchFromZero(self.0.watch(prefix, from + 1).map_err(error)?)))
+    }
+
+    fn turn<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        self.0.turn(name)
+    }
+
+    fn alone(&self) -> bool {
+        self.0.alone()
     }
 
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<(), StorageError>> {

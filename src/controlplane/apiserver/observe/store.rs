@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::super::key::resource_of;
 use super::BOUNDS;
 use metrics::{Counter, Family, Histogram, Kind, Text};
-use storage::{Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
+use storage::{Entry, ListQuery, Listing, Payload, StorageError, Store, Turn, Watch};
 
 /// A store whose requests are timed: those that leave this process' memory. Reads are answered from memory, unless another
 /// process has to be asked first what is newest.
@@ -83,6 +83,14 @@ impl Store for TimedStore {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Arc<Entry>>, StorageError>> {
         let answer = self.store.get(key);
         if self.shared { Box::pin(self.timed("get", key, answer)) } else { answer }
+    }
+
+    fn seen(&self, key: &str) -> Option<Arc<Entry>> {
+        self.store.seen(key)
+    }
+
+    fn turn<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        self.store.turn(name)
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::Server;
-use storage::{self, Entry, ListQuery, Listing, Payload, StorageError, Store, Watch};
+use storage::{self, Entry, ListQuery, Listing, Payload, StorageError, Store, Turn, Watch};
 
 /// A store whose creates wait, once it is told so, until they are let go.
 struct Slow {
@@ -26,6 +26,14 @@ impl Store for Slow {
 
     fn seen(&self, key: &str) -> Option<Arc<Entry>> {
         self.inner.seen(key)
+    }
+
+    fn turn<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Turn>, StorageError>> {
+        self.inner.turn(name)
+    }
+
+    fn alone(&self) -> bool {
+        self.inner.alone()
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, StorageError>> {
