@@ -149,7 +149,12 @@ impl<'a> Stage<'a> {
             Breaks::DiskFull => {
                 docker(&["exec", &keeper(self.name(), server), "rm", "/state/fill"]);
             }
-            _ => {}
+            // They end by themselves, unless what was to end them was killed as well.
+            Breaks::Kill | Breaks::Pause | Breaks::CutOff | Breaks::CutFromServers | Breaks::Lossy => {
+                let server = format!("server-{server}");
+                self.env.minik(&["node", "heal", &server, "--cluster", self.name()]).ok();
+            }
+            Breaks::EtcdKilled | Breaks::RoleKilled => {}
         }
     }
 
@@ -197,6 +202,15 @@ impl<'a> Stage<'a> {
         config.default_retry = false;
         config.proxy_url = None;
         Client::try_from(config).expect("a client")
+    }
+}
+
+impl Drop for Stage<'_> {
+    /// Lets go of the disks, so that they can be removed.
+    fn drop(&mut self) {
+        for server in 0..SERVERS {
+            run("docker", &["rm", "--force", &keeper(self.name(), server)], &[]);
+        }
     }
 }
 
@@ -287,10 +301,7 @@ fn histories_hold(env: &Env) {
     let rounds: usize = took.values().map(Vec::len).sum();
     let (seen, flaws) = runtime.block_on(async { load.end(&stage.client(None).await).await });
     eprintln!("{rounds} rounds: {seen}");
-    for server in 0..SERVERS {
-        // It goes by itself, too.
-        run("docker", &["rm", "--force", &keeper(&name, server)], &[]);
-    }
+    drop(stage);
     assert!(flaws.is_empty(), "{} flaws: {:#?}", flaws.len(), &flaws[..flaws.len().min(20)]);
     env.minik(&["cluster", "delete", &name]).ok();
     env.assert_gone(&name);
