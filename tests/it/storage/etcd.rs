@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use minik::storage::{
-    self, Batch, Config, Engine, Entry, Etcd, Event, ListQuery, Listing, Payload, StorageError, Store, Turn, Watch,
+    self, Batch, Config, Engine, Entry, Etcd, Event, ListQuery, Listing, Payload, StorageError, Store, Turn,
+    Watch,
 };
 use tempfile::TempDir;
 
