@@ -65,8 +65,8 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node, pressure: Pressure) 
     if asks_for_apparmor(spec) && !Path::new("/sys/module/apparmor/parameters/enabled").exists() {
         return refuse("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
     }
-    if let Some(text) = other_system(pod) {
-        return refuse(text.0, text.1.to_owned());
+    if let Some((reason, text)) = other_system(pod) {
+        return refuse(reason, text.to_owned());
     }
     let running = living(others);
     if let Some((name, asked, used, capacity)) = shortage(pod, &running, node) {
